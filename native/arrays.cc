@@ -1,0 +1,111 @@
+#include "arrays.h"
+
+#include <cstring>
+#include <new>
+
+#include "blocks.h"
+#include "numpy_api.h"
+
+namespace callbax {
+namespace {
+
+// Below: the array owns NumPy's memory and is itself recycled. Above: memory from the block pool.
+constexpr int64_t kLargeBytes = 64 * 1024;
+// More than one is needed only when several threads run the same call at once.
+constexpr size_t kSpareLimit = 4;
+constexpr const char* kCapsuleName = "callbax.block";
+
+void FreeCapsule(PyObject* capsule) { ReturnBlock(PyCapsule_GetPointer(capsule, kCapsuleName)); }
+
+const npy_intp* Shape(const int64_t* dims) {
+  static_assert(sizeof(npy_intp) == sizeof(int64_t), "callbax needs a 64-bit platform");
+  return reinterpret_cast<const npy_intp*>(dims);
+}
+
+PyArray_Descr* NewDescr(const Dtype& dtype) {
+  auto* descr = static_cast<PyArray_Descr*>(dtype.descr);
+  Py_INCREF(descr);
+  return descr;
+}
+
+PyObject* NewLargeArray(const Dtype& dtype, int64_t rank, const int64_t* dims, int64_t bytes) {
+  void* memory = nullptr;
+  try {
+    memory = TakeBlock(static_cast<size_t>(bytes));
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+  PyObject* capsule = PyCapsule_New(memory, kCapsuleName, FreeCapsule);
+  if (capsule == nullptr) {
+    ReturnBlock(memory);
+    return nullptr;
+  }
+  Owned array(PyArray_NewFromDescr(&PyArray_Type, NewDescr(dtype), static_cast<int>(rank),
+                                   Shape(dims), nullptr, memory, NPY_ARRAY_CARRAY, nullptr));
+  if (!array) {
+    Py_DECREF(capsule);
+    return nullptr;
+  }
+  // Steals the capsule, also when it fails.
+  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.get()), capsule) < 0) {
+    return nullptr;
+  }
+  return array.release();
+}
+
+PyObject* NewArray(const Dtype& dtype, int64_t rank, const int64_t* dims, int64_t bytes) {
+  if (bytes >= kLargeBytes) return NewLargeArray(dtype, rank, dims, bytes);
+  return PyArray_NewFromDescr(&PyArray_Type, NewDescr(dtype), static_cast<int>(rank), Shape(dims),
+                              nullptr, nullptr, 0, nullptr);
+}
+
+// Whether the callback left the array just as TakeArgument made it, with nobody else holding it.
+bool Pristine(PyObject* object, const Dtype& dtype, const Buffer& operand) {
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  constexpr int kFlags = NPY_ARRAY_OWNDATA | NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_WRITEABLE;
+  return Py_REFCNT(object) == 1 &&
+         reinterpret_cast<PyArrayObject_fields*>(object)->weakreflist == nullptr &&
+         (PyArray_FLAGS(array) & kFlags) == kFlags && PyArray_DESCR(array) == dtype.descr &&
+         PyArray_NDIM(array) == operand.rank &&
+         (operand.rank == 0 || std::memcmp(PyArray_DIMS(array), operand.dims,
+                                           operand.rank * sizeof(int64_t)) == 0);
+}
+
+}  // namespace
+
+int64_t CountElements(int64_t rank, const int64_t* dims) noexcept {
+  int64_t count = 1;
+  for (int64_t i = 0; i < rank; ++i) count *= dims[i];
+  return count;
+}
+
+PyObject* TakeArgument(SpareArrays& spare, const Dtype& dtype, const Buffer& operand) {
+  const int64_t count = CountElements(operand.rank, operand.dims);
+  const int64_t bytes = count * dtype.itemsize;
+  PyObject* array = nullptr;
+  if (!spare.arrays.empty()) {
+    array = static_cast<PyObject*>(spare.arrays.back());
+    spare.arrays.pop_back();
+  } else {
+    array = NewArray(dtype, operand.rank, operand.dims, bytes);
+    if (array == nullptr) return nullptr;
+  }
+  void* destination = PyArray_DATA(reinterpret_cast<PyArrayObject*>(array));
+  if (dtype.packed() && !operand.expanded) {
+    Unpack(dtype, operand.data, count, destination);
+  } else if (bytes > 0) {
+    std::memcpy(destination, operand.data, static_cast<size_t>(bytes));
+  }
+  return array;
+}
+
+void ReturnArgument(SpareArrays& spare, const Dtype& dtype, const Buffer& operand,
+                    PyObject* array) {
+  if (spare.arrays.size() < kSpareLimit && Pristine(array, dtype, operand)) {
+    spare.arrays.push_back(array);
+  } else {
+    Py_DECREF(array);
+  }
+}
+
+}  // namespace callbax

@@ -1,0 +1,59 @@
+// What the FFI layer hands to the Python layer: one call of one callback, in neither one's types.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "registry.h"
+
+namespace callbax {
+
+// Data type codes are XLA's (xla_data.proto), which are stable.
+struct Buffer {
+  int dtype = 0;
+  void* data = nullptr;
+  int64_t rank = 0;
+  const int64_t* dims = nullptr;
+  bool expanded = false;  // a sub-byte type with one element per byte, as NumPy stores it
+};
+
+// A batch that is run lane by lane. Axis 0 varies slowest. Every result has all lane axes in front;
+// operand i has axis k in front if bit k of operand_axes[i] is set, else it is the same in each lane.
+struct Lanes {
+  std::vector<int64_t> sizes;
+  std::vector<int64_t> operand_axes;
+};
+
+// Arrays ready to be handed out again; one list for each operand. Guarded by the GIL.
+struct SpareArrays {
+  std::vector<void*> arrays;
+};
+
+// One call of a callback in one executable: the state that XLA keeps for it.
+struct CallSite {
+  ~CallSite();
+
+  SlotPtr slot;
+  std::string flavour;        // "pure_callback", ...: for messages
+  Lanes lanes;
+  bool canonicalize = false;  // 64-bit results may be narrowed: x64 was off when this was traced
+  bool shared_run = false;    // the program runs on several devices
+  bool no_results = false;    // whatever result buffers there are, the callback has none
+  std::vector<SpareArrays> spare;
+};
+
+struct Outcome {
+  bool ok = true;
+  std::string message;
+};
+
+// Calls the callback once for each lane and fills `results`. Takes the GIL; never throws.
+Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
+               const std::vector<Buffer>& results, int64_t run_id) noexcept;
+
+// The registered callable of that name; asks Python to resolve a name not met before. May be null.
+SlotPtr ResolveSlot(const std::string& name);
+
+}  // namespace callbax

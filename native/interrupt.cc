@@ -1,0 +1,215 @@
+#include "interrupt.h"
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <mutex>
+#include <set>
+#include <system_error>
+#include <thread>
+
+#include <semaphore.h>
+#include <unistd.h>
+
+namespace callbax {
+namespace {
+
+using std::chrono::milliseconds;
+
+std::atomic<int> in_flight{0};
+std::atomic<bool> closing{false};
+
+constexpr milliseconds kTick{50};
+// The main thread gets this long to handle the signal itself; then foreign callbacks are stopped.
+constexpr milliseconds kMainThreadGrace{100};
+// After that, callbacks get this long to stop before the process is ended.
+constexpr milliseconds kCallbackGrace{600};
+
+// One per foreign thread that has run a callback. Leaked with the thread's Python state.
+struct Worker {
+  unsigned long thread_id = 0;
+  PyObject* running = nullptr;  // borrowed from the call that is running; guarded by the GIL
+  bool interrupted = false;     // an exception was sent to the running call; guarded by the GIL
+};
+
+std::set<Worker*>* workers = nullptr;  // guarded by the GIL
+thread_local Worker* this_worker = nullptr;
+
+struct Watcher {
+  sem_t signalled;
+  struct sigaction previous {};
+  std::atomic<bool> main_answered{true};
+  bool started = false;  // guarded by the GIL
+};
+Watcher watcher;
+
+// Async-signal-safe: hands the signal on to Python's own handler and wakes the watcher.
+void HandleSignal(int number, siginfo_t* info, void* context) {
+  if (watcher.previous.sa_flags & SA_SIGINFO) {
+    watcher.previous.sa_sigaction(number, info, context);
+  } else if (watcher.previous.sa_handler != SIG_DFL && watcher.previous.sa_handler != SIG_IGN) {
+    watcher.previous.sa_handler(number);
+  }
+  sem_post(&watcher.signalled);
+}
+
+int MainThreadAnswers(void*) {
+  watcher.main_answered = true;
+  return 0;
+}
+
+// How many callbacks on foreign threads are running; each is sent a KeyboardInterrupt.
+size_t InterruptWorkers() {
+  size_t count = 0;
+  if (workers == nullptr) return count;
+  for (Worker* worker : *workers) {
+    if (worker->running == nullptr) continue;
+    PyThreadState_SetAsyncExc(worker->thread_id, PyExc_KeyboardInterrupt);
+    worker->interrupted = true;
+    ++count;
+  }
+  return count;
+}
+
+std::string RunningNames() {
+  std::string names;
+  for (Worker* worker : *workers) {
+    if (worker->running == nullptr) continue;
+    Owned text(PyObject_Str(worker->running));
+    const char* name = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+    if (name == nullptr) PyErr_Clear();
+    names += std::string(names.empty() ? "" : ", ") + (name ? name : "a callback");
+  }
+  return names;
+}
+
+void EndProcess(const std::string& names) {
+  PySys_WriteStderr(
+      "callbax: interrupted, but %s is inside a C call that Python cannot interrupt, and the main "
+      "thread is waiting for it; ending the process.\n",
+      names.c_str());
+  Owned stream(PySys_GetObject("stdout"));
+  PyObject* standard_out = stream.release();  // borrowed
+  if (standard_out != nullptr) Owned flushed(PyObject_CallMethod(standard_out, "flush", nullptr));
+  PyErr_Clear();
+  struct sigaction original {};
+  original.sa_handler = SIG_DFL;
+  sigaction(SIGINT, &original, nullptr);
+  kill(getpid(), SIGINT);
+}
+
+bool WaitFor(milliseconds limit, bool (*done)()) {
+  for (milliseconds waited{0}; waited < limit; waited += kTick) {
+    if (done()) return true;
+    std::this_thread::sleep_for(kTick);
+  }
+  return done();
+}
+
+bool MainAnsweredOrGone() { return watcher.main_answered || !InterpreterAlive(); }
+
+bool NobodyRunning() {
+  if (!InterpreterAlive()) return true;
+  const PyGILState_STATE gil = PyGILState_Ensure();
+  bool running = false;
+  for (Worker* worker : *workers) running = running || worker->running != nullptr;
+  PyGILState_Release(gil);
+  return !running;
+}
+
+void AnswerSignal() {
+  watcher.main_answered = Py_AddPendingCall(MainThreadAnswers, nullptr) != 0;
+  WaitFor(kMainThreadGrace, MainAnsweredOrGone);
+  if (!InterpreterAlive()) return;
+  PyGILState_STATE gil = PyGILState_Ensure();
+  const size_t interrupted = InterruptWorkers();
+  PyGILState_Release(gil);
+  if (interrupted == 0 || WaitFor(kCallbackGrace, NobodyRunning)) return;
+  // A main thread that answered is running Python: it has its KeyboardInterrupt and decides.
+  if (MainAnsweredOrGone()) return;
+  gil = PyGILState_Ensure();
+  EndProcess(RunningNames());
+  PyGILState_Release(gil);
+}
+
+void Watch() {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are for the threads that expect them
+  for (;;) {
+    while (sem_wait(&watcher.signalled) != 0) {
+    }
+    while (sem_trywait(&watcher.signalled) == 0) {
+    }
+    if (!InterpreterAlive()) return;
+    AnswerSignal();
+  }
+}
+
+}  // namespace
+
+CallInFlight::CallInFlight() noexcept {
+  in_flight.fetch_add(1);
+  allowed_ = !closing.load() && InterpreterAlive();
+}
+
+CallInFlight::~CallInFlight() { in_flight.fetch_sub(1); }
+
+bool CloseCalls(double seconds) noexcept {
+  closing = true;
+  const auto deadline =
+      std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  while (in_flight.load() > 0) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(milliseconds{1});
+  }
+  return true;
+}
+
+int CallsInFlight() noexcept { return in_flight.load(); }
+
+RunningCallback::RunningCallback(PyObject* target) noexcept : outer_(nullptr) {
+  if (!GilScope::OnForeignThread()) return;
+  if (this_worker == nullptr) {
+    this_worker = new Worker;
+    this_worker->thread_id = PyThread_get_thread_ident();
+    if (workers == nullptr) workers = new std::set<Worker*>;
+    workers->insert(this_worker);
+  }
+  outer_ = this_worker->running;
+  this_worker->running = target;
+}
+
+RunningCallback::~RunningCallback() {
+  if (this_worker == nullptr) return;
+  this_worker->running = outer_;
+  if (!this_worker->interrupted) return;
+  // An exception that came too late for this call must not hit the thread's next one.
+  this_worker->interrupted = false;
+  PyThreadState_SetAsyncExc(this_worker->thread_id, nullptr);
+}
+
+void WatchInterrupts() {
+  struct sigaction current {};
+  if (sigaction(SIGINT, nullptr, &current) != 0) return;
+  const bool ours = (current.sa_flags & SA_SIGINFO) && current.sa_sigaction == HandleSignal;
+  const bool handled = (current.sa_flags & SA_SIGINFO) ||
+                       (current.sa_handler != SIG_DFL && current.sa_handler != SIG_IGN);
+  if (ours || !handled) return;
+  if (!watcher.started) {
+    sem_init(&watcher.signalled, 0, 0);
+    try {
+      std::thread(Watch).detach();
+    } catch (const std::system_error&) {
+      return;  // no thread to be had: signals are handled as Python alone handles them
+    }
+    watcher.started = true;
+  }
+  watcher.previous = current;
+  struct sigaction chained = current;
+  chained.sa_flags |= SA_SIGINFO;
+  chained.sa_sigaction = HandleSignal;
+  sigaction(SIGINT, &chained, nullptr);
+}
+
+}  // namespace callbax

@@ -1,0 +1,51 @@
+// Ends of a call that come from outside: interpreter shutdown and Ctrl-C.
+//
+// Shutdown. Every call counts itself in flight before it looks at the closing flag, and CloseCalls
+// sets the flag before it looks at the count; so once CloseCalls has seen zero, no call can ask for
+// the GIL of an interpreter that is going away.
+//
+// Ctrl-C. Python handles signals on the main thread only. When a program runs on XLA's own threads,
+// the main thread waits inside XLA and handles nothing, so a long callback could not be stopped. A
+// watcher thread, woken by the signal itself, therefore raises KeyboardInterrupt in the callbacks
+// that are running on foreign threads; the failing program then wakes the main thread. A callback
+// that sits in a C call cannot be interrupted by anybody: if the main thread has not come back after
+// a grace period either, the process is ended the way an unhandled SIGINT ends it.
+#pragma once
+
+#include "python.h"
+
+namespace callbax {
+
+class CallInFlight {
+ public:
+  CallInFlight() noexcept;
+  ~CallInFlight();
+  CallInFlight(const CallInFlight&) = delete;
+  CallInFlight& operator=(const CallInFlight&) = delete;
+  bool allowed() const { return allowed_; }
+
+ private:
+  bool allowed_;
+};
+
+// Refuses new calls, then waits for those in flight. Call without the GIL. False on time-out.
+bool CloseCalls(double seconds) noexcept;
+int CallsInFlight() noexcept;
+
+// Marks this thread as running `target`, if the thread is not Python's. Needs the GIL.
+class RunningCallback {
+ public:
+  explicit RunningCallback(PyObject* target) noexcept;
+  ~RunningCallback();
+  RunningCallback(const RunningCallback&) = delete;
+  RunningCallback& operator=(const RunningCallback&) = delete;
+
+ private:
+  PyObject* outer_;
+};
+
+// Chains the watcher to Python's SIGINT handler, if Python has one installed; otherwise does
+// nothing. May be called again: a handler that replaced ours since is chained anew.
+void WatchInterrupts();
+
+}  // namespace callbax

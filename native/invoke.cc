@@ -1,0 +1,301 @@
+// One call from XLA into Python: GIL, arguments, call, results, exception.
+#include <atomic>
+#include <cstdio>
+#include <mutex>
+#include <set>
+
+#include "arrays.h"
+#include "call.h"
+#include "dtypes.h"
+#include "floating_point.h"
+#include "interrupt.h"
+#include "python.h"
+#include "results.h"
+
+namespace callbax {
+namespace {
+
+// Arguments of one lane; small calls stay off the heap.
+constexpr size_t kInlineArguments = 8;
+
+PyObject* Target(const CallSite& site) {
+  return static_cast<PyObject*>(site.slot->callable().target);
+}
+
+// Runs of several devices in which a callback has failed. In such a run the failing device must not
+// leave its peers waiting in a collective, so it completes with poisoned results and calls nothing
+// more; the error is raised by the next effects barrier. Only the newest runs are remembered.
+class FailedRuns {
+ public:
+  void Add(int64_t run) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    runs_.insert(run);
+    if (runs_.size() > kRemembered) runs_.erase(runs_.begin());
+    any_ = true;
+  }
+  bool Has(int64_t run) {
+    if (!any_.load(std::memory_order_acquire)) return false;
+    std::lock_guard<std::mutex> lock(mutex_);
+    return runs_.count(run) > 0;
+  }
+
+ private:
+  static constexpr size_t kRemembered = 256;
+  std::mutex mutex_;
+  std::set<int64_t> runs_;  // run ids grow, so the smallest is the oldest; guarded by mutex_
+  std::atomic<bool> any_{false};
+};
+
+FailedRuns& failed_runs() {
+  static FailedRuns* instance = new FailedRuns;
+  return *instance;
+}
+
+// A position in the batch, with the address of every buffer's slice there.
+//
+// The lane axes' sizes are read off the buffers: in a partitioned program each device holds only its
+// own lanes.
+class LaneCursor {
+ public:
+  LaneCursor(const Lanes& lanes, const std::vector<Buffer>& operands,
+             const std::vector<Buffer>& results)
+      : sizes_(lanes.sizes), masks_(lanes.operand_axes), operands_(operands), results_(results) {
+    masks_.resize(operands.size(), 0);
+    for (size_t i = 0; i < operands_.size(); ++i) StripLaneAxes(masks_[i], &operands_[i]);
+    for (Buffer& result : results_) StripLaneAxes(-1, &result);
+    for (int64_t size : sizes_) count_ *= size;
+  }
+
+  // False, with a Python error set, if the buffers do not hold the same lanes.
+  bool Consistent() const {
+    if (!consistent_) {
+      PyErr_SetString(PyExc_ValueError,
+                      "the batched arguments of a partitioned callback are sharded differently "
+                      "along the batch, so that a device does not hold the same lanes of each; "
+                      "give them one sharding");
+    }
+    return consistent_;
+  }
+  int64_t count() const { return count_; }
+  const std::vector<Buffer>& operands() const { return operands_; }
+  const std::vector<Buffer>& results() const { return results_; }
+
+  // Moves to lane `lane`, counted with the last axis fastest. `whole_*` are the buffers as given.
+  void Seek(int64_t lane, const std::vector<Buffer>& whole_operands,
+            const std::vector<Buffer>& whole_results) {
+    for (size_t i = 0; i < operands_.size(); ++i) {
+      operands_[i].data =
+          Slice(whole_operands[i].data, operands_[i], OperandIndex(lane, masks_[i]));
+    }
+    for (size_t i = 0; i < results_.size(); ++i) {
+      results_[i].data = Slice(whole_results[i].data, results_[i], lane);
+    }
+  }
+
+ private:
+  void StripLaneAxes(int64_t mask, Buffer* buffer) {
+    for (size_t k = 0; k < sizes_.size(); ++k) {
+      if (((mask >> k) & 1) == 0) continue;
+      const int64_t size = *buffer->dims;
+      consistent_ = consistent_ && (((seen_ >> k) & 1) == 0 || sizes_[k] == size);
+      sizes_[k] = size;
+      seen_ |= int64_t{1} << k;
+      ++buffer->dims;
+      --buffer->rank;
+    }
+  }
+
+  // Index of the lane among the slices of an operand that has only some of the lane axes.
+  int64_t OperandIndex(int64_t lane, int64_t mask) const {
+    int64_t index = 0;
+    int64_t stride = 1;
+    for (size_t k = sizes_.size(); k-- > 0;) {
+      const int64_t position = lane % sizes_[k];
+      lane /= sizes_[k];
+      if ((mask >> k) & 1) {
+        index += position * stride;
+        stride *= sizes_[k];
+      }
+    }
+    return index;
+  }
+
+  static void* Slice(void* data, const Buffer& lane, int64_t index) {
+    const Dtype* dtype = FindDtype(lane.dtype);
+    if (dtype == nullptr) return data;
+    const int64_t bytes = CountElements(lane.rank, lane.dims) * dtype->itemsize;
+    return static_cast<char*>(data) + index * bytes;
+  }
+
+  std::vector<int64_t> sizes_;
+  std::vector<int64_t> masks_;
+  std::vector<Buffer> operands_;
+  std::vector<Buffer> results_;
+  int64_t seen_ = 0;  // bit k: a buffer with lane axis k has been met
+  bool consistent_ = true;
+  int64_t count_ = 1;
+};
+
+// Calls the function on one lane. Null with an error set on failure.
+Owned CallFunction(CallSite& site, const std::vector<Buffer>& operands) {
+  const Callable& callable = site.slot->callable();
+  const size_t count = operands.size();
+  PyObject* inline_storage[kInlineArguments + 1];
+  std::vector<PyObject*> heap_storage;
+  // One free place in front, which vectorcall may use for a bound method's self.
+  PyObject** arguments = inline_storage + 1;
+  if (count > kInlineArguments) {
+    heap_storage.resize(count + 1);
+    arguments = heap_storage.data() + 1;
+  }
+  size_t made = 0;
+  for (; made < count; ++made) {
+    const Buffer& operand = operands[made];
+    const Dtype* dtype = FindDtype(operand.dtype);
+    if (dtype == nullptr) {
+      PyErr_Format(PyExc_TypeError, "argument %zu has XLA data type %d, which has no NumPy dtype",
+                   made, operand.dtype);
+      break;
+    }
+    arguments[made] = TakeArgument(site.spare[made], *dtype, operand);
+    if (arguments[made] == nullptr) break;
+  }
+  Owned value;
+  if (made == count) {
+    auto* function = static_cast<PyObject*>(callable.function);
+    auto* keywords = static_cast<PyObject*>(callable.keywords);
+    const size_t positional = count - (keywords ? static_cast<size_t>(PyTuple_GET_SIZE(keywords)) : 0);
+    value = Owned(PyObject_Vectorcall(function, arguments,
+                                      positional | PY_VECTORCALL_ARGUMENTS_OFFSET, keywords));
+  }
+  for (size_t i = 0; i < made; ++i) {
+    ReturnArgument(site.spare[i], *FindDtype(operands[i].dtype), operands[i], arguments[i]);
+  }
+  return value;
+}
+
+// Takes the exception that is set and turns it into the message that XLA carries to the caller.
+Outcome ReportFailure(const CallSite& site, bool poisoned) {
+  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  if (traceback != nullptr && value != nullptr) PyException_SetTraceback(value, traceback);
+  Owned exception(value);
+  Py_XDECREF(type);
+  Py_XDECREF(traceback);
+  Owned message(PyObject_CallFunction(GetHooks().report, "OsOO", Target(site), site.flavour.c_str(),
+                                      exception.get(), poisoned ? Py_True : Py_False));
+  const char* text = message ? PyUnicode_AsUTF8(message.get()) : nullptr;
+  if (text != nullptr) return {false, text};
+  return {false, "a callback failed, and so did reporting it: " + TakeErrorText()};
+}
+
+// Lanes of a packed type may begin inside a byte, so batches of them are run one element per byte.
+class ExpandedBuffers {
+ public:
+  explicit ExpandedBuffers(const std::vector<Buffer>& buffers) : packed_(buffers), whole_(buffers) {
+    storage_.resize(buffers.size());
+    for (size_t i = 0; i < buffers.size(); ++i) {
+      const Dtype* dtype = FindDtype(buffers[i].dtype);
+      if (dtype == nullptr || !dtype->packed()) continue;
+      storage_[i].resize(static_cast<size_t>(CountElements(buffers[i].rank, buffers[i].dims)));
+      whole_[i].data = storage_[i].data();
+      whole_[i].expanded = true;
+    }
+  }
+  void Load() {
+    for (size_t i = 0; i < whole_.size(); ++i) {
+      if (!whole_[i].expanded) continue;
+      Unpack(*FindDtype(whole_[i].dtype), packed_[i].data,
+             static_cast<int64_t>(storage_[i].size()), whole_[i].data);
+    }
+  }
+  void Store() {
+    for (size_t i = 0; i < whole_.size(); ++i) {
+      if (!whole_[i].expanded) continue;
+      Pack(*FindDtype(whole_[i].dtype), whole_[i].data, static_cast<int64_t>(storage_[i].size()),
+           packed_[i].data);
+    }
+  }
+  const std::vector<Buffer>& whole() const { return whole_; }
+
+ private:
+  const std::vector<Buffer>& packed_;
+  std::vector<Buffer> whole_;
+  std::vector<std::vector<uint8_t>> storage_;
+};
+
+bool RunLane(CallSite& site, const std::vector<Buffer>& operands,
+             const std::vector<Buffer>& results) {
+  Owned value = CallFunction(site, operands);
+  return value && WriteResults(site, value.get(), results);
+}
+
+bool RunLanes(CallSite& site, const std::vector<Buffer>& operands,
+              const std::vector<Buffer>& results) {
+  ExpandedBuffers in(operands);
+  ExpandedBuffers out(results);
+  in.Load();
+  LaneCursor cursor(site.lanes, in.whole(), out.whole());
+  if (!cursor.Consistent()) return false;
+  for (int64_t lane = 0; lane < cursor.count(); ++lane) {
+    cursor.Seek(lane, in.whole(), out.whole());
+    if (!RunLane(site, cursor.operands(), cursor.results())) return false;
+  }
+  out.Store();
+  return true;
+}
+
+bool Run(CallSite& site, const std::vector<Buffer>& operands, const std::vector<Buffer>& results) {
+  // One list of spare arrays per operand; the number is fixed, so this happens once.
+  if (site.spare.size() != operands.size()) site.spare.resize(operands.size());
+  return site.lanes.sizes.empty() ? RunLane(site, operands, results)
+                                  : RunLanes(site, operands, results);
+}
+
+}  // namespace
+
+CallSite::~CallSite() {
+  for (SpareArrays& arrays : spare) {
+    for (void* array : arrays.arrays) ReleaseLater(static_cast<PyObject*>(array));
+  }
+}
+
+SlotPtr ResolveSlot(const std::string& name) {
+  SlotPtr slot = FindSlot(name);
+  if (slot || !InterpreterAlive() || GetHooks().resolve == nullptr) return slot;
+  GilScope gil;
+  // The registration that the hook returns keeps the slot alive until it is taken over below.
+  Owned registration(
+      PyObject_CallFunction(GetHooks().resolve, "s#", name.data(), (Py_ssize_t)name.size()));
+  if (!registration) PyErr_Clear();  // not importable: the caller reports the missing name
+  return FindSlot(name);
+}
+
+Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
+               const std::vector<Buffer>& results, int64_t run_id) noexcept {
+  try {
+    CallInFlight in_flight;
+    if (!in_flight.allowed()) {
+      return {false, "callbax: " + site.flavour + " was not run: the interpreter is shutting down"};
+    }
+    if (site.shared_run && failed_runs().Has(run_id)) {
+      Poison(results);
+      return {};
+    }
+    GilScope gil;
+    ReleasePending();
+    OrdinaryFloatingPoint floating_point;
+    RunningCallback running(Target(site));
+    if (Run(site, operands, results)) return {};
+    Outcome failure = ReportFailure(site, site.shared_run);
+    if (!site.shared_run) return failure;
+    failed_runs().Add(run_id);
+    Poison(results);
+    return {};
+  } catch (const std::exception& error) {
+    return {false, std::string("callbax: the runtime failed: ") + error.what()};
+  }
+}
+
+}  // namespace callbax

@@ -1,0 +1,97 @@
+// The Python module callbax._native: registrations and little else.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+
+#include "blocks.h"
+#include "dtypes.h"
+#include "ffi_cpu.h"
+#include "interrupt.h"
+#include "python.h"
+#include "registry.h"
+
+namespace nb = nanobind;
+
+namespace callbax {
+namespace {
+
+// Keeps the slot of one name alive from Python's side.
+struct Registration {
+  SlotPtr slot;
+};
+
+void DropSlotReference(void* object) { ReleaseLater(static_cast<PyObject*>(object)); }
+
+nb::object TargetOf(const SlotPtr& slot) {
+  return nb::borrow(static_cast<PyObject*>(slot->callable().target));
+}
+
+Registration Register(const std::string& name, nb::object target, nb::object function,
+                      nb::object keywords) {
+  Callable callable;
+  callable.target = target.release().ptr();
+  callable.function = function.release().ptr();
+  callable.keywords = keywords.is_none() ? nullptr : keywords.release().ptr();
+  return {AddSlot(name, callable, DropSlotReference)};
+}
+
+nb::object Lookup(const std::string& name) {
+  const SlotPtr slot = FindSlot(name);
+  return slot ? TargetOf(slot) : nb::none();
+}
+
+void SetHooks(nb::object report, nb::object convert, nb::object resolve, nb::object enter_worker) {
+  GetHooks() = Hooks{report.release().ptr(), convert.release().ptr(), resolve.release().ptr(),
+                     enter_worker.release().ptr()};
+}
+
+nb::dict Handlers() {
+  nb::dict handlers;
+  handlers["instantiate"] = nb::capsule(InstantiateHandler());
+  handlers["execute"] = nb::capsule(ExecuteHandler());
+  return handlers;
+}
+
+nb::dict StateType() {
+  nb::dict type;
+  type["type_id"] = nb::capsule(StateTypeIdPointer());
+  type["type_info"] = nb::capsule(StateTypeInfoPointer());
+  return type;
+}
+
+nb::dict Statistics() {
+  const BlockStatistics blocks = CountBlocks();
+  nb::dict statistics;
+  statistics["registered"] = LiveSlots();
+  statistics["in_flight"] = CallsInFlight();
+  statistics["idle_bytes"] = blocks.idle_bytes;
+  statistics["live_bytes"] = blocks.live_bytes;
+  return statistics;
+}
+
+}  // namespace
+}  // namespace callbax
+
+NB_MODULE(_native, m) {
+  using namespace callbax;
+  m.doc() = "callbax's native runtime: XLA FFI handlers that call Python.";
+  if (!ImportDtypes()) nb::raise_python_error();
+
+  nb::class_<Registration>(m, "Registration", "Keeps a registered callback alive.")
+      .def_prop_ro("name", [](const Registration& self) { return self.slot->name(); })
+      .def_prop_ro("target", [](const Registration& self) { return TargetOf(self.slot); });
+
+  m.def("register", &Register, nb::arg("name"), nb::arg("target"), nb::arg("function"),
+        nb::arg("keywords").none(),
+        "Enters a callable under a name, unless a living one has it; returns the one that has it.");
+  m.def("lookup", &Lookup, nb::arg("name"), nb::sig("def lookup(name: str) -> object | None"),
+        "The living target of that name, or None.");
+  m.def("set_hooks", &SetHooks, nb::arg("report"), nb::arg("convert"), nb::arg("resolve"),
+        nb::arg("enter_worker"), "Sets the Python functions that the runtime calls.");
+  m.def("handlers", &Handlers, "Capsules of the FFI handlers, by stage.");
+  m.def("state_type", &StateType, "Capsules of the handlers' state type.");
+  m.def("statistics", &Statistics, "Counts of what the runtime holds.");
+  m.def("watch_interrupts", &WatchInterrupts, "Chains the Ctrl-C watcher to Python's handler.");
+  m.def("close", &CloseCalls, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),
+        "Refuses new calls and waits for those in flight; false on time-out.");
+}

@@ -1,0 +1,112 @@
+#include "python.h"
+
+#include <atomic>
+#include <mutex>
+#include <vector>
+
+namespace callbax {
+namespace {
+
+// Never destroyed: worker threads may outlive static destructors.
+struct Graveyard {
+  std::mutex mutex;
+  std::vector<PyObject*> objects;   // guarded by mutex
+  std::atomic<bool> waiting{false};  // a pending call is scheduled or objects are queued
+};
+
+Graveyard& graveyard() {
+  static Graveyard* instance = new Graveyard;
+  return *instance;
+}
+
+int ReleaseFromMainThread(void*) {
+  ReleasePending();
+  return 0;
+}
+
+struct ThreadInfo {
+  bool known = false;
+  bool foreign = false;
+};
+thread_local ThreadInfo this_thread;
+
+// A foreign thread's state is never destroyed. It cannot be: PyThreadState_Delete of another
+// thread's state clears the caller's own GIL-state slot from Python 3.12 on, and taking the GIL in a
+// thread's exit path deadlocks against a caller that joins the thread while holding it. The cost is
+// one state for each pool thread that ends before the process does.
+void MeetThread() {
+  this_thread.known = true;
+  this_thread.foreign = PyGILState_GetThisThreadState() == nullptr;
+  if (!this_thread.foreign) return;
+  PyGILState_Ensure();  // never released: keeps the thread state alive between calls
+  if (GetHooks().enter_worker != nullptr) {
+    Owned result(PyObject_CallNoArgs(GetHooks().enter_worker));
+    if (!result) PyErr_WriteUnraisable(GetHooks().enter_worker);
+  }
+  PyEval_SaveThread();
+}
+
+}  // namespace
+
+bool InterpreterAlive() noexcept {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsInitialized() && !Py_IsFinalizing();
+#else
+  return Py_IsInitialized() && !_Py_IsFinalizing();
+#endif
+}
+
+GilScope::GilScope() {
+  if (!this_thread.known) MeetThread();
+  state_ = PyGILState_Ensure();
+}
+
+bool GilScope::OnForeignThread() noexcept { return this_thread.foreign; }
+
+void ReleaseLater(PyObject* object) noexcept {
+  if (object == nullptr || !InterpreterAlive()) return;
+  Graveyard& grave = graveyard();
+  {
+    std::lock_guard<std::mutex> lock(grave.mutex);
+    grave.objects.push_back(object);
+  }
+  if (!grave.waiting.exchange(true)) {
+    // When the queue of pending calls is full, the next callback drops the references instead.
+    if (Py_AddPendingCall(ReleaseFromMainThread, nullptr) != 0) grave.waiting = false;
+  }
+}
+
+void ReleasePending() {
+  Graveyard& grave = graveyard();
+  std::vector<PyObject*> dead;
+  {
+    std::lock_guard<std::mutex> lock(grave.mutex);
+    dead.swap(grave.objects);
+    grave.waiting = false;
+  }
+  for (PyObject* object : dead) Py_DECREF(object);
+}
+
+Hooks& GetHooks() noexcept {
+  static Hooks hooks;
+  return hooks;
+}
+
+std::string TakeErrorText() {
+  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  std::string text = type ? reinterpret_cast<PyTypeObject*>(type)->tp_name : "unknown error";
+  if (value != nullptr) {
+    Owned rendered(PyObject_Str(value));
+    const char* message = rendered ? PyUnicode_AsUTF8(rendered.get()) : nullptr;
+    if (message != nullptr) text += std::string(": ") + message;
+  }
+  PyErr_Clear();
+  Py_XDECREF(type);
+  Py_XDECREF(value);
+  Py_XDECREF(traceback);
+  return text;
+}
+
+}  // namespace callbax

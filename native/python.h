@@ -1,0 +1,80 @@
+// The interpreter's lock and lifetime, as seen from threads that Python did not make.
+//
+// Guarantees
+//  * GilScope may be used on any thread, nested or not. A thread keeps one Python thread state for
+//    as long as it lives, so `threading.local` data survives from one callback to the next, and the
+//    7-10 us of making and freeing a state are paid once per thread and not once per call.
+//  * ReleaseLater may be called from anywhere, with or without the GIL, also after the interpreter
+//    has gone (then the reference is leaked, as the process is ending).
+//
+// Race avoided: executables are destroyed on whichever thread drops them, sometimes under locks of
+// XLA. Running a Python finaliser there could re-enter XLA, so references are queued and dropped
+// from the main thread's eval loop (or before the next callback) instead.
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <string>
+
+namespace callbax {
+
+// True until interpreter shutdown has begun; afterwards no thread may ask for the GIL.
+bool InterpreterAlive() noexcept;
+
+class GilScope {
+ public:
+  GilScope();
+  ~GilScope() { PyGILState_Release(state_); }
+  GilScope(const GilScope&) = delete;
+  GilScope& operator=(const GilScope&) = delete;
+
+  // True on a thread that Python did not make (an XLA worker).
+  static bool OnForeignThread() noexcept;
+
+ private:
+  PyGILState_STATE state_;
+};
+
+// An owned reference; GIL held wherever it is used.
+class Owned {
+ public:
+  Owned() = default;
+  explicit Owned(PyObject* object) : object_(object) {}
+  Owned(Owned&& other) noexcept : object_(other.release()) {}
+  Owned& operator=(Owned&& other) noexcept {
+    PyObject* old = object_;
+    object_ = other.release();
+    Py_XDECREF(old);
+    return *this;
+  }
+  ~Owned() { Py_XDECREF(object_); }
+  PyObject* get() const { return object_; }
+  PyObject* release() {
+    PyObject* object = object_;
+    object_ = nullptr;
+    return object;
+  }
+  explicit operator bool() const { return object_ != nullptr; }
+
+ private:
+  PyObject* object_ = nullptr;
+};
+
+void ReleaseLater(PyObject* object) noexcept;
+// Drops what ReleaseLater queued. Needs the GIL.
+void ReleasePending();
+
+// Functions of the Python half of the runtime, set once when callbax is imported (see _runtime.py).
+struct Hooks {
+  PyObject* report = nullptr;         // (target, flavour, exception, poisoned) -> message
+  PyObject* convert = nullptr;        // (target, value, shapes, dtypes, canonicalize) -> arrays
+  PyObject* resolve = nullptr;        // (name) -> Registration, for a name not registered yet
+  PyObject* enter_worker = nullptr;   // () -> None, once on each XLA worker thread
+};
+Hooks& GetHooks() noexcept;
+
+// "Type: message" of the exception that is set, which is cleared. Never fails.
+std::string TakeErrorText();
+
+}  // namespace callbax

@@ -1,0 +1,51 @@
+// Names in a compiled program -> the Python callables that they stand for.
+//
+// A Slot is shared by the executables that may call it (their FFI states) and by the Registration
+// objects of Python; it dies with the last of them, and the callable with it. The table holds weak
+// references only, so it never keeps a callable alive.
+//
+// Thread safety: every function may be called from any thread; none needs the GIL.
+#pragma once
+
+#include <memory>
+#include <string>
+
+namespace callbax {
+
+// Opaque here: only python-side files look inside.
+struct Callable {
+  void* target = nullptr;     // the HostCall
+  void* function = nullptr;   // the user's function, if its arguments are flat; else null
+  void* keywords = nullptr;   // tuple of names of trailing keyword arguments; may be null
+};
+
+using DropReference = void (*)(void* object);
+
+class Slot {
+ public:
+  Slot(std::string name, Callable callable, DropReference drop);
+  ~Slot();
+  Slot(const Slot&) = delete;
+  Slot& operator=(const Slot&) = delete;
+
+  const std::string& name() const { return name_; }
+  const Callable& callable() const { return callable_; }
+
+ private:
+  std::string name_;
+  Callable callable_;  // owned references
+  DropReference drop_;
+};
+
+using SlotPtr = std::shared_ptr<Slot>;
+
+// The living slot of that name, or null.
+SlotPtr FindSlot(const std::string& name);
+
+// Enters a new slot, unless a living one has the name already: then that one is returned, the new
+// references are dropped, and the caller must compare targets.
+SlotPtr AddSlot(const std::string& name, Callable callable, DropReference drop);
+
+size_t LiveSlots();
+
+}  // namespace callbax

@@ -1,0 +1,237 @@
+#include "results.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "arrays.h"
+#include "blocks.h"
+#include "dtypes.h"
+#include "numpy_api.h"
+
+namespace callbax {
+namespace {
+
+constexpr int64_t kHugeResult = int64_t{4} << 20;
+
+PyArrayObject* AsArray(PyObject* object) { return reinterpret_cast<PyArrayObject*>(object); }
+
+bool SameShape(PyArrayObject* array, const Buffer& target) {
+  return PyArray_NDIM(array) == target.rank &&
+         (target.rank == 0 ||
+          std::memcmp(PyArray_DIMS(array), target.dims, target.rank * sizeof(int64_t)) == 0);
+}
+
+// XLA relies on bytes of booleans being 0 or 1; NumPy lets views of other types slip in others.
+void CopyBooleans(const void* source, int64_t count, void* destination) {
+  const auto* in = static_cast<const uint8_t*>(source);
+  auto* out = static_cast<uint8_t*>(destination);
+  for (int64_t i = 0; i < count; ++i) out[i] = in[i] != 0;
+}
+
+void CopyContiguous(const Dtype& dtype, const void* source, int64_t count, const Buffer& target) {
+  if (count == 0) return;
+  void* destination = target.data;
+  if (dtype.packed() && !target.expanded) {
+    Pack(dtype, source, count, destination);
+  } else if (dtype.type_num == NPY_BOOL) {
+    CopyBooleans(source, count, destination);
+  } else {
+    const int64_t bytes = count * dtype.itemsize;
+    if (bytes >= kHugeResult) AdviseHugePages(destination, static_cast<size_t>(bytes));
+    std::memcpy(destination, source, static_cast<size_t>(bytes));
+  }
+}
+
+// An array of just the right type and shape, in any memory layout. False with an error set.
+bool CopyArray(PyArrayObject* array, const Dtype& dtype, const Buffer& target) {
+  const int64_t count = CountElements(target.rank, target.dims);
+  if (PyArray_IS_C_CONTIGUOUS(array) && PyArray_ISALIGNED(array)) {
+    CopyContiguous(dtype, PyArray_DATA(array), count, target);
+    return true;
+  }
+  if (dtype.packed() || dtype.type_num == NPY_BOOL) {
+    Owned contiguous(PyArray_NewCopy(array, NPY_CORDER));
+    if (!contiguous) return false;
+    CopyContiguous(dtype, PyArray_DATA(AsArray(contiguous.get())), count, target);
+    return true;
+  }
+  auto* descr = static_cast<PyArray_Descr*>(dtype.descr);
+  Py_INCREF(descr);
+  Owned view(PyArray_NewFromDescr(&PyArray_Type, descr, static_cast<int>(target.rank),
+                                  reinterpret_cast<const npy_intp*>(target.dims), nullptr,
+                                  target.data, NPY_ARRAY_CARRAY, nullptr));
+  return view && PyArray_CopyInto(AsArray(view.get()), array) == 0;
+}
+
+enum class Written { kYes, kNotDirectly, kFailed };
+
+Written WriteArray(PyArrayObject* array, const Dtype& dtype, const Buffer& target) {
+  PyArray_Descr* descr = PyArray_DESCR(array);
+  if (descr->type_num != dtype.type_num || !PyArray_ISNBO(descr->byteorder) ||
+      !SameShape(array, target)) {
+    return Written::kNotDirectly;
+  }
+  return CopyArray(array, dtype, target) ? Written::kYes : Written::kFailed;
+}
+
+Written WritePythonScalar(PyObject* value, const Dtype& dtype, const Buffer& target,
+                          bool canonicalize) {
+  if (PyFloat_CheckExact(value)) {
+    const double number = PyFloat_AS_DOUBLE(value);
+    if (dtype.type_num == NPY_DOUBLE) {
+      std::memcpy(target.data, &number, sizeof number);
+      return Written::kYes;
+    }
+    if (dtype.type_num == NPY_FLOAT && canonicalize) {
+      const auto narrow = static_cast<float>(number);
+      std::memcpy(target.data, &narrow, sizeof narrow);
+      return Written::kYes;
+    }
+  } else if (PyBool_Check(value) && dtype.type_num == NPY_BOOL) {
+    *static_cast<uint8_t*>(target.data) = value == Py_True;
+    return Written::kYes;
+  }
+  return Written::kNotDirectly;
+}
+
+// One leaf of the result.
+Written WriteLeaf(PyObject* value, const Buffer& target, bool canonicalize) {
+  const Dtype* dtype = FindDtype(target.dtype);
+  if (dtype == nullptr) return Written::kNotDirectly;
+  if (PyArray_CheckExact(value)) return WriteArray(AsArray(value), *dtype, target);
+  if (target.rank != 0) return Written::kNotDirectly;
+  if (PyArray_IsScalar(value, Generic) && dtype->type_num < NPY_OBJECT) {
+    Owned descr(reinterpret_cast<PyObject*>(PyArray_DescrFromScalar(value)));
+    if (!descr) return Written::kFailed;
+    if (reinterpret_cast<PyArray_Descr*>(descr.get())->type_num == dtype->type_num) {
+      PyArray_ScalarAsCtype(value, target.data);
+      return Written::kYes;
+    }
+    return Written::kNotDirectly;
+  }
+  return WritePythonScalar(value, *dtype, target, canonicalize);
+}
+
+Written WriteDirectly(const CallSite& site, PyObject* value, const std::vector<Buffer>& results) {
+  const auto count = static_cast<Py_ssize_t>(results.size());
+  if (count == 0) return value == Py_None ? Written::kYes : Written::kNotDirectly;
+  if (count == 1 && !PyTuple_CheckExact(value) && !PyList_CheckExact(value)) {
+    return WriteLeaf(value, results[0], site.canonicalize);
+  }
+  if (!(PyTuple_CheckExact(value) || PyList_CheckExact(value)) ||
+      PySequence_Fast_GET_SIZE(value) != count) {
+    return Written::kNotDirectly;
+  }
+  PyObject** items = PySequence_Fast_ITEMS(value);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    const Written written = WriteLeaf(items[i], results[i], site.canonicalize);
+    if (written != Written::kYes) return written;
+  }
+  return Written::kYes;
+}
+
+Owned ShapeTuple(const Buffer& target) {
+  Owned shape(PyTuple_New(static_cast<Py_ssize_t>(target.rank)));
+  if (!shape) return shape;
+  for (int64_t i = 0; i < target.rank; ++i) {
+    PyObject* size = PyLong_FromLongLong(target.dims[i]);
+    if (size == nullptr) return Owned();
+    PyTuple_SET_ITEM(shape.get(), i, size);
+  }
+  return shape;
+}
+
+// Python's part: any tree, any array-like, and the errors.
+bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector<Buffer>& results) {
+  const auto count = static_cast<Py_ssize_t>(results.size());
+  Owned shapes(PyTuple_New(count));
+  Owned dtypes(PyTuple_New(count));
+  if (!shapes || !dtypes) return false;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    const Dtype* dtype = FindDtype(results[i].dtype);
+    if (dtype == nullptr) {
+      PyErr_Format(PyExc_TypeError, "XLA data type %d has no NumPy dtype", results[i].dtype);
+      return false;
+    }
+    Owned shape = ShapeTuple(results[i]);
+    if (!shape) return false;
+    PyTuple_SET_ITEM(shapes.get(), i, shape.release());
+    Py_INCREF(dtype->descr);
+    PyTuple_SET_ITEM(dtypes.get(), i, static_cast<PyObject*>(dtype->descr));
+  }
+  Owned arrays(PyObject_CallFunctionObjArgs(
+      GetHooks().convert, static_cast<PyObject*>(site.slot->callable().target), value, shapes.get(),
+      dtypes.get(), site.canonicalize ? Py_True : Py_False, nullptr));
+  if (!arrays) return false;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* array = PyList_GET_ITEM(arrays.get(), i);
+    const Written written = WriteLeaf(array, results[i], false);
+    if (written == Written::kFailed) return false;
+    if (written == Written::kNotDirectly) {
+      PyErr_SetString(PyExc_SystemError, "callbax: a converted result does not fit its buffer");
+      return false;
+    }
+  }
+  return true;
+}
+
+template <typename T>
+void Fill(void* data, int64_t count, T value) {
+  auto* out = static_cast<T*>(data);
+  for (int64_t i = 0; i < count; ++i) out[i] = value;
+}
+
+}  // namespace
+
+bool WriteResults(const CallSite& site, PyObject* value, const std::vector<Buffer>& results) {
+  switch (WriteDirectly(site, value, results)) {
+    case Written::kYes:
+      return true;
+    case Written::kFailed:
+      return false;
+    case Written::kNotDirectly:
+      return WriteThroughPython(site, value, results);
+  }
+  return false;
+}
+
+void Poison(const std::vector<Buffer>& results) noexcept {
+  constexpr auto kFloat = std::numeric_limits<float>::quiet_NaN();
+  constexpr auto kDouble = std::numeric_limits<double>::quiet_NaN();
+  for (const Buffer& target : results) {
+    const Dtype* dtype = FindDtype(target.dtype);
+    if (dtype == nullptr) continue;
+    const int64_t count = CountElements(target.rank, target.dims);
+    switch (dtype->type_num) {
+      case NPY_FLOAT:
+        Fill(target.data, count, kFloat);
+        break;
+      case NPY_CFLOAT:
+        Fill(target.data, 2 * count, kFloat);
+        break;
+      case NPY_DOUBLE:
+        Fill(target.data, count, kDouble);
+        break;
+      case NPY_CDOUBLE:
+        Fill(target.data, 2 * count, kDouble);
+        break;
+      case NPY_HALF:
+        Fill(target.data, count, uint16_t{0x7E00});
+        break;
+      default:
+        // bfloat16 and the 8-bit floats: all exponent and mantissa bits set is NaN where there is one.
+        if (dtype->type_num >= NPY_NTYPES_LEGACY && !dtype->packed()) {
+          const bool is_float = std::strstr(dtype->name, "float") != nullptr;
+          const bool unsigned_zero = std::strstr(dtype->name, "fnuz") != nullptr;
+          std::memset(target.data, is_float ? (unsigned_zero ? 0x80 : 0x7F) : 0,
+                      static_cast<size_t>(count * dtype->itemsize));
+          if (dtype->itemsize == 2) Fill(target.data, count, uint16_t{0x7FC0});
+        } else {
+          std::memset(target.data, 0, static_cast<size_t>(dtype->stored_bytes(count)));
+        }
+    }
+  }
+}
+
+}  // namespace callbax

@@ -1,0 +1,12 @@
+"""JAX's external callbacks done anew: the same API on a native runtime."""
+
+from callbax import debug as debug
+from callbax._callbacks.effects import effects_barrier as effects_barrier
+from callbax._callbacks.io import io_callback as io_callback
+from callbax._callbacks.pure import pure_callback as pure_callback
+from callbax._errors import CallbackError as CallbackError
+from callbax._errors import CallbackResultError as CallbackResultError
+from callbax._errors import original_exception as original_exception
+from callbax._errors import reraise as reraise
+
+__version__ = "0.1.0"

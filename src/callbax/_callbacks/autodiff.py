@@ -1,0 +1,36 @@
+"""Autodiff and checkpoint rules of every flavour."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from callbax._callbacks.flavours import Flavour
+
+
+def jvp(flavour: Flavour, primitive: Any, primals: Any, tangents: Any, **params: Any) -> Any:
+    """Reached only if some argument has a tangent."""
+    if not flavour.differentiable:
+        raise ValueError(f"{flavour.jvp_error} In the callback {params['host_call']}.")
+    return primitive.bind(*primals, **params), []
+
+
+def transpose(flavour: Flavour, primitive: Any, cotangents: Any, *args: Any, **params: Any) -> Any:
+    if not flavour.differentiable:
+        raise ValueError(f"{flavour.transpose_error} In the callback {params['host_call']}.")
+    return [None for _ in args]
+
+
+def checkpoint(primitive: Any, saveable: Any, unknown: Any, instantiated: Any, equation: Any) -> Any:
+    """Which of the two passes of a checkpointed function runs a debug callback: one, other, both.
+
+    Returns JAX's (known equation, staged equation, unknown and instantiated outputs, residuals).
+    """
+    if any(unknown):
+        # Some argument exists only in the second pass, so the callback runs there.
+        residuals = [v for v, is_in in zip(equation.invars, instantiated, strict=True) if not is_in]
+        return None, equation, [], [], residuals
+    avals = [v.aval for v in equation.invars]
+    if saveable(primitive, *avals, **equation.params) and not all(instantiated):
+        # Running it again would make the second pass keep or recompute more than it does.
+        return equation, None, [], [], []
+    return equation, equation, [], [], []

@@ -1,0 +1,102 @@
+"""The batching rule of every flavour.
+
+Lane by lane, a batch is one native call that loops over the lanes. `Lanes` says which leading axes
+are lanes: axis 0 is the one that was batched first, and varies slowest, so that under nested vmap
+the innermost axis goes first: vmap(vmap(debug.callback)) over [[0, 1], [2, 3], [4, 5]] shows
+0 2 4 1 3 5, as JAX's loops do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from callbax import _jax
+from callbax._callbacks.flavours import Flavour
+
+VMAP_METHODS = (
+    "sequential",
+    "sequential_unrolled",
+    "expand_dims",
+    "broadcast_all",
+    "legacy_vectorized",
+    None,
+)
+LANE_BY_LANE = ("sequential", "sequential_unrolled", None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lanes:
+    """Leading axes over which the runtime loops.
+
+    Attributes:
+      sizes: of the lane axes.
+      operand_axes: for each operand a bit mask: bit k says that the operand has lane axis k (in
+        front of its own axes, in order); without it, every lane sees the same value.
+    """
+
+    sizes: tuple[int, ...] = ()
+    operand_axes: tuple[int, ...] = ()
+
+    def with_axis(self, size: int, batched: Sequence[bool]) -> Lanes:
+        axes = self.operand_axes or (0,) * len(batched)
+        bit = 1 << len(self.sizes)
+        return Lanes(
+            (*self.sizes, size),
+            tuple(mask | (bit if has else 0) for mask, has in zip(axes, batched, strict=True)),
+        )
+
+
+def batch(flavour: Flavour, primitive: Any, args: Any, dims: Any, **params: Any) -> Any:
+    if params["ordered"] and not flavour.vmap_ordered:
+        raise ValueError("Cannot `vmap` ordered IO callback.")
+    size = next(arg.shape[d] for arg, d in zip(args, dims, strict=True) if d is not None)
+    if params["vmap_method"] in LANE_BY_LANE:
+        return _batch_lanes(primitive, size, args, dims, params)
+    return _batch_whole(primitive, size, args, dims, params)
+
+
+def _batch_lanes(primitive: Any, size: int, args: Any, dims: Any, params: Any) -> Any:
+    lanes: Lanes = params["lanes"]
+    masks = lanes.operand_axes or (0,) * len(args)
+    # The new lane axis comes after those that the operand has already.
+    moved = [
+        arg if d is None else _jax.move_axis(arg, d, mask.bit_count())
+        for arg, d, mask in zip(args, dims, masks, strict=True)
+    ]
+    position = len(lanes.sizes)
+    results = primitive.bind(
+        *moved,
+        **{
+            **params,
+            "result_avals": _batched_avals(params["result_avals"], size, position),
+            "lanes": lanes.with_axis(size, [d is not None for d in dims]),
+        },
+    )
+    return results, (position,) * len(results)
+
+
+def _batch_whole(primitive: Any, size: int, args: Any, dims: Any, params: Any) -> Any:
+    """One call of the host function, which handles the batch itself."""
+    method = params["vmap_method"]
+
+    def to_front(arg: Any, d: int | None) -> Any:
+        if d is not None:
+            return _jax.move_axis(arg, d, 0)
+        if method == "legacy_vectorized":
+            return arg
+        repeats = size if method == "broadcast_all" else 1
+        return jnp.broadcast_to(arg, (repeats, *arg.shape))
+
+    results = primitive.bind(
+        *(to_front(arg, d) for arg, d in zip(args, dims, strict=True)),
+        **{**params, "result_avals": _batched_avals(params["result_avals"], size, 0)},
+    )
+    return results, (0,) * len(results)
+
+
+def _batched_avals(avals: Sequence[Any], size: int, position: int) -> tuple[Any, ...]:
+    return tuple(_jax.unmapped_aval(size, position, aval) for aval in avals)

@@ -1,0 +1,208 @@
+"""debug.callback and debug.print: look into a program without changing what it computes."""
+
+from __future__ import annotations
+
+import dataclasses
+import string
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from callbax._callbacks import primitives
+from callbax._callbacks.flavours import DEBUG
+from callbax._host_call import HostCall
+
+
+@overload
+def debug_callback(
+    callback: Callable[..., Any],
+    *args: Any,
+    ordered: bool = False,
+    partitioned: bool = False,
+    **kwargs: Any,
+) -> None: ...
+@overload
+def debug_callback(*, ordered: bool = False, partitioned: bool = False) -> Callable[..., None]: ...
+def debug_callback(
+    callback: Callable[..., Any] | None = None,
+    *args: Any,
+    ordered: bool = False,
+    partitioned: bool = False,
+    **kwargs: Any,
+) -> Callable[..., None] | None:
+    """Calls a Python function on the host for its side effect, leaving the program as it is.
+
+    It follows what JAX really executes: it may be dropped, repeated or reordered together with the
+    code around it. Autodiff passes it by; vmap calls it once for each lane.
+
+    Args:
+      callback: the host function; what it returns is ignored. It gets NumPy arrays.
+      *args: pytrees; leaves that are not arrays (strings, dtypes, functions) are passed as they are.
+      ordered: keep the program's order among ordered debug callbacks; one device only.
+      partitioned: in a sharded program, call once for each device on its own shard, without a
+        gather; otherwise once, with the whole value.
+      **kwargs: keyword arguments for the callback, like `args`.
+
+    Returns:
+      None, or in the form `callback(ordered=True)` a function `(callback, *args, **kwargs)`.
+
+    Raises:
+      TypeError: `callback` cannot be called, or the two-call form got more than options.
+
+    >>> import jax, callbax
+    >>> jax.jit(lambda x: callbax.debug.callback(print, "x is", x))(2)
+    >>> callbax.effects_barrier()
+    x is 2
+    """
+    if callback is not None:
+        _call(callback, args, kwargs, ordered, partitioned)
+        return None
+    if args or kwargs:
+        raise TypeError(
+            f"debug_callback received unexpected arguments in the two-call form: {args=} {kwargs=}"
+        )
+
+    def with_options(callback: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        _call(callback, args, kwargs, ordered, partitioned)
+
+    return with_options
+
+
+@overload
+def debug_print(
+    fmt: str,
+    *args: Any,
+    ordered: bool = False,
+    partitioned: bool = False,
+    skip_format_check: bool = False,
+    **kwargs: Any,
+) -> None: ...
+@overload
+def debug_print(
+    *, ordered: bool = False, partitioned: bool = False, skip_format_check: bool = False
+) -> Callable[..., None]: ...
+def debug_print(
+    fmt: str | None = None,
+    *args: Any,
+    ordered: bool = False,
+    partitioned: bool = False,
+    skip_format_check: bool = False,
+    **kwargs: Any,
+) -> Callable[..., None] | None:
+    """Prints values from inside compiled code.
+
+    Args:
+      fmt: a format string as for `str.format` (no f-string: the values exist only at run time).
+        NumPy's print options are those in force where this is traced.
+      *args: values for positional fields.
+      ordered, partitioned: as for `callbax.debug.callback`.
+      skip_format_check: do not compare `fmt` with the arguments; a string without fields is then
+        followed by the arguments, separated by spaces.
+      **kwargs: values for named fields.
+
+    Returns:
+      None, or in the form `print(ordered=True)` a function `(fmt, *args, **kwargs)`.
+
+    Raises:
+      KeyError, IndexError: `fmt` has a field without an argument.
+      ValueError: an argument has no field.
+      TypeError: the two-call form got more than options.
+
+    >>> import jax, callbax
+    >>> jax.jit(lambda x: callbax.debug.print("x = {x:.2f}", x=x))(2.0)
+    >>> callbax.effects_barrier()
+    x = 2.00
+    """
+    if fmt is not None:
+        _print(fmt, args, kwargs, ordered, partitioned, skip_format_check)
+        return None
+    if args or kwargs:
+        raise TypeError(
+            f"debug_print received unexpected arguments in the two-call form: {args=} {kwargs=}"
+        )
+
+    def with_options(fmt: str, *args: Any, **kwargs: Any) -> None:
+        _print(fmt, args, kwargs, ordered, partitioned, skip_format_check)
+
+    return with_options
+
+
+def _call(
+    callback: Callable[..., Any], args: Any, kwargs: Any, ordered: bool, partitioned: bool
+) -> None:
+    if not callable(callback):
+        raise TypeError(
+            "first argument to callbax.debug.callback must be callable, "
+            f"but got an object of type {type(callback)}"
+        )
+    host_call, values = HostCall.from_arguments(
+        ResultIgnored(callback), args, kwargs, split_static=True
+    )
+    primitives.bind(DEBUG, host_call, values, ordered=ordered, partitioned=partitioned)
+
+
+def _print(
+    fmt: str, args: Any, kwargs: Any, ordered: bool, partitioned: bool, skip_format_check: bool
+) -> None:
+    if not skip_format_check:
+        _FormatChecker().format(fmt, *args, **kwargs)
+    options = tuple(sorted(np.get_printoptions().items(), key=lambda item: item[0]))
+    host_call, values = HostCall.from_arguments(
+        Printer(fmt, options), args, kwargs, split_static=True
+    )
+    primitives.bind(DEBUG, host_call, values, ordered=ordered, partitioned=partitioned)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultIgnored:
+    """A host function for the sake of its side effect."""
+
+    func: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        self.func(*args, **kwargs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Printer:
+    """Formats and prints. Equal for equal format strings and print options."""
+
+    fmt: str
+    print_options: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        if _has_fields(self.fmt):
+            with np.printoptions(**dict(self.print_options)):
+                text = self.fmt.format(*args, **kwargs)
+        elif args:
+            text = " ".join((self.fmt, *(str(arg) for arg in args)))
+        else:
+            text = self.fmt.format()
+        sys.stdout.write(text + "\n")
+
+
+def _has_fields(fmt: str) -> bool:
+    return any(field is not None for _, field, *_ in string.Formatter().parse(fmt))
+
+
+class _FormatChecker(string.Formatter):
+    """Finds fields without arguments and arguments without fields, and formats nothing."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return ""
+
+    def check_unused_args(self, used_args: Any, args: Sequence[Any], kwargs: Any) -> None:
+        unused_args = [arg for i, arg in enumerate(args) if i not in used_args]
+        unused_kwargs = [name for name in kwargs if name not in used_args]
+        if unused_args:
+            raise ValueError(
+                f"Unused positional arguments to `callbax.debug.print`: {unused_args}"
+            )
+        if unused_kwargs:
+            raise ValueError(
+                f"Unused keyword arguments to `callbax.debug.print`: {unused_kwargs}. "
+                'You may be passing an f-string (i.e, `f"{x}"`) into `callbax.debug.print` and '
+                "instead should pass in a regular string."
+            )

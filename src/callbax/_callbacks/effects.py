@@ -1,0 +1,26 @@
+"""Waiting for side effects."""
+
+from __future__ import annotations
+
+from callbax import _errors, _jax
+
+
+def effects_barrier() -> None:
+    """Waits until every dispatched callback with an effect has run, callbax's and JAX's.
+
+    Errors that have not surfaced yet are raised here; the next barrier is clean.
+
+    Raises:
+      jax.errors.JaxRuntimeError: a callback failed; `callbax.original_exception` has its exception.
+
+    >>> import jax, callbax
+    >>> jax.jit(lambda x: callbax.debug.print("x = {}", x))(1)
+    >>> callbax.effects_barrier()
+    x = 1
+    """
+    try:
+        _jax.wait_for_effects()
+    except BaseException:
+        _errors.forget_pending()
+        raise
+    _errors.raise_pending()

@@ -1,0 +1,162 @@
+"""The lowering of every flavour: one custom call of one native handler.
+
+The call carries the callback's name (see _identity.py) and a few attributes that the handler reads
+once, when the program is compiled. Ordered calls take and give a token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, SingleDeviceSharding
+
+from callbax import _identity, _jax, _runtime
+from callbax._callbacks.batching import Lanes
+from callbax._callbacks.flavours import Flavour
+from callbax._host_call import HostCall
+
+
+def lower(
+    flavour: Flavour,
+    primitive: Any,
+    ctx: Any,
+    *operands: Any,
+    host_call: HostCall,
+    ordered: bool,
+    partitioned: bool,
+    sharding: Any,
+    lanes: Lanes,
+    **params: Any,
+) -> Any:
+    axis_context = ctx.module_context.axis_context
+    if automatic_axes := _automatic_axes(axis_context):
+        rebound = partial(
+            primitive.bind, host_call=host_call, ordered=ordered, partitioned=partitioned,
+            sharding=sharding, lanes=lanes, **params,
+        )
+        return _lower_partial_auto(flavour, ctx, operands, automatic_axes, rebound)
+    op_sharding = _op_sharding(flavour, axis_context, sharding, ctx.avals_out)
+    registration, stable = _identity.register(host_call)
+    if not stable:
+        # No other process could find it: it must live as long as the program may be compiled.
+        ctx.module_context.add_keepalive(registration)
+    if flavour.effect is not None and not ctx.module_context.lowering_parameters.for_export:
+        _jax.run_synchronously(ctx, host_call)
+    attributes = {
+        "callback": registration.name,
+        "flavour": flavour.name,
+        "canonicalize": np.bool_(not jax.config.jax_enable_x64),
+        "shared_run": np.bool_(_device_count(axis_context) > 1),
+    }
+    if not ctx.avals_out:
+        # XLA gives a placed call without results one that nobody asked for.
+        attributes["no_results"] = np.bool_(True)
+    if lanes.sizes:
+        attributes["lanes"] = np.array(lanes.sizes, np.int64)
+        attributes["operand_lanes"] = np.array(lanes.operand_axes, np.int64)
+    effect = flavour.ordered_effect if ordered else None
+    return _emit(ctx, operands, attributes, effect, op_sharding, partitioned, flavour)
+
+
+def _emit(
+    ctx: Any, operands: Any, attributes: Any, effect: Any, op_sharding: Any, partitioned: bool,
+    flavour: Flavour,
+) -> Any:
+    call_ctx = ctx
+    if effect is not None:
+        operands = (ctx.tokens_in.get(effect), *operands)
+        call_ctx = dataclasses.replace(
+            ctx,
+            avals_in=[_jax.ABSTRACT_TOKEN, *ctx.avals_in],
+            avals_out=[_jax.ABSTRACT_TOKEN, *ctx.avals_out],
+        )
+    if not attributes["shared_run"]:
+        target = _runtime.TARGET
+    else:
+        target = _runtime.PARTITIONED_TARGET if partitioned else _runtime.PLACED_TARGET
+    build = jax.ffi.build_ffi_lowering_function(target, has_side_effect=flavour.effect is not None)
+    operation = build(call_ctx, *operands, **attributes)
+    if op_sharding is not None:
+        if effect is not None and ctx.avals_out:
+            op_sharding = _jax.with_token_sharding(op_sharding)
+        _jax.set_sharding(ctx.module_context, operation, op_sharding)
+    results = list(operation.results)
+    if effect is not None:
+        token, *results = results
+        ctx.set_tokens_out(ctx.tokens_in.update_tokens(_jax.TokenSet({effect: token})))
+    return results
+
+
+def _automatic_axes(axis_context: Any) -> tuple[Any, ...]:
+    """Mesh axes that the compiler partitions, in a program that is partly partitioned by hand."""
+    if not isinstance(axis_context, _jax.SPMDAxisContext):
+        return ()
+    names = axis_context.mesh.axis_names
+    return tuple(name for name in names if name not in axis_context.manual_axes)
+
+
+def _lower_partial_auto(
+    flavour: Flavour, ctx: Any, operands: Any, axes: tuple[Any, ...], rebound: Any
+) -> Any:
+    if not flavour.partial_auto:
+        raise NotImplementedError(
+            "callbacks are only supported in spmd computations when all mesh axes are partitioned "
+            "manually (no partial automatic sharding)."
+        )
+    mesh = ctx.module_context.axis_context.mesh
+
+    def on_first_index(*args: Any) -> Any:
+        return _jax.run_on_first_index(mesh, axes, lambda: rebound(*args))
+
+    return _jax.lower_fun(on_first_index)(ctx, *operands)
+
+
+def _device_count(axis_context: Any) -> int:
+    if isinstance(axis_context, _jax.SPMDAxisContext):
+        return int(axis_context.mesh.size)
+    if isinstance(axis_context, _jax.ShardingContext):
+        return int(axis_context.num_devices)
+    return 1
+
+
+def _op_sharding(flavour: Flavour, axis_context: Any, sharding: Any, avals_out: Any) -> Any:
+    """How the compiler places the call: per device, on one device, or unannotated."""
+    if isinstance(axis_context, _jax.SPMDAxisContext):
+        if sharding is not None:
+            raise NotImplementedError(
+                "callbacks do not support specifying sharding inside spmd computations"
+            )
+        return _jax.per_device_op_sharding(avals_out)
+    if isinstance(axis_context, _jax.ShardingContext):
+        index = 0 if sharding is None else _device_index(flavour, axis_context, sharding)
+        return _jax.single_device_op_sharding(index, len(avals_out))
+    return None
+
+
+def _device_index(flavour: Flavour, axis_context: Any, sharding: Any) -> int:
+    scalar_mesh = isinstance(sharding, NamedSharding) and sharding.mesh.size == 1
+    if not scalar_mesh and not isinstance(sharding, SingleDeviceSharding):
+        raise NotImplementedError(
+            f"{flavour.name} only supports SingleDeviceSharding, but got {type(sharding)}"
+        )
+    device = next(iter(sharding.device_set))
+    devices = list(axis_context.device_assignment)
+    if device not in devices:
+        raise ValueError(
+            f"Sharding provided to {flavour.name} specifies a device {device} that is not in the "
+            f"device assignment ({devices})"
+        )
+    return devices.index(device)
+
+
+def lower_elsewhere(flavour: Flavour, ctx: Any, *operands: Any, host_call: HostCall, **_: Any) -> Any:
+    platforms = ", ".join(ctx.module_context.platforms)
+    raise NotImplementedError(
+        f"callbax.{flavour.name} of {host_call} runs on CPU only, but this program is compiled for "
+        f"{platforms}. Run the part that calls it on a CPU device, for instance under "
+        "jax.default_device(jax.devices('cpu')[0])."
+    )

@@ -1,0 +1,82 @@
+"""One JAX primitive for each flavour; all share their rules.
+
+Parameters of each: `host_call`, `result_avals`, `ordered`, `partitioned`, `sharding`, `vmap_method`
+and `lanes`. Equal calls have equal parameters, so nothing is traced or compiled twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from callbax import _jax
+from callbax._callbacks import autodiff, batching, lowering
+from callbax._callbacks.batching import Lanes
+from callbax._callbacks.flavours import FLAVOURS, Flavour
+from callbax._host_call import HostCall
+
+
+def _abstract_eval(flavour: Flavour, *avals: Any, result_avals: Any, ordered: bool, **_: Any) -> Any:
+    return result_avals, flavour.effects(ordered)
+
+
+def _call_directly(flavour: Flavour, *args: Any, host_call: HostCall, **_: Any) -> Any:
+    """An eager call that has no result: the host function runs here and now."""
+    from callbax import _errors
+
+    try:
+        host_call(*(np.array(arg) for arg in args))
+    except BaseException:
+        _errors.logger.exception("callbax.%s failed in %s", flavour.name, host_call)
+        raise
+    return []
+
+
+def _define(flavour: Flavour) -> Any:
+    primitive = _jax.Primitive(flavour.name)
+    primitive.multiple_results = True
+    primitive.def_effectful_abstract_eval(partial(_abstract_eval, flavour))
+    if flavour.canonical_eager:
+        primitive.def_impl(partial(_jax.apply_primitive, primitive))
+        _jax.require_devices_in_lowering(primitive)
+    else:
+        primitive.def_impl(partial(_call_directly, flavour))
+    _jax.primitive_jvps[primitive] = partial(autodiff.jvp, flavour, primitive)
+    _jax.primitive_transposes[primitive] = partial(autodiff.transpose, flavour, primitive)
+    _jax.primitive_batchers[primitive] = partial(batching.batch, flavour, primitive)
+    if flavour.saveable:
+        _jax.partial_eval_custom_rules[primitive] = partial(autodiff.checkpoint, primitive)
+        _jax.register_discharge(primitive)
+    _jax.register_lowering(primitive, partial(lowering.lower_elsewhere, flavour))
+    _jax.register_lowering(primitive, partial(lowering.lower, flavour, primitive), platform="cpu")
+    return primitive
+
+
+_PRIMITIVES = {flavour: _define(flavour) for flavour in FLAVOURS}
+
+
+def bind(
+    flavour: Flavour,
+    host_call: HostCall,
+    values: Sequence[Any],
+    result_avals: Sequence[Any] = (),
+    *,
+    ordered: bool = False,
+    partitioned: bool = False,
+    sharding: Any = None,
+    vmap_method: str | None = None,
+) -> list[Any]:
+    """Applies the flavour's primitive; returns the results as a flat list."""
+    return _PRIMITIVES[flavour].bind(
+        *values,
+        host_call=host_call,
+        result_avals=tuple(result_avals),
+        ordered=ordered,
+        partitioned=partitioned,
+        sharding=sharding,
+        vmap_method=vmap_method,
+        lanes=Lanes(),
+    )

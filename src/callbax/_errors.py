@@ -1,0 +1,169 @@
+"""Exceptions of callbax, and the way of a callback's exception to the caller.
+
+    CallbackError
+    └── CallbackResultError   what a callback returned does not fit result_shape_dtypes
+
+An exception that a callback raises cannot travel through XLA, which carries a message only. It is
+kept in a table here, and the message ends with its number; `original_exception` finds it again.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import logging
+import os
+import re
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+import jax
+
+logger = logging.getLogger("callbax")
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_MARK = re.compile(r"\[callbax error (\d+)\]")
+# Tracebacks keep the arrays of their frames alive, so only the newest exceptions are kept.
+_KEPT = 64
+
+_lock = threading.Lock()
+_numbers = itertools.count(1)
+_exceptions: collections.OrderedDict[int, BaseException] = collections.OrderedDict()
+_pending: list[tuple[str, BaseException]] = []  # poisoned runs whose error has not surfaced yet
+
+
+class CallbackError(Exception):
+    """Base of the exceptions that callbax itself raises."""
+
+
+class CallbackResultError(CallbackError, RuntimeError):
+    """What a callback returned does not fit its `result_shape_dtypes`."""
+
+
+def describe_function(function: Callable[..., Any]) -> str:
+    """The function's name, with file and line where it has them.
+
+    >>> def f(): ...
+    >>> describe_function(f)  # doctest: +ELLIPSIS
+    'f (...:1)'
+    """
+    inner = function
+    while hasattr(inner, "func"):  # functools.partial
+        inner = inner.func
+    name = getattr(inner, "__qualname__", None) or getattr(inner, "__name__", None)
+    name = name or type(inner).__qualname__
+    code = getattr(inner, "__code__", None)
+    if code is None:
+        code = getattr(getattr(type(inner), "__call__", None), "__code__", None)
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
+
+
+def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame on that is not callbax's own."""
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        trace = trace.tb_next
+    return trace
+
+
+def report(call: Any, flavour: str, exception: BaseException, poisoned: bool) -> str:
+    """Keeps and logs a callback's exception; returns the message that XLA carries to the caller.
+
+    The runtime calls it. `poisoned` says that the run goes on with poisoned results (see
+    docs/sharp-bits.md), so that the exception must surface from the next barrier instead.
+    """
+    exception.with_traceback(_without_our_frames(exception.__traceback__))
+    with _lock:
+        number = next(_numbers)
+        _exceptions[number] = exception
+        while len(_exceptions) > _KEPT:
+            _exceptions.popitem(last=False)
+    logger.error("callbax.%s failed in %s", flavour, call, exc_info=exception)
+    text = "".join(traceback.format_exception(exception)).rstrip()
+    message = f"callbax.{flavour}: the callback {call} failed:\n{text}\n[callbax error {number}]"
+    message = message.encode("utf-8", "replace").decode("utf-8").replace("\0", "\\0")
+    if poisoned:
+        with _lock:
+            _pending.append((message, exception))
+    return message
+
+
+def forget_pending() -> None:
+    with _lock:
+        _pending.clear()
+
+
+def raise_pending() -> None:
+    """Raises the first error that has not surfaced yet; the others are its notes."""
+    with _lock:
+        pending = _pending.copy()
+        _pending.clear()
+    if not pending:
+        return
+    (message, exception), *others = pending
+    error = jax.errors.JaxRuntimeError(f"INTERNAL: {message}")
+    for other, _ in others:
+        error.add_note(f"Another callback failed before this surfaced: {other}")
+    raise error from exception
+
+
+def original_exception(error: BaseException) -> BaseException | None:
+    """The exception object that a callback raised, from the error that JAX raised for it.
+
+    Args:
+      error: what a call of a compiled function, `block_until_ready` or a barrier raised. Its causes
+        and contexts are searched too.
+
+    Returns:
+      The very object, with its traceback, or None if the error does not come from a callback of
+      this process (the newest 64 exceptions are kept).
+
+    >>> import jax, callbax
+    >>> def broken(x):
+    ...     raise KeyError("lost")
+    >>> try:
+    ...     callbax.pure_callback(broken, jax.ShapeDtypeStruct((), "float32"), 1.0).block_until_ready()
+    ... except jax.errors.JaxRuntimeError as error:
+    ...     original_exception(error)
+    KeyError('lost')
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        found = _MARK.findall(str(current))
+        if found:
+            with _lock:
+                return _exceptions.get(int(found[-1]))
+        current = current.__cause__ or current.__context__
+    return None
+
+
+@contextlib.contextmanager
+def reraise() -> Iterator[None]:
+    """Raises a callback's own exception in place of the error that JAX makes of it.
+
+    JAX's error becomes the `__cause__`. An error that no callback raised passes through. Where a
+    program runs asynchronously, wait for it inside the block.
+
+    >>> import jax, callbax
+    >>> def broken(x):
+    ...     raise KeyError("lost")
+    >>> try:
+    ...     with reraise():
+    ...         callbax.pure_callback(
+    ...             broken, jax.ShapeDtypeStruct((), "float32"), 1.0).block_until_ready()
+    ... except KeyError as error:
+    ...     print(error, type(error.__cause__).__name__)
+    'lost' JaxRuntimeError
+    """
+    try:
+        yield
+    except Exception as error:
+        original = original_exception(error)
+        if original is None or original is error:
+            raise
+        raise original from error

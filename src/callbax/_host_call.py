@@ -1,0 +1,148 @@
+"""HostCall: a Python function with the structure of its arguments, as a primitive's parameter.
+
+JAX compares and hashes parameters to decide whether it may reuse a trace or an executable, so two
+calls of the same function with arguments of the same structure must give equal HostCalls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import PyTreeDef
+
+from callbax import _jax
+from callbax._errors import CallbackResultError, describe_function
+
+
+class ByIdentity:
+    """Compares by value where the value can be hashed, and by identity where it cannot.
+
+    The type counts, since values of different types may be equal (`numpy.dtype("int32")` equals
+    the string "int32").
+    """
+
+    __slots__ = ("_key", "value")
+
+    def __init__(self, value: Any):
+        self.value = value
+        try:
+            hash(value)
+            self._key: Any = (type(value), value)
+        except TypeError:
+            self._key = id(value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByIdentity) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@dataclasses.dataclass(frozen=True)
+class HostCall:
+    """A host function, the tree of its (args, kwargs), and the leaves that are static.
+
+    `static` holds (position among all leaves, value) for the leaves that JAX cannot trace.
+    """
+
+    _function: ByIdentity
+    tree: PyTreeDef
+    static: tuple[tuple[int, ByIdentity], ...] = ()
+
+    @classmethod
+    def from_arguments(
+        cls, function: Callable[..., Any], args: Any, kwargs: Any, *, split_static: bool
+    ) -> tuple[HostCall, list[Any]]:
+        """The HostCall of `function(*args, **kwargs)`, and the values to bind."""
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        static: tuple[tuple[int, ByIdentity], ...] = ()
+        if split_static:
+            traced = [_jax.is_array_like(leaf) for leaf in leaves]
+            static = tuple(
+                (i, ByIdentity(leaf)) for i, leaf in enumerate(leaves) if not traced[i]
+            )
+            leaves = [leaf for i, leaf in enumerate(leaves) if traced[i]]
+        return cls(ByIdentity(function), tree, static), leaves
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        return self._function.value
+
+    def __str__(self) -> str:
+        return describe_function(self.function)
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+    def __call__(self, *values: Any) -> Any:
+        """Calls the function with `values` put into the tree; returns what it returns."""
+        leaves = list(values)
+        for position, leaf in self.static:
+            leaves.insert(position, leaf.value)
+        args, kwargs = jax.tree.unflatten(self.tree, leaves)
+        return self.function(*args, **kwargs)
+
+    def direct(self) -> tuple[Callable[..., Any], tuple[str, ...] | None]:
+        """What the runtime calls with flat values, and the names of trailing keyword arguments.
+
+        That is the user's function itself if each argument is one array, else this object.
+        """
+        if not self.static:
+            args, kwargs = jax.tree.unflatten(self.tree, range(self.tree.num_leaves))
+            flat = (*args, *kwargs.values())
+            if flat == tuple(range(self.tree.num_leaves)) and all(type(x) is int for x in flat):
+                return self.function, tuple(kwargs) or None
+        return self, None
+
+
+def convert_results(
+    call: HostCall,
+    value: Any,
+    shapes: Sequence[tuple[int, ...]],
+    dtypes: Sequence[np.dtype],
+    canonicalize: bool,
+) -> list[np.ndarray]:
+    """The leaves of what a callback returned, as arrays of just the expected shapes and dtypes.
+
+    `canonicalize` says that 64-bit values may be narrowed, as JAX does while x64 is off. The phrases
+    of the messages are those of JAX, which user code matches on.
+    """
+    leaves = jax.tree.leaves(value)
+    if len(leaves) != len(shapes):
+        raise CallbackResultError(
+            f"Mismatched number of outputs from callback. Expected: {len(shapes)}, "
+            f"Actual: {len(leaves)}. The callback {call} returned a value of type "
+            f"{type(value).__name__}; return one array for each leaf of result_shape_dtypes."
+        )
+    arrays = []
+    for i, (leaf, shape, dtype) in enumerate(zip(leaves, shapes, dtypes, strict=True)):
+        array = np.asarray(leaf)
+        if canonicalize and array.dtype != dtype:
+            array = array.astype(_NARROWED.get(array.dtype, array.dtype), copy=False)
+        if array.shape != shape:
+            raise CallbackResultError(
+                f"Incorrect output shape for return value #{i}: Expected: {shape}, "
+                f"Actual: {array.shape}. Returned by the callback {call}; reshape the result, or "
+                "change result_shape_dtypes."
+            )
+        if array.dtype != dtype:
+            raise CallbackResultError(
+                f"Incorrect output dtype for return value #{i}: Expected: {dtype}, "
+                f"Actual: {array.dtype}. Returned by the callback {call}; convert the result with "
+                f".astype({str(dtype)!r}), or change result_shape_dtypes."
+            )
+        arrays.append(array)
+    return arrays
+
+
+# What JAX does to values while x64 is off (jax.dtypes.canonicalize_dtype).
+_NARROWED = {
+    np.dtype("float64"): np.dtype("float32"),
+    np.dtype("complex128"): np.dtype("complex64"),
+    np.dtype("int64"): np.dtype("int32"),
+    np.dtype("uint64"): np.dtype("uint32"),
+}

@@ -1,0 +1,194 @@
+"""The one gateway to JAX's private modules.
+
+Everything that callbax needs from `jax._src` is imported here and nowhere else (a test and a lint
+rule keep it so); where versions of JAX differ, the branch stands here with the version and the
+reason. Tested with JAX 0.10.2 and 0.12.0.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import callback as _callback  # the effect objects of pure and io callbacks
+from jax._src import config as _config
+from jax._src import core, debugging, dispatch, sharding_impls
+from jax._src import shard_map as _shard_map
+from jax._src.interpreters import ad, batching, mlir
+from jax._src.interpreters import partial_eval as _partial_eval
+from jax._src.lib import xla_client as _xla_client
+from jax._src.lib.mlir import ir as ir
+from jax._src.state import discharge as _discharge
+
+# -- effects -------------------------------------------------------------------------------------
+# The very objects that JAX's own callbacks use: vmap of cond, while_loop's batching rule and Pallas'
+# interpreter test for exactly these, and ordered callbacks of both libraries then share one order.
+IO_EFFECT = _callback._IOEffect
+ORDERED_IO_EFFECT = _callback._OrderedIOEffect
+DEBUG_EFFECT = debugging.debug_effect
+ORDERED_DEBUG_EFFECT = debugging.ordered_debug_effect
+NO_EFFECTS = core.no_effects
+
+# -- primitives and their rules --------------------------------------------------------------------
+Primitive = core.Primitive
+ShapedArray = core.ShapedArray
+primitive_jvps = ad.primitive_jvps
+primitive_transposes = ad.primitive_transposes
+primitive_batchers = batching.primitive_batchers
+move_axis = batching.moveaxis
+unmapped_aval = core.unmapped_aval
+apply_primitive = dispatch.apply_primitive
+partial_eval_custom_rules = _partial_eval.partial_eval_jaxpr_custom_rules
+
+
+def require_devices_in_lowering(primitive: Any) -> None:
+    """Makes JAX tell the lowering rule which devices the program will run on (for `sharding=`)."""
+    dispatch.prim_requires_devices_during_lowering.add(primitive)
+
+
+def register_discharge(primitive: Any) -> None:
+    """Lets `primitive` take Refs: it reads them and leaves them as they are.
+
+    JAX 0.10 calls a discharge rule as `rule(in_avals, out_avals, *args)`, 0.11 and later as
+    `rule(context, *args)`; the values are what follows.
+    """
+    if "in_avals" in inspect.signature(debugging._debug_print_state_discharge_rule).parameters:
+
+        def rule(in_avals: Any, out_avals: Any, *args: Any, **params: Any) -> Any:
+            return args, primitive.bind(*args, **params)
+    else:
+
+        def rule(context: Any, *args: Any, **params: Any) -> Any:  # type: ignore[misc]
+            return args, primitive.bind(*args, **params)
+
+    _discharge.register_discharge_rule(primitive)(rule)
+
+
+def is_array_like(value: Any) -> bool:
+    """Whether JAX can trace `value`; what it cannot trace, debug callbacks take as static."""
+    try:
+        core.shaped_abstractify(value)
+    except (AssertionError, TypeError):
+        return False
+    return True
+
+
+def has_ref(avals: Sequence[Any]) -> bool:
+    return any(not isinstance(aval, core.ShapedArray) for aval in avals)
+
+
+# -- lowering --------------------------------------------------------------------------------------
+lower_fun = mlir.lower_fun
+register_lowering = mlir.register_lowering
+TokenSet = mlir.TokenSet
+ABSTRACT_TOKEN = core.abstract_token
+SPMDAxisContext = sharding_impls.SPMDAxisContext
+ShardingContext = sharding_impls.ShardingContext
+set_sharding = mlir.set_sharding
+
+
+# XLA's partitioner keeps the placement of a custom call only under names that it knows for host
+# callbacks (xla::sdy::isPythonCallbackCustomCall, and the partitioner registered for the partitioned
+# name); of any other call it drops the annotation, and then runs it on every device. The GPU names
+# are free on the CPU platform, whatever else is registered, so callbax's handler takes them there.
+PLACED_TARGET = "xla_ffi_python_gpu_callback"
+PARTITIONED_TARGET = "xla_ffi_partitioned_python_gpu_callback"
+
+
+def _uses_shardy() -> bool:
+    """JAX 0.10 can still be told to use the older partitioner (`jax_use_shardy_partitioner`)."""
+    flag = getattr(_config, "use_shardy_partitioner", None)
+    return flag is None or bool(flag.value)
+
+
+def _one_device(device_index: int) -> Any:
+    return sharding_impls.SdyArray(
+        mesh_shape=(), dim_shardings=(), logical_device_ids=(device_index,)
+    )
+
+
+def per_device_op_sharding(avals: Sequence[Any]) -> Any:
+    """The op runs on each device on that device's own values (fully manual programs)."""
+    if not _uses_shardy():
+        manual = _xla_client.OpSharding()
+        manual.type = _xla_client.OpSharding.Type.MANUAL
+        return manual
+    ranks = [aval.ndim for aval in avals if isinstance(aval, core.ShapedArray)] if avals else [0]
+    closed = sharding_impls.SdyDim(axes=(), is_open=False)
+    return sharding_impls.SdyArrayList(
+        tuple(
+            sharding_impls.SdyArray(
+                mesh_shape=(), dim_shardings=(closed,) * rank, logical_device_ids=()
+            )
+            for rank in ranks
+        )
+    )
+
+
+def single_device_op_sharding(device_index: int, results: int) -> Any:
+    """The op runs once, on the device of that index, on the whole values."""
+    if not _uses_shardy():
+        maximal = _xla_client.OpSharding()
+        maximal.type = _xla_client.OpSharding.Type.MAXIMAL
+        maximal.tile_assignment_dimensions = [1]
+        maximal.tile_assignment_devices = [device_index]
+        return maximal
+    return sharding_impls.SdyArrayList((_one_device(device_index),) * max(1, results))
+
+
+def with_token_sharding(sharding: Any) -> Any:
+    """Adds the annotation that a leading token result needs."""
+    if not isinstance(sharding, sharding_impls.SdyArrayList):
+        return sharding
+    token = sharding_impls.SdyArray(
+        mesh_shape=(),
+        dim_shardings=(),
+        logical_device_ids=sharding.shardings[0].logical_device_ids,
+    )
+    return sharding_impls.SdyArrayList((token, *sharding.shardings))
+
+
+def run_on_first_index(mesh: Any, axes: Sequence[Any], function: Callable[[], Any]) -> None:
+    """Inside a partly manual program: runs `function` where all of `axes` have index 0."""
+
+    def body() -> Any:
+        index = jax.lax.axis_index(tuple(axes))
+        return jax.lax.cond(index == 0, lambda: function(), lambda: [])
+
+    _shard_map.shard_map(body, in_specs=(), out_specs=[])()
+
+
+def run_synchronously(ctx: Any, reason: Any) -> None:
+    """Makes the program being lowered run to its end before the call of it returns.
+
+    JAX does this for programs that have host callbacks of its own kind, so that is what is entered;
+    nothing ever calls it. JAX 0.10 neither exports such a program nor keeps it in its persistent
+    cache.
+    """
+    if not ctx.module_context.host_callbacks:
+        ctx.module_context.add_host_callback(reason)
+
+
+# -- runtime ---------------------------------------------------------------------------------------
+def wait_for_effects() -> None:
+    """Waits for all effectful programs of this thread, and forgets them also if one has failed.
+
+    `jax.effects_barrier` keeps the tokens of a failed program, so that it, and every ordered effect
+    after it, fails again and again.
+    """
+    try:
+        dispatch.runtime_tokens.block_until_ready()
+    finally:
+        dispatch.runtime_tokens.clear()
+
+
+def make_cpu_device() -> jax.Device:
+    """A CPU device of a client of its own: it shares no thread pool with any other."""
+    return _xla_client.make_cpu_client(num_devices=1).local_devices()[0]
+
+
+def canonical_dtype(dtype: np.dtype) -> np.dtype:
+    return jax.dtypes.canonicalize_dtype(dtype)
