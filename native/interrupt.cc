@@ -38,6 +38,7 @@ thread_local Worker* this_worker = nullptr;
 struct Watcher {
   sem_t signalled;
   struct sigaction previous {};
+  std::atomic<bool> arrived{false};
   std::atomic<bool> main_answered{true};
   bool started = false;  // guarded by the GIL
 };
@@ -50,6 +51,7 @@ void HandleSignal(int number, siginfo_t* info, void* context) {
   } else if (watcher.previous.sa_handler != SIG_DFL && watcher.previous.sa_handler != SIG_IGN) {
     watcher.previous.sa_handler(number);
   }
+  watcher.arrived = true;
   sem_post(&watcher.signalled);
 }
 
@@ -188,6 +190,8 @@ RunningCallback::~RunningCallback() {
   this_worker->interrupted = false;
   PyThreadState_SetAsyncExc(this_worker->thread_id, nullptr);
 }
+
+bool TakeSignal() noexcept { return watcher.arrived.exchange(false); }
 
 void WatchInterrupts() {
   struct sigaction current {};

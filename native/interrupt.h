@@ -48,4 +48,7 @@ class RunningCallback {
 // nothing. May be called again: a handler that replaced ours since is chained anew.
 void WatchInterrupts();
 
+// Whether SIGINT has arrived since this was last asked.
+bool TakeSignal() noexcept;
+
 }  // namespace callbax

@@ -165,10 +165,11 @@ def run_synchronously(ctx: Any, reason: Any) -> None:
     """Makes the program being lowered run to its end before the call of it returns.
 
     JAX does this for programs that have host callbacks of its own kind, so that is what is entered;
-    nothing ever calls it. JAX 0.10 neither exports such a program nor keeps it in its persistent
-    cache.
+    nothing ever calls it. JAX 0.10 does not keep such a program in its persistent cache, and would
+    not export it.
     """
-    if not ctx.module_context.host_callbacks:
+    exporting = ctx.module_context.lowering_parameters.for_export
+    if not exporting and not ctx.module_context.host_callbacks:
         ctx.module_context.add_host_callback(reason)
 
 

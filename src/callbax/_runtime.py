@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
+import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import jax
@@ -17,8 +20,8 @@ TARGET = "callbax_call"
 PLACED_TARGET = _jax.PLACED_TARGET
 PARTITIONED_TARGET = _jax.PARTITIONED_TARGET
 
-# Callbacks still running when the interpreter ends get this long.
-_SHUTDOWN_SECONDS = 5.0
+_POLL_SECONDS = 0.05
+_INTERRUPTED_SECONDS = 0.3
 
 
 @functools.cache
@@ -52,7 +55,31 @@ def _shut_down() -> None:
     except Exception as error:
         sys.stderr.write(f"callbax: an error surfaced only at exit: {error}\n")
     sys.stdout.flush()
-    _native.close(_SHUTDOWN_SECONDS)
+    try:
+        _wait_for_calls()
+    except KeyboardInterrupt:
+        _end_by_interrupt()
+
+
+def _wait_for_calls() -> None:
+    """Refuses new calls and waits for those that run: their threads could not end without the GIL.
+
+    After an unhandled KeyboardInterrupt it waits for a moment only. The callbacks were sent one too
+    (see interrupt.h); one that has not ended by then is inside a C call and cannot be stopped.
+    """
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
+    deadline = time.monotonic() + _INTERRUPTED_SECONDS
+    while not _native.close(_POLL_SECONDS):
+        if interrupted and time.monotonic() > deadline:
+            raise KeyboardInterrupt
+
+
+def _end_by_interrupt() -> None:
+    """Ends the process as an unhandled KeyboardInterrupt does, without waiting for its threads."""
+    sys.stderr.write("callbax: interrupted while a callback runs that cannot be stopped\n")
+    sys.stderr.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _start() -> None:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
-from callbax import _identity, _jax, _runtime
+from callbax import _closures, _identity, _jax, _runtime
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import Flavour
 from callbax._host_call import HostCall
@@ -44,7 +44,7 @@ def lower(
     if not stable:
         # No other process could find it: it must live as long as the program may be compiled.
         ctx.module_context.add_keepalive(registration)
-    if flavour.effect is not None and not ctx.module_context.lowering_parameters.for_export:
+    if flavour.effect is not None or _closures.holds_jax_arrays(host_call.function):
         _jax.run_synchronously(ctx, host_call)
     attributes = {
         "callback": registration.name,
