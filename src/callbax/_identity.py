@@ -27,22 +27,22 @@ _numbers = itertools.count()
 _unique_names: weakref.WeakKeyDictionary[HostCall, str] = weakref.WeakKeyDictionary()
 
 
-def register(call: HostCall) -> tuple[Any, bool]:
+def register(call: HostCall) -> Any:
     """Enters the call in the runtime's registry.
 
-    Returns the registration, which must live until the program is compiled, and whether the name
-    is stable. Equal calls get the same name while one of them lives.
+    Returns the registration, which has the name, and must live until the program is compiled. Equal
+    calls get the same name while one of them lives.
     """
     with _lock:
         stable = _stable_name(call)
         # A name may still be held by a function that was redefined since (a notebook's cell).
         if stable is not None and _native.lookup(stable) in (None, call):
-            return _enter(stable, call), True
+            return _enter(stable, call)
         name = _unique_names.get(call)
         if name is None:
             name = f"#{_process}-{next(_numbers)}"
             _unique_names[call] = name
-        return _enter(name, call), False
+        return _enter(name, call)
 
 
 def resolve(name: str) -> Any:

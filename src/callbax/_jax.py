@@ -7,6 +7,7 @@ reason. Tested with JAX 0.10.2 and 0.12.0.
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from jax._src import core, debugging, dispatch, sharding_impls
 from jax._src import shard_map as _shard_map
 from jax._src.interpreters import ad, batching, mlir
 from jax._src.interpreters import partial_eval as _partial_eval
+from jax._src.interpreters import pxla
+from jax._src.lib import _jax as _jaxlib
 from jax._src.lib import xla_client as _xla_client
 from jax._src.lib.mlir import ir as ir
 from jax._src.state import discharge as _discharge
@@ -161,6 +164,15 @@ def run_on_first_index(mesh: Any, axes: Sequence[Any], function: Callable[[], An
     _shard_map.shard_map(body, in_specs=(), out_specs=[])()
 
 
+def keep_alive(ctx: Any, item: Any) -> None:
+    """Keeps `item` as long as the program being lowered can be compiled or called from Python.
+
+    An exported program cannot keep objects of this process.
+    """
+    if not ctx.module_context.lowering_parameters.for_export:
+        ctx.module_context.add_keepalive(item)
+
+
 def run_synchronously(ctx: Any, reason: Any) -> None:
     """Makes the program being lowered run to its end before the call of it returns.
 
@@ -189,6 +201,25 @@ def wait_for_effects() -> None:
 def make_cpu_device() -> jax.Device:
     """A CPU device of a client of its own: it shares no thread pool with any other."""
     return _xla_client.make_cpu_client(num_devices=1).local_devices()[0]
+
+
+def disable_programs(marker_type: type, message: str) -> None:
+    """Makes every compiled program that keeps a `marker_type` alive raise `message` when called.
+
+    For forked children only: XLA's threads do not exist there, so the call would never return.
+    JAX's C++ caches of all programs are emptied, since they would bypass what is changed here; they
+    fill again from JAX's Python caches, without compiling anything.
+    """
+
+    def refuse(args: Any) -> Any:
+        raise RuntimeError(message)
+
+    for item in gc.get_objects():
+        if type(item) is pxla.ExecuteReplicated and any(
+            isinstance(kept, marker_type) for kept in item.keepalive or ()
+        ):
+            item.in_handler = refuse
+    _jaxlib.PjitFunctionCache.clear_all()
 
 
 def canonical_dtype(dtype: np.dtype) -> np.dtype:

@@ -69,9 +69,14 @@ def _wait_for_calls() -> None:
     """
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     deadline = time.monotonic() + _INTERRUPTED_SECONDS
+    waited = False
     while not _native.close(_POLL_SECONDS):
+        waited = True
         if interrupted and time.monotonic() > deadline:
             raise KeyboardInterrupt
+    if waited:
+        # Their threads still have to come back through XLA, which must not lose them half-way.
+        time.sleep(_POLL_SECONDS)
 
 
 def _end_by_interrupt() -> None:
@@ -82,12 +87,37 @@ def _end_by_interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+_forked = False
+
+
+def check_process() -> None:
+    """Raises in a forked child, where the threads that would compile and run a program are missing."""
+    if _forked:
+        raise RuntimeError(_FORK_MESSAGE)
+
+
+_FORK_MESSAGE = (
+    "callbax does not work in a forked child: XLA's threads stay behind in the parent, and a program "
+    "would wait for them for ever. Start the process by another method, for instance "
+    "multiprocessing.get_context('spawn')."
+)
+
+
+def _after_fork_in_child() -> None:
+    global _forked
+    _forked = True
+    atexit.unregister(_shut_down)  # nothing of the parent's is the child's to wait for
+    if _native.statistics()["registered"]:
+        _jax.disable_programs(_native.Registration, _FORK_MESSAGE)
+
+
 def _start() -> None:
     _native.set_hooks(_errors.report, _host_call.convert_results, _identity.resolve, _enter_worker)
     jax.ffi.register_ffi_type("callbax_call_site", _native.state_type(), platform="cpu")
     for target in (TARGET, PLACED_TARGET, PARTITIONED_TARGET):
         jax.ffi.register_ffi_target(target, _native.handlers(), platform="cpu")
     atexit.register(_shut_down)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
     if threading.current_thread() is threading.main_thread():
         _native.watch_interrupts()
 

@@ -40,10 +40,9 @@ def lower(
         )
         return _lower_partial_auto(flavour, ctx, operands, automatic_axes, rebound)
     op_sharding = _op_sharding(flavour, axis_context, sharding, ctx.avals_out)
-    registration, stable = _identity.register(host_call)
-    if not stable:
-        # No other process could find it: it must live as long as the program may be compiled.
-        ctx.module_context.add_keepalive(registration)
+    _runtime.check_process()
+    registration = _identity.register(host_call)
+    _jax.keep_alive(ctx, registration)
     if flavour.effect is not None or _closures.holds_jax_arrays(host_call.function):
         _jax.run_synchronously(ctx, host_call)
     attributes = {

@@ -1,0 +1,144 @@
+"""Where the tour and the benchmarks write: a terminal with rich, plain text, or Markdown.
+
+Plain text is for pipes, files, and installations without rich.
+"""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Page(Protocol):
+    def title(self, text: str) -> None: ...
+    def heading(self, text: str) -> None: ...
+    def paragraph(self, text: str) -> None: ...
+    def code(self, text: str) -> None: ...
+    def output(self, text: str) -> None: ...
+    def failure(self, text: str) -> None: ...
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+        """A table: the first column is text, the others are figures."""
+
+
+def open_page() -> Page:
+    """The page for standard output: coloured if it is a terminal and rich is there."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        return PlainPage()
+    console = Console(highlight=False)
+    return RichPage(console) if console.is_terminal else PlainPage()
+
+
+class PlainPage:
+    """Text that reads well anywhere."""
+
+    def __init__(self) -> None:
+        self._width = min(100, shutil.get_terminal_size().columns)
+
+    def title(self, text: str) -> None:
+        print(f"\n{text}\n{'=' * len(text)}")
+
+    def heading(self, text: str) -> None:
+        print(f"\n{text}\n{'-' * len(text)}")
+
+    def paragraph(self, text: str) -> None:
+        for part in text.split("\n\n"):
+            print("\n" + textwrap.fill(" ".join(part.split()), self._width))
+
+    def code(self, text: str) -> None:
+        print("\n" + textwrap.indent(text, "    "))
+
+    def output(self, text: str) -> None:
+        print("\n" + textwrap.indent(text, "  | ", lambda line: True))
+
+    def failure(self, text: str) -> None:
+        print("\n" + textwrap.indent(text, "  ! ", lambda line: True))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+
+        def line(cells: Sequence[str]) -> str:
+            first, *others = (
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            )
+            return "  ".join((first, *others)).rstrip()
+
+        print(f"\n{caption}\n" if caption else "")
+        print(line(columns))
+        print("  ".join("-" * width for width in widths))
+        for row in rows:
+            print(line(row))
+
+
+class MarkdownPage(PlainPage):
+    """For files such as benchmarks/README.md."""
+
+    def title(self, text: str) -> None:
+        print(f"\n## {text}")
+
+    def heading(self, text: str) -> None:
+        print(f"\n### {text}")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+        if caption:
+            print(f"\n**{caption}**")
+        print("\n| " + " | ".join(columns) + " |")
+        print("|---" + "|--:" * (len(columns) - 1) + "|")
+        for row in rows:
+            print("| " + " | ".join(row) + " |")
+
+
+class RichPage:
+    """A terminal with colours."""
+
+    def __init__(self, console: Any):
+        self._console = console
+
+    def title(self, text: str) -> None:
+        from rich.rule import Rule
+
+        self._console.print("\n", Rule(f"[bold cyan]{text}"), sep="")
+
+    def heading(self, text: str) -> None:
+        self._console.print(f"\n● {text}", style="bold", markup=False)
+
+    def paragraph(self, text: str) -> None:
+        from rich.markdown import Markdown
+
+        self._console.print("", Markdown(text), sep="\n")
+
+    def code(self, text: str) -> None:
+        from rich.panel import Panel
+        from rich.syntax import Syntax
+
+        syntax = Syntax(text, "python", theme="ansi_dark", background_color="default")
+        self._console.print("", Panel(syntax, border_style="dim"), sep="\n")
+
+    def output(self, text: str) -> None:
+        self._bar(text, "green")
+
+    def failure(self, text: str) -> None:
+        self._bar(text, "bold red")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=caption or None, title_justify="left", title_style="bold")
+        for i, column in enumerate(columns):
+            table.add_column(Text(column), justify="right" if i else "left", no_wrap=i > 0)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        self._console.print("", table, sep="\n")
+
+    def _bar(self, text: str, style: str) -> None:
+        from rich.text import Text
+
+        self._console.print()
+        for line in text.splitlines():
+            self._console.print(Text.assemble(("  ▌ ", style), line), soft_wrap=True)

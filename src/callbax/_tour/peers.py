@@ -1,0 +1,138 @@
+"""The libraries that callbax is measured beside, behind one interface.
+
+This is the one place of the package that names JAX's own callbacks: only to be timed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.experimental
+import numpy as np
+
+import callbax
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """What a library offers; None where it has nothing of the kind.
+
+    Each function takes a NumPy function and its arguments, `pure` and the io ones the result's
+    `jax.ShapeDtypeStruct` in between, and is called inside jit.
+    """
+
+    name: str
+    pure: Callable[..., Any]
+    io: Callable[..., Any] | None = None
+    ordered_io: Callable[..., Any] | None = None
+    debug: Callable[..., Any] | None = None
+    print: Callable[..., Any] | None = None
+
+
+def ours() -> Peer:
+    return Peer(
+        "callbax",
+        callbax.pure_callback,
+        callbax.io_callback,
+        lambda *args: callbax.io_callback(*args, ordered=True),
+        callbax.debug.callback,
+        callbax.debug.print,
+    )
+
+
+def jax_callbacks() -> Peer:
+    return Peer(
+        "jax.*",
+        lambda *args: jax.pure_callback(*args, vmap_method="sequential"),
+        jax.experimental.io_callback,
+        lambda *args: jax.experimental.io_callback(*args, ordered=True),
+        jax.debug.callback,
+        jax.debug.print,
+    )
+
+
+def buffer_callback() -> Peer:
+    from jax.experimental.buffer_callback import buffer_callback
+
+    def bind(function: Callable[..., Any], result: Any, *args: Any, **options: Any) -> Any:
+        def into(context: Any, out: Any, *buffers: Any) -> None:
+            np.asarray(out)[...] = function(*map(np.asarray, buffers))
+
+        return buffer_callback(into, result, vmap_method="sequential", **options)(*args)
+
+    return Peer(
+        "jax buffer_callback",
+        bind,
+        lambda *args: bind(*args, has_side_effect=True),
+    )
+
+
+def tvm_ffi() -> Peer:
+    """NVIDIA's bridge from XLA FFI to TVM FFI, with a Python function at its end."""
+    import jax_tvm_ffi
+    import tvm_ffi
+
+    numbers = itertools.count()
+
+    def bind(function: Callable[..., Any], result: Any, *args: Any, **options: Any) -> Any:
+        def into(*tensors: Any) -> None:
+            *arguments, out = map(np.from_dlpack, tensors)
+            out[...] = function(*arguments)
+
+        name = f"callbax_benchmark_{next(numbers)}"
+        jax_tvm_ffi.register_ffi_target(
+            name, tvm_ffi.convert(into), ["args", "rets"], platform="cpu", pass_owned_tensor=True
+        )
+        return jax.ffi.ffi_call(name, result, vmap_method="sequential", **options)(*args)
+
+    return Peer("jax-tvm-ffi", bind, lambda *args: bind(*args, has_side_effect=True))
+
+
+def tvm_ffi_without_work() -> Peer:
+    """The least that jax-tvm-ffi can cost: its function looks at nothing and writes no result."""
+    import jax_tvm_ffi
+    import tvm_ffi
+
+    target = "callbax_benchmark_nothing"
+    nothing = tvm_ffi.convert(lambda *tensors: None)
+    jax_tvm_ffi.register_ffi_target(target, nothing, ["args", "rets"], platform="cpu")
+
+    def bind(function: Callable[..., Any], result: Any, *args: Any) -> Any:
+        return jax.ffi.ffi_call(target, result, vmap_method="sequential")(*args)
+
+    return Peer("jax-tvm-ffi, no work", bind)
+
+
+def available_peers() -> tuple[list[Peer], list[str]]:
+    """Every library that can be imported, callbax first; and a line for each that cannot."""
+    peers, missing = [], []
+    for find in (ours, jax_callbacks, buffer_callback, tvm_ffi, tvm_ffi_without_work):
+        try:
+            peers.append(find())
+        except ImportError as error:
+            missing.append(f"{find.__name__} is left out: {error} (pip install 'callbax[bench]').")
+    return peers, missing
+
+
+def effect_alone(program: Callable[..., Any], *args: Any) -> Callable[[jax.Array], Any]:
+    """An operation with the effects of `program(*args)` that does nothing.
+
+    A jitted call with it costs what JAX takes to dispatch a program with such an effect.
+    """
+    from jax.extend.core import Primitive
+    from jax.interpreters import mlir
+
+    effects = set(jax.make_jaxpr(program)(*args).effects)
+    primitive = Primitive("effect_alone")
+    primitive.def_effectful_abstract_eval(lambda aval: (aval, effects))
+
+    def lower(context: Any, operand: Any) -> list[Any]:
+        context.set_tokens_out(context.tokens_in)
+        return [operand]
+
+    mlir.register_lowering(primitive, lower)
+    return primitive.bind
