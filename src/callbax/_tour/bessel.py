@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
+import scipy.special  # type: ignore[import-untyped]
 
 import callbax
 from callbax._tour.examples import Chapter

@@ -13,7 +13,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
 import callbax
 from callbax._tour.examples import Chapter
@@ -21,11 +21,12 @@ from callbax._tour.examples import Chapter
 chapter = Chapter(__name__)
 
 
-def split_digits() -> tuple[np.ndarray, ...]:
+def split_digits() -> tuple[jax.Array, ...]:
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))
     images, labels = (images[order] / 16).astype(np.float32), labels[order].astype(np.int32)
-    return images[:1437], labels[:1437], images[1437:], labels[1437:]
+    parts = (images[:1437], labels[:1437], images[1437:], labels[1437:])
+    return tuple(map(jnp.asarray, parts))
 
 
 def initial_parameters(key: jax.Array) -> dict[str, jax.Array]:
@@ -72,7 +73,7 @@ class Metrics:
 
 
 def train(metrics: Metrics, steps: int) -> jax.Array:
-    train_images, train_labels, test_images, test_labels = map(jnp.asarray, split_digits())
+    train_images, train_labels, test_images, test_labels = split_digits()
 
     @jax.jit
     def run(parameters: dict[str, jax.Array]) -> jax.Array:
@@ -137,6 +138,6 @@ def trained() -> None:
         )
     written = [row[2] for row in rows]
     assert [row[0] for row in rows] == list(range(400))
-    assert np.array_equal(np.float32([row[1] for row in rows]), losses)
+    assert np.array_equal(np.array([row[1] for row in rows], np.float32), losses)
     assert written == sorted(written) and written[-1] < finished
     assert table[-1][3] > 0.9

@@ -102,7 +102,8 @@ class Chapter:
         node = self._nodes[name]
         assert isinstance(node, ast.FunctionDef)
         docstring = node.body[0]
-        return textwrap.dedent("\n".join(self._lines[docstring.end_lineno : node.end_lineno]))
+        lines = self._lines[docstring.end_lineno : node.end_lineno]
+        return textwrap.dedent("\n".join(lines)).strip("\n")
 
 
 def _title_and_text(docstring: str | None) -> tuple[str, str]:

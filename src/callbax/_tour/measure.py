@@ -101,11 +101,10 @@ def measure(case: Case, seconds: float) -> Measurement:
 def format_seconds(seconds: float) -> str:
     """
     >>> format_seconds(3.21e-7), format_seconds(4.56e-5), format_seconds(0.0789)
-    ('0.32 µs', '45.6 µs', '78.9 ms')
+    ('0.321 µs', '45.6 µs', '78.9 ms')
     """
-    microseconds = seconds * 1e6
-    if abs(microseconds) < 10:
-        return f"{microseconds:.2f} µs"
-    if abs(microseconds) < 1000:
-        return f"{microseconds:.1f} µs"
-    return f"{microseconds / 1000:.1f} ms"
+    value, unit = seconds * 1e6, "µs"
+    if abs(value) >= 1000:
+        value, unit = value / 1000, "ms"
+    decimals = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1
+    return f"{value:.{decimals}f} {unit}"

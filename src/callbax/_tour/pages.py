@@ -20,7 +20,14 @@ class Page(Protocol):
     def failure(self, text: str) -> None: ...
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
-        """A table: the first column is text, the others are figures."""
+        """A table; columns of figures are set right."""
+
+
+def _figures(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns hold figures: one in every cell that is not empty."""
+    return [
+        all(any(map(str.isdigit, row[i])) for row in rows if row[i]) for i in range(len(columns))
+    ]
 
 
 def open_page() -> Page:
@@ -29,7 +36,9 @@ def open_page() -> Page:
         from rich.console import Console
     except ImportError:
         return PlainPage()
-    console = Console(highlight=False)
+    from rich.theme import Theme
+
+    console = Console(highlight=False, theme=Theme({"markdown.code": "cyan"}))
     return RichPage(console) if console.is_terminal else PlainPage()
 
 
@@ -37,7 +46,7 @@ class PlainPage:
     """Text that reads well anywhere."""
 
     def __init__(self) -> None:
-        self._width = min(100, shutil.get_terminal_size().columns)
+        self._width = min(100, shutil.get_terminal_size((100, 24)).columns)
 
     def title(self, text: str) -> None:
         print(f"\n{text}\n{'=' * len(text)}")
@@ -60,13 +69,14 @@ class PlainPage:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        right = _figures(columns, rows)
 
         def line(cells: Sequence[str]) -> str:
-            first, *others = (
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            set_cells = (
+                cell.rjust(width) if figures else cell.ljust(width)
+                for cell, width, figures in zip(cells, widths, right, strict=True)
             )
-            return "  ".join((first, *others)).rstrip()
+            return "  ".join(set_cells).rstrip()
 
         print(f"\n{caption}\n" if caption else "")
         print(line(columns))
@@ -88,7 +98,7 @@ class MarkdownPage(PlainPage):
         if caption:
             print(f"\n**{caption}**")
         print("\n| " + " | ".join(columns) + " |")
-        print("|---" + "|--:" * (len(columns) - 1) + "|")
+        print("|" + "|".join("--:" if right else "---" for right in _figures(columns, rows)) + "|")
         for row in rows:
             print("| " + " | ".join(row) + " |")
 
@@ -102,7 +112,7 @@ class RichPage:
     def title(self, text: str) -> None:
         from rich.rule import Rule
 
-        self._console.print("\n", Rule(f"[bold cyan]{text}"), sep="")
+        self._console.print("", Rule(f"[bold cyan]{text}", style="cyan"), sep="\n")
 
     def heading(self, text: str) -> None:
         self._console.print(f"\n● {text}", style="bold", markup=False)
@@ -130,8 +140,8 @@ class RichPage:
         from rich.text import Text
 
         table = Table(title=caption or None, title_justify="left", title_style="bold")
-        for i, column in enumerate(columns):
-            table.add_column(Text(column), justify="right" if i else "left", no_wrap=i > 0)
+        for column, right in zip(columns, _figures(columns, rows), strict=True):
+            table.add_column(Text(column), justify="right" if right else "left", no_wrap=right)
         for row in rows:
             table.add_row(*map(Text, row))
         self._console.print("", table, sep="\n")

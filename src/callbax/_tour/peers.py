@@ -22,7 +22,8 @@ class Peer:
     """What a library offers; None where it has nothing of the kind.
 
     Each function takes a NumPy function and its arguments, `pure` and the io ones the result's
-    `jax.ShapeDtypeStruct` in between, and is called inside jit.
+    `jax.ShapeDtypeStruct` in between, and is called inside jit. Without `does_work` the NumPy
+    function is not called at all.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Peer:
     ordered_io: Callable[..., Any] | None = None
     debug: Callable[..., Any] | None = None
     print: Callable[..., Any] | None = None
+    does_work: bool = True
 
 
 def ours() -> Peer:
@@ -73,49 +75,58 @@ def buffer_callback() -> Peer:
 
 def tvm_ffi() -> Peer:
     """NVIDIA's bridge from XLA FFI to TVM FFI, with a Python function at its end."""
-    import jax_tvm_ffi
-    import tvm_ffi
-
-    numbers = itertools.count()
+    register = _tvm_registration()
 
     def bind(function: Callable[..., Any], result: Any, *args: Any, **options: Any) -> Any:
         def into(*tensors: Any) -> None:
             *arguments, out = map(np.from_dlpack, tensors)
             out[...] = function(*arguments)
 
-        name = f"callbax_benchmark_{next(numbers)}"
-        jax_tvm_ffi.register_ffi_target(
-            name, tvm_ffi.convert(into), ["args", "rets"], platform="cpu", pass_owned_tensor=True
-        )
-        return jax.ffi.ffi_call(name, result, vmap_method="sequential", **options)(*args)
+        target = register(into, pass_owned_tensor=True)
+        return jax.ffi.ffi_call(target, result, vmap_method="sequential", **options)(*args)
 
     return Peer("jax-tvm-ffi", bind, lambda *args: bind(*args, has_side_effect=True))
 
 
 def tvm_ffi_without_work() -> Peer:
     """The least that jax-tvm-ffi can cost: its function looks at nothing and writes no result."""
-    import jax_tvm_ffi
-    import tvm_ffi
-
-    target = "callbax_benchmark_nothing"
-    nothing = tvm_ffi.convert(lambda *tensors: None)
-    jax_tvm_ffi.register_ffi_target(target, nothing, ["args", "rets"], platform="cpu")
+    target = _tvm_registration()(lambda *tensors: None)
 
     def bind(function: Callable[..., Any], result: Any, *args: Any) -> Any:
         return jax.ffi.ffi_call(target, result, vmap_method="sequential")(*args)
 
-    return Peer("jax-tvm-ffi, no work", bind)
+    return Peer("jax-tvm-ffi, no work", bind, does_work=False)
+
+
+_numbers = itertools.count()
+
+
+def _tvm_registration() -> Callable[..., str]:
+    """A function that registers a Python function as an FFI target and returns its new name."""
+    import jax_tvm_ffi  # type: ignore[import-untyped]
+    import tvm_ffi
+
+    def register(function: Callable[..., Any], **options: Any) -> str:
+        name = f"callbax_benchmark_{next(_numbers)}"
+        converted = tvm_ffi.convert(function)
+        jax_tvm_ffi.register_ffi_target(
+            name, converted, ["args", "rets"], platform="cpu", **options
+        )
+        return name
+
+    return register
 
 
 def available_peers() -> tuple[list[Peer], list[str]]:
     """Every library that can be imported, callbax first; and a line for each that cannot."""
-    peers, missing = [], []
+    peers: list[Peer] = []
+    missing: dict[str, None] = {}  # one line for each cause
     for find in (ours, jax_callbacks, buffer_callback, tvm_ffi, tvm_ffi_without_work):
         try:
             peers.append(find())
         except ImportError as error:
-            missing.append(f"{find.__name__} is left out: {error} (pip install 'callbax[bench]').")
-    return peers, missing
+            missing[f"Left out: {error} (pip install 'callbax[bench]')."] = None
+    return peers, list(missing)
 
 
 def effect_alone(program: Callable[..., Any], *args: Any) -> Callable[[jax.Array], Any]:

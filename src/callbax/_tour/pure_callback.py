@@ -81,8 +81,8 @@ def under_scan() -> None:
 def under_grad() -> None:
     """grad asks for a rule.
 
-    Nobody but you knows the derivative of a host function. How to give it is the last chapter about
-    callbacks, the Bessel function.
+    Nobody but you knows the derivative of a host function. A later chapter, on the
+    Bessel function, shows how to give it.
     """
     try:
         jax.grad(sine)(1.0)

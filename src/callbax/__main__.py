@@ -1,0 +1,57 @@
+"""The command line: `python -m callbax tour | bench | info`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import callbax
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        code = _run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as in `... tour | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    return code
+
+
+def _run(options: argparse.Namespace) -> int:
+    from callbax._tour import benchmark, information, pages, tour
+
+    if options.command == "tour":
+        return 0 if tour.run_tour(pages.open_page()) else 1
+    if options.command == "bench":
+        page = pages.MarkdownPage() if options.markdown else pages.open_page()
+        benchmark.run_benchmark(page, quick=options.quick)
+    else:
+        information.run_information(pages.open_page())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m callbax", description="JAX's external callbacks on a native runtime."
+    )
+    parser.add_argument("--version", action="version", version=callbax.__version__)
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("tour", help="show and run every example, with a table of what it costs")
+    bench = commands.add_parser("bench", help="measure callbax beside its peers (some minutes)")
+    bench.add_argument("--quick", action="store_true", help="the main cases only, some seconds")
+    bench.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    commands.add_parser("info", help="versions, platforms, what works, runtime statistics")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

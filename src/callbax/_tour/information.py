@@ -1,0 +1,118 @@
+"""Facts about the installation, for `python -m callbax info` and for bug reports."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import pathlib
+import platform
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import callbax
+from callbax import _native
+from callbax._tour.pages import Page
+
+# Optional packages, and what each is imported as.
+EXTRAS = {
+    "rich": "rich",
+    "scipy": "scipy",
+    "scikit-learn": "sklearn",
+    "jax-tvm-ffi": "jax_tvm_ffi",
+}
+
+
+def versions() -> Iterator[tuple[str, str]]:
+    yield "callbax", callbax.__version__
+    for package in ("jax", "jaxlib", "numpy"):
+        yield package, importlib.metadata.version(package)
+    yield "Python", platform.python_version()
+
+
+def is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(EXTRAS[package]) is not None
+    except ImportError:  # an import hook that refuses it
+        return False
+
+
+def processor() -> str:
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        model = re.search(r"model name\s*: (.+)", cpuinfo.read_text())
+        if model:
+            return model[1]
+    return platform.processor() or platform.machine()
+
+
+def run_information(page: Page) -> None:
+    page.title("callbax on this machine")
+    page.table(("package", "version"), [*versions(), ("XLA FFI", _ffi_version())], "Versions")
+    page.table(
+        ("package", "version"), [(name, _installed(name)) for name in EXTRAS], "Optional packages"
+    )
+    page.table(("platform", "devices"), list(_platforms()), platform.platform())
+    page.table(("", "CPU", "GPU, TPU"), list(_what_works()), "What works")
+    page.paragraph(
+        "A program compiled for GPU or TPU that has a callback is refused with an error that says "
+        "so; run that part on a CPU device."
+    )
+    statistics = _native.statistics()
+    page.table(("", "now"), [(k, str(v)) for k, v in statistics.items()], "Runtime")
+
+
+def _ffi_version() -> str:
+    """Of the interface that the installed jaxlib offers to the runtime."""
+    header = pathlib.Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
+    return ".".join(
+        number[1]
+        for part in ("MAJOR", "MINOR")
+        if (number := re.search(rf"#define XLA_FFI_API_{part} (\d+)", header))
+    )
+
+
+def _installed(package: str) -> str:
+    return importlib.metadata.version(package) if is_installed(package) else "not installed"
+
+
+def _platforms() -> Iterator[tuple[str, str]]:
+    for name in ("cpu", "gpu", "tpu"):
+        try:
+            devices = jax.devices(name)
+        except RuntimeError:
+            continue
+        kinds = ", ".join(sorted({device.device_kind for device in devices}))
+        default = ", JAX's default" if name == jax.default_backend() else ""
+        yield name, f"{len(devices)} ({kinds}){default}"
+
+
+def _what_works() -> Iterator[tuple[str, str, str]]:
+    """Each flavour, tried on the spot."""
+    seen: list[float] = []
+    scalar = jax.ShapeDtypeStruct((), np.float32)
+
+    def keep(x: np.ndarray) -> np.ndarray:
+        seen.append(float(x))
+        return x
+
+    def debug(x: jax.Array) -> jax.Array:
+        callbax.debug.callback(keep, x)
+        return x
+
+    flavours: dict[str, Callable[[Any], Any]] = {
+        "pure_callback": lambda x: callbax.pure_callback(keep, scalar, x),
+        "io_callback": lambda x: callbax.io_callback(keep, scalar, x),
+        "io_callback, ordered": lambda x: callbax.io_callback(keep, scalar, x, ordered=True),
+        "debug.callback, debug.print": debug,
+    }
+    with jax.default_device(jax.devices("cpu")[0]):
+        for name, program in flavours.items():
+            seen.clear()
+            result = jax.jit(program)(jnp.float32(2))
+            callbax.effects_barrier()
+            yield name, "yes" if result == 2 and seen == [2] else "NO", "no"
