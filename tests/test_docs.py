@@ -1,0 +1,177 @@
+"""The documentation is true: its examples run and show what they print, its links lead somewhere.
+
+A ```python block of a page is executed; the ```text block that follows it, if there is one, is what
+it prints, or ends with the exception that it raises. Without one it prints nothing. The blocks of a
+page share one namespace, and each page has a process of its own, which is this file run as a script:
+
+    python tests/test_docs.py docs/guide.md
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import doctest
+import importlib
+import io
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+COMMANDS = [
+    "pip install '.[tour]' && python -m callbax tour",
+    "pip install '.[test]' && python -m pytest",
+]
+COMPARISON = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A block of Python, the line it begins at, and what it should show."""
+
+    source: str
+    line: int
+    shown: str
+
+
+def read_examples(page: Path) -> Iterator[Example]:
+    """The page's Python blocks, each with the text block right after it."""
+    text = page.read_text(encoding="utf-8")
+    block = r"^```python\n(?P<source>.*?)^```\n(\s*^```text\n(?P<shown>.*?)^```\n)?"
+    for found in re.finditer(block, text, re.MULTILINE | re.DOTALL):
+        line = text.count("\n", 0, found.start("source")) + 1
+        yield Example(found["source"], line, found["shown"] or "")
+
+
+def run_example(example: Example, page: Path, namespace: dict[str, object]) -> str:
+    """What the example shows. An exception counts as a last line, as in a traceback."""
+    from callbax import effects_barrier
+
+    # Blank lines in front, so that tracebacks name the page's own lines.
+    code = compile("\n" * (example.line - 1) + example.source, str(page), "exec")
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        try:
+            exec(code, namespace)  # noqa: S102 - the page is our own
+            effects_barrier()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the page shows
+            shown.write(f"{type(error).__name__}: {error}\n")
+    return shown.getvalue()
+
+
+def main(page: Path) -> int:
+    """Runs a page; reports each example that shows something else. Returns how many did."""
+    module = types.ModuleType(page.stem)
+    sys.modules[page.stem] = module
+    checker = doctest.OutputChecker()
+    failures = 0
+    for example in read_examples(page):
+        got = run_example(example, page, module.__dict__)
+        if checker.check_output(example.shown, got, COMPARISON):
+            continue
+        failures += 1
+        # The report of the difference is doctest's, made from an example of its own kind.
+        expected = doctest.Example(example.source, example.shown)
+        difference = checker.output_difference(expected, got, COMPARISON)
+        print(f"{page}:{example.line}\n{difference}", file=sys.stderr)
+    return failures
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_show_what_the_page_says(page: Path, devices: int) -> None:
+    if devices == 1 and "jax.make_mesh((4,)" in page.read_text(encoding="utf-8"):
+        pytest.skip("the page has examples for several devices")
+    assert page.exists()
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-W", "error", __file__, str(page)]
+    finished = subprocess.run(
+        command, env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True, text=True, timeout=240, check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+def modules() -> list[str]:
+    import callbax
+
+    names = [module.name for module in pkgutil.walk_packages(callbax.__path__, "callbax.")]
+    return [name for name in names if "._tour" not in name and name != "callbax.__main__"]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_of_docstrings(name: str) -> None:
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=COMPARISON)
+    assert failed == 0
+
+
+def test_public_functions_have_examples() -> None:
+    import callbax
+
+    functions = [callbax.pure_callback, callbax.io_callback, callbax.effects_barrier,
+                 callbax.debug.callback, callbax.debug.print,
+                 callbax.original_exception, callbax.reraise]
+    for function in functions:
+        assert ">>> " in (function.__doc__ or ""), f"{function.__qualname__} has no example"
+
+
+def test_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_readme_starts_with_an_example() -> None:
+    first_fence = re.search(r"^```(\w+)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert first_fence and first_fence[1] == "python"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_readme(command: str) -> None:
+    assert command in README.read_text(encoding="utf-8").splitlines()
+
+
+def test_continuous_integration_uses_the_commands_of_readme() -> None:
+    script = ROOT / ".ci" / "run"
+    if not script.exists():
+        pytest.skip("this copy of the project comes without .ci")
+    text = script.read_text(encoding="utf-8")
+    for step in COMMANDS[1].split(" && "):
+        assert step in text, f".ci/run does not run {step!r}"
+
+
+def read_prose(page: Path) -> str:
+    """The page without its code."""
+    code = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+    return code.sub("", page.read_text(encoding="utf-8"))
+
+
+def heading_anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the page's headings."""
+    headings = re.findall(r"^#+ (.+)$", read_prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", read_prose(page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{page.name} links to {target}, which does not exist"
+        if anchor:
+            assert anchor in heading_anchors(linked), f"{page.name}: {target} has no such heading"
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(Path(sys.argv[1])), 100))
