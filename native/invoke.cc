@@ -186,7 +186,8 @@ Outcome ReportFailure(const CallSite& site, bool poisoned) {
   Owned message(PyObject_CallFunction(GetHooks().report, "OsOO", Target(site), site.flavour.c_str(),
                                       exception.get(), poisoned ? Py_True : Py_False));
   const char* text = message ? PyUnicode_AsUTF8(message.get()) : nullptr;
-  if (PyErr_GivenExceptionMatches(exception.get(), PyExc_KeyboardInterrupt) && TakeSignal()) {
+  if (!GilScope::OnForeignThread() &&
+      PyErr_GivenExceptionMatches(exception.get(), PyExc_KeyboardInterrupt) && TakeSignal()) {
     // A Ctrl-C that this callback happened to receive is meant for the program: the main thread gets
     // its KeyboardInterrupt once it is back in Python, or code that retries could not be stopped.
     PyErr_SetInterrupt();

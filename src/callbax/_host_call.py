@@ -7,6 +7,7 @@ calls of the same function with arguments of the same structure must give equal 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 from jax.tree_util import PyTreeDef
 
-from callbax import _jax
+from callbax import _jax, _nested
 from callbax._errors import CallbackResultError, describe_function
 
 
@@ -84,14 +85,23 @@ class HostCall:
         for position, leaf in self.static:
             leaves.insert(position, leaf.value)
         args, kwargs = jax.tree.unflatten(self.tree, leaves)
+        if self.holds_jax_arrays and _nested.on_worker():
+            with _nested.warn_if_stuck(self):
+                return self.function(*args, **kwargs)
         return self.function(*args, **kwargs)
+
+    @functools.cached_property
+    def holds_jax_arrays(self) -> bool:
+        """Whether JAX work of the function may run on the client that calls it."""
+        return _nested.holds_jax_arrays(self.function)
 
     def direct(self) -> tuple[Callable[..., Any], tuple[str, ...] | None]:
         """What the runtime calls with flat values, and the names of trailing keyword arguments.
 
-        That is the user's function itself if each argument is one array, else this object.
+        That is the user's function itself if each argument is one array and nothing is to be
+        watched, else this object.
         """
-        if not self.static:
+        if not self.static and not self.holds_jax_arrays:
             args, kwargs = jax.tree.unflatten(self.tree, range(self.tree.num_leaves))
             flat = (*args, *kwargs.values())
             if flat == tuple(range(self.tree.num_leaves)) and all(type(x) is int for x in flat):

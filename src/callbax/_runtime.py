@@ -1,19 +1,16 @@
-"""Thin Python face of the native module: registration with XLA, nested work, shutdown."""
+"""Thin Python face of the native module: registration with XLA, shutdown, fork."""
 
 from __future__ import annotations
 
 import atexit
-import functools
 import os
 import signal
 import sys
 import threading
 import time
-from typing import Any
-
 import jax
 
-from callbax import _errors, _host_call, _identity, _jax, _native
+from callbax import _errors, _host_call, _identity, _jax, _native, _nested
 
 TARGET = "callbax_call"
 # The same handler under the names that XLA's partitioner needs, for programs on several devices.
@@ -22,29 +19,6 @@ PARTITIONED_TARGET = _jax.PARTITIONED_TARGET
 
 _POLL_SECONDS = 0.05
 _INTERRUPTED_SECONDS = 0.3
-
-
-@functools.cache
-def _nested_device() -> jax.Device:
-    """Where JAX work inside callbacks runs: a CPU client whose thread pool is its own."""
-    return _jax.make_cpu_device()
-
-
-_nested_lock = threading.Lock()
-_worker_contexts: list[Any] = []
-
-
-def _enter_worker() -> None:
-    """Called once on each XLA thread that runs callbacks, and on no thread of Python's.
-
-    Such a thread belongs to the pool of the program that calls. JAX work that a callback starts
-    would wait for that pool, which may wait for the callback. A client of its own cannot.
-    """
-    with _nested_lock:
-        device = _nested_device()
-        context = jax.default_device(device)
-        context.__enter__()  # for the life of the thread
-        _worker_contexts.append(context)
 
 
 def _shut_down() -> None:
@@ -112,7 +86,7 @@ def _after_fork_in_child() -> None:
 
 
 def _start() -> None:
-    _native.set_hooks(_errors.report, _host_call.convert_results, _identity.resolve, _enter_worker)
+    _native.set_hooks(_errors.report, _host_call.convert_results, _identity.resolve, _nested.enter_worker)
     jax.ffi.register_ffi_type("callbax_call_site", _native.state_type(), platform="cpu")
     for target in (TARGET, PLACED_TARGET, PARTITIONED_TARGET):
         jax.ffi.register_ffi_target(target, _native.handlers(), platform="cpu")

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
-from callbax import _closures, _identity, _jax, _runtime
+from callbax import _identity, _jax, _runtime
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import Flavour
 from callbax._host_call import HostCall
@@ -43,7 +43,7 @@ def lower(
     _runtime.check_process()
     registration = _identity.register(host_call)
     _jax.keep_alive(ctx, registration)
-    if flavour.effect is not None or _closures.holds_jax_arrays(host_call.function):
+    if flavour.effect is not None or host_call.holds_jax_arrays:
         _jax.run_synchronously(ctx, host_call)
     attributes = {
         "callback": registration.name,

@@ -1,22 +1,77 @@
-"""Whether a host function holds on to jax Arrays.
+"""JAX work that callbacks start, and how it is kept from waiting for the program that called.
 
-JAX work on an array runs where the array lives. If that is the client of the program that calls the
-function, the work may wait for a pool, or for a place in a queue, that waits for the function. Such
-a program is therefore run synchronously, from the thread that calls it (see _runtime.py).
+XLA runs most programs on the threads of a pool, and limits how many may be in flight. A callback
+holds a thread and a place; JAX work that it starts on the same client needs a thread and a place of
+its own, and when none is left, both wait for ever. So:
+
+* On XLA's threads the default device is one of a second CPU client, whose pool is its own.
+* A function that visibly holds jax Arrays may work on them where they live, on the client that
+  calls. Its program is run synchronously, from the calling thread, which takes no thread of the
+  pool. Left over is the case that such a program is called while its inputs are still being
+  computed: JAX then runs it on the pool all the same. If it gets stuck there, a warning says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import threading
 import types
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 
+from callbax import _errors, _jax
+
+_STUCK_SECONDS = 10.0
+
 # Enough for any function's own surroundings, and a bound for huge object graphs.
 _MOST_OBJECTS = 2000
 _MOST_DEPTH = 6
+
+
+_lock = threading.Lock()
+_this_thread = threading.local()
+_contexts: list[Any] = []  # one for each of XLA's threads that has run a callback
+
+
+@functools.cache
+def _own_device() -> jax.Device:
+    return _jax.make_cpu_device()
+
+
+def enter_worker() -> None:
+    """Called once on each of XLA's threads that runs callbacks, and on no thread of Python's."""
+    with _lock:
+        context = jax.default_device(_own_device())
+        context.__enter__()  # for the life of the thread
+        _contexts.append(context)
+    _this_thread.is_worker = True
+
+
+def on_worker() -> bool:
+    """Whether this is one of XLA's threads."""
+    return getattr(_this_thread, "is_worker", False)
+
+
+@contextlib.contextmanager
+def warn_if_stuck(call: Any) -> Iterator[None]:
+    """Around a call of a function that holds jax Arrays."""
+    timer = threading.Timer(_STUCK_SECONDS, _errors.logger.warning, (_STUCK_MESSAGE, call))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+_STUCK_MESSAGE = (
+    "The callback %s has run for 10 s. It holds jax Arrays: if it computes with them, it may be "
+    "waiting for the programs that wait for it. Hand it NumPy arrays instead (numpy.asarray), or "
+    "wait for a program's inputs (jax.block_until_ready) before calling it."
+)
 
 
 def holds_jax_arrays(function: Any) -> bool:

@@ -1,0 +1,82 @@
+"""Programs in processes of their own, with a deadline: what hangs or crashes fails only its test."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+
+import pytest
+
+PREAMBLE = """
+import logging, os, sys, threading, time
+import jax, jax.numpy as jnp, numpy as np
+import callbax as cb
+from jax import lax
+
+scalar = jax.ShapeDtypeStruct((), jnp.float32)
+big = jnp.ones((300, 300))  # a product of it is enough work for XLA to leave the calling thread
+
+def asynchronous(call):
+    '''A program that XLA runs on a thread of its own, and that ends in `call` of a scalar.'''
+    return jax.jit(lambda a: call((a @ a).sum()))
+"""
+
+
+@dataclasses.dataclass
+class Finished:
+    returncode: int
+    output: str
+    seconds_after_signal: float | None
+
+
+@pytest.fixture
+def run_program() -> Callable[..., Finished]:
+    """Runs source text after PREAMBLE.
+
+    With `interrupt=True` the program is sent SIGINT shortly after it has printed a line "ready".
+    """
+
+    def run(
+        source: str, *, devices: int = 1, deadline: float = 60, interrupt: bool = False
+    ) -> Finished:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PREAMBLE + textwrap.dedent(source)],
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                "PYTHONUNBUFFERED": "1",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        signalled = None
+        head = ""
+        try:
+            if interrupt:
+                assert process.stdout is not None
+                while "ready" not in head:
+                    line = process.stdout.readline()
+                    assert line, f"the program ended before it was ready:\n{head}"
+                    head += line
+                time.sleep(0.3)  # let the program reach the place where it waits
+                signalled = time.monotonic()
+                process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=deadline)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            pytest.fail(f"no end within {deadline} s; output so far:\n{head}{output}")
+        took = None if signalled is None else time.monotonic() - signalled
+        return Finished(process.returncode, head + output, took)
+
+    return run

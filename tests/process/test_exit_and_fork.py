@@ -1,0 +1,133 @@
+"""Leaving while callbacks are in flight, and forking."""
+
+import pytest
+
+EFFECTFUL = {
+    "io": "lambda x: cb.io_callback(slow, scalar, x)",
+    "ordered io": "lambda x: cb.io_callback(slow, scalar, x, ordered=True)",
+    "debug": "lambda x: (cb.debug.callback(slow, x), x)[1]",
+    "print": "lambda x: (cb.debug.print('done {}', x), x)[1]",
+}
+SLOW = """
+def slow(x):
+    time.sleep(0.5)
+    print("done", end=" ")
+    return np.float32(1)
+"""
+
+
+@pytest.mark.parametrize("call", EFFECTFUL)
+def test_effects_in_flight_finish(run_program, call):
+    finished = run_program(
+        f"{SLOW}\nprogram = asynchronous({EFFECTFUL[call]})\nfor _ in range(3): program(big)"
+    )
+    assert finished.returncode == 0, finished.output
+    assert finished.output.count("done") == 3
+
+
+def test_exit_code_is_kept(run_program):
+    finished = run_program(f"{SLOW}\nasynchronous({EFFECTFUL['io']})(big)\nsys.exit(3)")
+    assert finished.returncode == 3
+    assert "done" in finished.output
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+@pytest.mark.parametrize("call", ["io", "ordered io", "debug"])
+def test_effects_of_other_threads_finish(run_program, call, daemon):
+    finished = run_program(
+        f"{SLOW}\nprogram = asynchronous({EFFECTFUL[call]})\n"
+        f"threading.Thread(target=program, args=(big,), daemon={daemon}).start()\ntime.sleep(0.8)"
+    )
+    assert finished.returncode == 0, finished.output
+    assert "done" in finished.output
+
+
+def test_pure_callbacks_in_flight_do_no_harm(run_program):
+    finished = run_program(
+        f"""{SLOW}
+program = asynchronous(lambda x: cb.pure_callback(slow, scalar, x))
+pending = [program(big) for _ in range(40)]
+time.sleep(0.2)
+"""
+    )
+    assert finished.returncode == 0, finished.output
+
+
+def test_use_in_an_atexit_function(run_program):
+    finished = run_program(
+        """
+        import atexit
+        program = asynchronous(lambda x: cb.pure_callback(np.sqrt, scalar, x))
+        program(big)
+        atexit.register(lambda: print("at exit", float(program(big))))
+        """
+    )
+    assert finished.returncode == 0, finished.output
+    assert "at exit 5196.1" in finished.output
+
+
+def test_an_error_that_nobody_asked_for_is_shown_at_exit(run_program):
+    finished = run_program(
+        """
+        logging.disable(logging.CRITICAL)
+        from jax.sharding import PartitionSpec as P
+        mesh = jax.make_mesh((4,), ("i",))
+        x = jax.device_put(jnp.arange(4.0), jax.NamedSharding(mesh, P("i")))
+        def callback(x):
+            raise ValueError("lost otherwise")
+        jax.jit(jax.shard_map(lambda x: cb.io_callback(callback, x, x), mesh=mesh,
+                              in_specs=P("i"), out_specs=P("i")))(x)
+        """,
+        devices=4,
+    )
+    assert "lost otherwise" in finished.output
+
+
+FORK = """
+import warnings
+warnings.simplefilter("ignore")  # JAX's own warning about fork
+child = os.fork()
+if child == 0:
+    try:
+        print("child got", use())
+    except RuntimeError as error:
+        print("child raised", error)
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+print("parent got", use())
+"""
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "program = asynchronous(lambda x: cb.pure_callback(np.sqrt, scalar, x))\n"
+        "def use(): return float(program(big))",
+        "program = jax.jit(lambda x: cb.pure_callback(np.sqrt, scalar, x))\n"
+        "def use(): return float(program(np.float32(27e6)))",
+        "program = asynchronous(lambda x: cb.io_callback(np.sqrt, scalar, x, ordered=True))\n"
+        "def use(): return float(program(big))",
+        "def use(): return float(cb.pure_callback(np.sqrt, scalar, np.float32(27e6)))",
+        "def use(): return float(cb.pure_callback(lambda x: np.sqrt(x), scalar, np.float32(27e6)))",
+    ],
+    ids=["asynchronous", "inline", "ordered", "eager", "compiled in the child"],
+)
+def test_fork_gives_a_clear_error_in_the_child(run_program, use):
+    finished = run_program(f"{use}\nuse()\n{FORK}")
+    assert finished.returncode == 0, finished.output
+    assert "child raised callbax does not work in a forked child" in finished.output
+    assert "parent got 5196.1" in finished.output
+
+
+def test_a_forked_child_can_use_jax_itself_as_far_as_jax_allows(run_program):
+    finished = run_program(
+        f"""
+cb.pure_callback(np.sqrt, scalar, np.float32(4))
+program = jax.jit(lambda x: x + 1)
+def use(): return float(program(np.float32(1)))
+use()
+{FORK}
+"""
+    )
+    assert "child got 2.0" in finished.output, finished.output
