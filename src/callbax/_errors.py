@@ -44,6 +44,10 @@ class CallbackResultError(CallbackError, RuntimeError):
     """What a callback returned does not fit its `result_shape_dtypes`."""
 
 
+for _error in (CallbackError, CallbackResultError):
+    _error.__module__ = "callbax"  # where users find them
+
+
 def describe_function(function: Callable[..., Any]) -> str:
     """The function's name, with file and line where it has them.
 
@@ -51,6 +55,8 @@ def describe_function(function: Callable[..., Any]) -> str:
     >>> describe_function(f)  # doctest: +ELLIPSIS
     'f (...:1)'
     """
+    if description := getattr(function, "callbax_description", None):
+        return str(description)
     inner = function
     while hasattr(inner, "func"):  # functools.partial
         inner = inner.func
@@ -89,6 +95,14 @@ def report(call: Any, flavour: str, exception: BaseException, poisoned: bool) ->
         with _lock:
             _pending.append((message, exception))
     return message
+
+
+def describe_pending() -> list[str]:
+    """Messages of the errors that have not surfaced, which are then forgotten."""
+    with _lock:
+        messages = [message for message, _ in _pending]
+        _pending.clear()
+    return messages
 
 
 def forget_pending() -> None:

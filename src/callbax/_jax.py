@@ -222,5 +222,13 @@ def disable_programs(marker_type: type, message: str) -> None:
     _jaxlib.PjitFunctionCache.clear_all()
 
 
+def to_numpy(value: Any) -> np.ndarray:
+    """The array that a compiled program would hand to a callback for `value`."""
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    array = np.asarray(value)
+    return array.astype(canonical_dtype(array.dtype), copy=False)
+
+
 def canonical_dtype(dtype: np.dtype) -> np.dtype:
     return jax.dtypes.canonicalize_dtype(dtype)

@@ -23,11 +23,13 @@ _INTERRUPTED_SECONDS = 0.3
 
 def _shut_down() -> None:
     """At exit: effects run to their end, errors that nobody asked for are shown, calls stop."""
+    messages = []
     try:
         _jax.wait_for_effects()
-        _errors.raise_pending()
     except Exception as error:
-        sys.stderr.write(f"callbax: an error surfaced only at exit: {error}\n")
+        messages.append(str(error))
+    for message in messages + _errors.describe_pending():
+        sys.stderr.write(f"callbax: an error surfaced only at exit: {message}\n")
     sys.stdout.flush()
     try:
         _wait_for_calls()

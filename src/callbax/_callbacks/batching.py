@@ -9,10 +9,11 @@ the innermost axis goes first: vmap(vmap(debug.callback)) over [[0, 1], [2, 3], 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from callbax import _jax
 from callbax._callbacks.flavours import Flavour
@@ -48,6 +49,15 @@ class Lanes:
             (*self.sizes, size),
             tuple(mask | (bit if has else 0) for mask, has in zip(axes, batched, strict=True)),
         )
+
+    def split(self, arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        """Copies of the arrays' slices, lane by lane, as the runtime makes them."""
+        axes = self.operand_axes or (0,) * len(arrays)
+        for position in np.ndindex(*self.sizes):
+            yield [
+                np.array(array[tuple(i for k, i in enumerate(position) if (mask >> k) & 1)])
+                for array, mask in zip(arrays, axes, strict=True)
+            ]
 
 
 def batch(flavour: Flavour, primitive: Any, args: Any, dims: Any, **params: Any) -> Any:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
+import jax
 import numpy as np
 
 from callbax._callbacks import primitives
@@ -53,7 +54,6 @@ def debug_callback(
 
     >>> import jax, callbax
     >>> jax.jit(lambda x: callbax.debug.callback(print, "x is", x))(2)
-    >>> callbax.effects_barrier()
     x is 2
     """
     if callback is not None:
@@ -112,7 +112,6 @@ def debug_print(
 
     >>> import jax, callbax
     >>> jax.jit(lambda x: callbax.debug.print("x = {x:.2f}", x=x))(2.0)
-    >>> callbax.effects_barrier()
     x = 2.00
     """
     if fmt is not None:
@@ -172,7 +171,12 @@ class Printer:
     fmt: str
     print_options: tuple[tuple[str, Any], ...]
 
+    @property
+    def callbax_description(self) -> str:
+        return f"print({self.fmt!r})"
+
     def __call__(self, *args: Any, **kwargs: Any) -> None:
+        args, kwargs = jax.tree.map(_as_shown, (args, kwargs))
         if _has_fields(self.fmt):
             with np.printoptions(**dict(self.print_options)):
                 text = self.fmt.format(*args, **kwargs)
@@ -181,6 +185,18 @@ class Printer:
         else:
             text = self.fmt.format()
         sys.stdout.write(text + "\n")
+
+
+class _Shown(np.ndarray):
+    """Prints inside containers, and under `!r`, as a jax Array does."""
+
+    def __repr__(self) -> str:
+        text = np.array2string(np.asarray(self), prefix="Array(", suffix=",", separator=", ")
+        return f"Array({text}, dtype={self.dtype.name})"
+
+
+def _as_shown(leaf: Any) -> Any:
+    return leaf.view(_Shown) if isinstance(leaf, np.ndarray) else leaf
 
 
 def _has_fields(fmt: str) -> bool:

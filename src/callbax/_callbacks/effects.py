@@ -14,9 +14,11 @@ def effects_barrier() -> None:
       jax.errors.JaxRuntimeError: a callback failed; `callbax.original_exception` has its exception.
 
     >>> import jax, callbax
-    >>> jax.jit(lambda x: callbax.debug.print("x = {}", x))(1)
+    >>> seen = []
+    >>> jax.jit(lambda x: callbax.io_callback(seen.append, None, x))(1)
     >>> callbax.effects_barrier()
-    x = 1
+    >>> seen
+    [array(1, dtype=int32)]
     """
     try:
         _jax.wait_for_effects()

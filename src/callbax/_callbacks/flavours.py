@@ -16,7 +16,8 @@ class Flavour:
     """One row of the table.
 
     Attributes:
-      name: the primitive's name, and the public function's in messages.
+      name: the primitive's name.
+      public_name: the public function's, in messages.
       effect, ordered_effect: JAX's effect objects; no effect means that a call may be elided,
         repeated and reordered, any effect that it runs even if nothing uses its result.
       differentiable: transparent to autodiff: the primal call runs, tangents and cotangents pass by.
@@ -30,6 +31,7 @@ class Flavour:
     """
 
     name: str
+    public_name: str
     effect: Any
     ordered_effect: Any
     differentiable: bool
@@ -48,6 +50,7 @@ class Flavour:
 
 PURE = Flavour(
     name="pure_callback",
+    public_name="pure_callback",
     effect=None,
     ordered_effect=None,
     differentiable=False,
@@ -67,6 +70,7 @@ PURE = Flavour(
 )
 IO = Flavour(
     name="io_callback",
+    public_name="io_callback",
     effect=_jax.IO_EFFECT,
     ordered_effect=_jax.ORDERED_IO_EFFECT,
     differentiable=False,
@@ -80,6 +84,7 @@ IO = Flavour(
 )
 DEBUG = Flavour(
     name="debug_callback",
+    public_name="debug.callback",
     effect=_jax.DEBUG_EFFECT,
     ordered_effect=_jax.ORDERED_DEBUG_EFFECT,
     differentiable=True,

@@ -47,7 +47,7 @@ def lower(
         _jax.run_synchronously(ctx, host_call)
     attributes = {
         "callback": registration.name,
-        "flavour": flavour.name,
+        "flavour": flavour.public_name,
         "canonicalize": np.bool_(not jax.config.jax_enable_x64),
         "shared_run": np.bool_(_device_count(axis_context) > 1),
     }
@@ -140,22 +140,26 @@ def _device_index(flavour: Flavour, axis_context: Any, sharding: Any) -> int:
     scalar_mesh = isinstance(sharding, NamedSharding) and sharding.mesh.size == 1
     if not scalar_mesh and not isinstance(sharding, SingleDeviceSharding):
         raise NotImplementedError(
-            f"{flavour.name} only supports SingleDeviceSharding, but got {type(sharding)}"
+            f"{flavour.public_name} only supports SingleDeviceSharding, but got {type(sharding)}"
         )
     device = next(iter(sharding.device_set))
     devices = list(axis_context.device_assignment)
     if device not in devices:
         raise ValueError(
-            f"Sharding provided to {flavour.name} specifies a device {device} that is not in the "
+            f"Sharding provided to {flavour.public_name} specifies a device {device} that is not in the "
             f"device assignment ({devices})"
         )
     return devices.index(device)
 
 
-def lower_elsewhere(flavour: Flavour, ctx: Any, *operands: Any, host_call: HostCall, **_: Any) -> Any:
-    platforms = ", ".join(ctx.module_context.platforms)
+def lower_elsewhere(flavour: Flavour, primitive: Any, ctx: Any, *operands: Any, **params: Any) -> Any:
+    """For platforms that callbax has no runtime for."""
+    platforms = ctx.module_context.platforms
+    if len(platforms) > 1:
+        # One module for several platforms: it works where the runtime is, and XLA says so elsewhere.
+        return lower(flavour, primitive, ctx, *operands, **params)
     raise NotImplementedError(
-        f"callbax.{flavour.name} of {host_call} runs on CPU only, but this program is compiled for "
-        f"{platforms}. Run the part that calls it on a CPU device, for instance under "
-        "jax.default_device(jax.devices('cpu')[0])."
+        f"callbax.{flavour.public_name} of {params['host_call']} runs on CPU only, but this program "
+        f"is compiled for {platforms[0]}. Run the part that calls it on a CPU device, for instance "
+        "under jax.default_device(jax.devices('cpu')[0])."
     )

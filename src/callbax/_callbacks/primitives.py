@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from callbax import _jax
+from callbax import _errors, _jax
 from callbax._callbacks import autodiff, batching, lowering
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import FLAVOURS, Flavour
@@ -23,14 +21,16 @@ def _abstract_eval(flavour: Flavour, *avals: Any, result_avals: Any, ordered: bo
     return result_avals, flavour.effects(ordered)
 
 
-def _call_directly(flavour: Flavour, *args: Any, host_call: HostCall, **_: Any) -> Any:
+def _call_directly(
+    flavour: Flavour, *args: Any, host_call: HostCall, lanes: Lanes, **_: Any
+) -> Any:
     """An eager call that has no result: the host function runs here and now."""
-    from callbax import _errors
-
+    arrays = [_jax.to_numpy(arg) for arg in args]
     try:
-        host_call(*(np.array(arg) for arg in args))
+        for lane in lanes.split(arrays):
+            host_call(*lane)
     except BaseException:
-        _errors.logger.exception("callbax.%s failed in %s", flavour.name, host_call)
+        _errors.logger.exception("callbax.%s failed in %s", flavour.public_name, host_call)
         raise
     return []
 
@@ -50,7 +50,7 @@ def _define(flavour: Flavour) -> Any:
     if flavour.saveable:
         _jax.partial_eval_custom_rules[primitive] = partial(autodiff.checkpoint, primitive)
         _jax.register_discharge(primitive)
-    _jax.register_lowering(primitive, partial(lowering.lower_elsewhere, flavour))
+    _jax.register_lowering(primitive, partial(lowering.lower_elsewhere, flavour, primitive))
     _jax.register_lowering(primitive, partial(lowering.lower, flavour, primitive), platform="cpu")
     return primitive
 
