@@ -1,0 +1,286 @@
+"""Where callbax means to differ from JAX."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import flavours
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import CALLBAX, EAGER_AND_JIT, LIBRARIES, run
+from jax import export
+
+import callbax
+
+X_LIKE = jax.ShapeDtypeStruct((2,), np.float32)
+
+
+def run_in_subprocess(program, folder="", **environment):
+    """Runs the program text in a Python of its own, which may import from `folder`.
+
+    Returns the lines that it prints.
+    """
+    source = str(Path(callbax.__file__).parents[1])
+    paths = [str(folder), source, os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        **environment,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@EAGER_AND_JIT
+def test_pure_callback_vmaps_without_a_method(transform):
+    """0. `pure_callback` vmaps without a `vmap_method`."""
+
+    def program(library, record):
+        def f(x, y):
+            return library.pure_callback(record.of(np.subtract), x, x, y)
+
+        return transform(jax.vmap(f, in_axes=(0, None)))(jnp.arange(3.0), jnp.float32(1))
+
+    theirs, ours = (run(library, program) for library in LIBRARIES)
+    assert type(theirs.error) is NotImplementedError
+    assert ours.value.tolist() == [-1.0, 0.0, 1.0]
+    assert ours.calls == [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)]
+
+
+@EAGER_AND_JIT
+@flavours.each(flavours.ALL)
+@pytest.mark.parametrize("shape", [(), (3,), (0, 2)], ids=str)
+def test_callbacks_receive_numpy_arrays(transform, call, shape):
+    """1. Callbacks receive NumPy arrays, not jax Arrays."""
+
+    def program(library, record):
+        class Types:
+            @staticmethod
+            def seen(x):
+                record.calls.append((type(x), x.shape, x.flags.writeable))
+
+            def __call__(self, x):
+                self.seen(x)
+                return x
+
+        return transform(lambda x: call(library, Types(), x))(jnp.ones(shape))
+
+    outcome = run(CALLBAX, program)
+    assert outcome.error is None
+    if call is flavours.pure and 0 in shape:
+        assert len(outcome.calls) <= 1  # XLA need not compute what has no elements
+        return
+    assert outcome.calls == [(np.ndarray, shape, True)]
+
+
+@EAGER_AND_JIT
+@pytest.mark.parametrize("flavour", ["pure_callback", "io_callback"])
+def test_the_natural_callback_of_the_older_guide(transform, flavour):
+    """1. `np.sin(x).astype(x.dtype)` is the natural callback."""
+
+    def program(library, record):
+        callback = getattr(library, flavour)
+        return transform(lambda x: callback(lambda x: np.sin(x).astype(x.dtype), x, x))(
+            jnp.arange(3, dtype=jnp.int32)
+        )
+
+    outcome = run(CALLBAX, program)
+    assert outcome.error is None
+    assert outcome.value.tolist() == [0, 0, 0]
+
+
+JAX_INSIDE = """
+import numpy as np, jax, jax.numpy as jnp, callbax
+
+@jax.jit
+def largest_eigenvalue(x):
+    return jnp.abs(jnp.linalg.eigvals(x)).max()
+
+def host(x):
+    return np.asarray(largest_eigenvalue(x), np.float32)
+
+x = np.eye(300, dtype=np.float32)
+f = jax.jit(lambda x: callbax.pure_callback(host, jax.ShapeDtypeStruct((), np.float32), x) + 1)
+print([float(y) for y in [f(i * x) for i in range(30)]] == [i + 1.0 for i in range(30)])
+"""
+
+
+def test_jax_inside_a_callback_works():
+    """2. JAX inside a callback works: jitted eig of 300×300, 30 asynchronous dispatches."""
+    assert run_in_subprocess(JAX_INSIDE) == ["True"]
+
+
+IMPORTABLE = """
+import numpy as np
+
+def double(x):
+    return np.multiply(x, 2)
+
+def shift(tree, *, by):
+    return tree["a"] + by
+"""
+
+EXPORTING = """
+import jax, numpy as np, callbax, importable
+x = jax.ShapeDtypeStruct((2,), np.float32)
+def f(x):
+    y = callbax.pure_callback(importable.double, x, x, vmap_method="sequential")
+    return callbax.pure_callback(importable.shift, x, {"a": y}, by=x)
+check = jax.export.DisabledSafetyCheck.custom_call
+exported = jax.export.export(jax.jit(f), disabled_checks=[check("callbax_call")])(x)
+open(PATH, "wb").write(exported.serialize())
+"""
+
+IMPORTING = """
+import jax, jax.export, numpy as np, callbax
+exported = jax.export.deserialize(open(PATH, "rb").read())
+print(exported.call(np.float32([1, 2])).tolist())
+"""
+
+
+def test_export_works_for_importable_callbacks():
+    """3. `jax.export` works for callbacks with a stable name (JAX's are refused)."""
+
+    def exported_call(library, record):
+        f = jax.jit(lambda x: library.pure_callback(np.square, x, x))
+        check = export.DisabledSafetyCheck.custom_call("callbax_call")
+        return export.export(f, disabled_checks=[check])(X_LIKE).call(jnp.array([2.0, 3.0]))
+
+    theirs, ours = (run(library, exported_call) for library in LIBRARIES)
+    assert type(theirs.error) is NotImplementedError
+    assert ours.value.tolist() == [4.0, 9.0]
+
+
+def test_exported_programs_run_in_another_process(tmp_path):
+    """3. `jax.export` works for callbacks with a stable name, in another process."""
+    pytest.importorskip("flatbuffers", reason="jax.export serialises with it")
+    (tmp_path / "importable.py").write_text(IMPORTABLE)
+    header = f"PATH = {str(tmp_path / 'program')!r}\nimport jax.export\n"
+    run_in_subprocess(header + EXPORTING, tmp_path)
+    assert run_in_subprocess(header + IMPORTING, tmp_path) == ["[3.0, 6.0]"]
+
+
+CACHED = """
+import jax, numpy as np, callbax, importable
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
+x = np.float32([1, 2])
+f = jax.jit(lambda x: callbax.pure_callback(importable.double, x, x) + 1)
+print(f(x).tolist(), hits.count("/jax/compilation_cache/cache_hits"))
+"""
+
+
+def test_the_persistent_compile_cache_works_for_importable_callbacks(tmp_path):
+    """3. The persistent compile cache works for callbacks with a stable name."""
+    (tmp_path / "importable.py").write_text(IMPORTABLE)
+    environment = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    assert run_in_subprocess(CACHED, tmp_path, **environment) == ["[3.0, 5.0] 0"]
+    assert run_in_subprocess(CACHED, tmp_path, **environment) == ["[3.0, 5.0] 1"]
+
+
+@pytest.mark.parametrize("platforms", [("cpu", "cuda"), ("cpu", "tpu")], ids="+".join)
+@flavours.each([flavours.pure, flavours.io, flavours.debug])
+def test_multi_platform_lowering_works(platforms, call):
+    """4. Multi-platform lowering works."""
+
+    def program(library, record):
+        x = jax.ShapeDtypeStruct((), np.float32)
+        traced = jax.jit(lambda x: call(library, record, x)).trace(x)
+        return traced.lower(lowering_platforms=platforms).as_text()
+
+    theirs, ours = (run(library, program) for library in LIBRARIES)
+    assert theirs.error is not None
+    assert ours.error is None
+    assert "callbax_call" in ours.value
+
+
+@flavours.each([flavours.pure, flavours.io, flavours.debug])
+def test_multi_platform_lowering_of_a_cpu_branch(call):
+    """4. Multi-platform lowering works, where only the branch for CPU calls back."""
+
+    def program(library, record):
+        def f(x):
+            return jax.lax.platform_dependent(
+                x, cpu=lambda x: call(library, record, x), default=lambda x: x + 1
+            )
+
+        traced = jax.jit(f).trace(jax.ShapeDtypeStruct((), np.float32))
+        return traced.lower(lowering_platforms=("cpu", "cuda")).as_text()
+
+    outcome = run(CALLBAX, program)
+    assert outcome.error is None
+    assert "callbax_call" in outcome.value
+
+
+@EAGER_AND_JIT
+def test_escaped_braces_print_as_braces(transform):
+    """5. `print("{{}} {}", 3)` prints `{} 3` (JAX 0.10.2 prints `{{}} {} 3`)."""
+
+    def program(library, record):
+        transform(lambda x: library.debug.print("{{}} {}", x))(3)
+
+    assert run(CALLBAX, program).printed == ["{} 3"]
+
+
+def test_the_example_of_the_older_guide_works():
+    """`vectorized=True` of the older guide (its example must work), with a DeprecationWarning."""
+
+    def program(library, record):
+        def host(x):
+            record.calls.append(x.shape)
+            return np.sin(x).astype(x.dtype)
+
+        def f(x):
+            spec = jax.ShapeDtypeStruct(x.shape, x.dtype)
+            with pytest.warns(DeprecationWarning, match="vectorized"):
+                return library.pure_callback(host, spec, x, vectorized=True)
+
+        return jax.vmap(f)(jnp.arange(3.0)), jax.jit(f)(jnp.float32(1))
+
+    outcome = run(CALLBAX, program)
+    assert outcome.error is None
+    np.testing.assert_allclose(outcome.value[0], np.sin(np.arange(3.0)), rtol=1e-6)
+    np.testing.assert_allclose(outcome.value[1], np.sin(1.0), rtol=1e-6)
+    assert outcome.calls == [(3,), ()]
+
+
+@pytest.mark.parametrize("vectorized", [True, False])
+def test_vectorized_of_the_older_guide_is_still_understood(vectorized):
+    """6. The older guide's `vectorized=True` is still understood."""
+
+    def program(library, record):
+        def f(x):
+            with pytest.warns(DeprecationWarning, match="vectorized argument"):
+                return library.pure_callback(record, x, x, vectorized=vectorized)
+
+        return jax.vmap(f)(jnp.arange(3.0))
+
+    outcome = run(CALLBAX, program)
+    assert outcome.error is None
+    assert outcome.calls == ([[0.0, 1.0, 2.0]] if vectorized else [0.0, 1.0, 2.0])
+
+
+def test_vectorized_and_vmap_method_together_are_an_error():
+    """6. Both at once contradict each other."""
+
+    def program(library, record):
+        return library.pure_callback(
+            record, jnp.float32(0), 1.0, vectorized=True, vmap_method="sequential"
+        )
+
+    assert type(run(CALLBAX, program).error) is ValueError
