@@ -263,7 +263,7 @@ bool Run(CallSite& site, const std::vector<Buffer>& operands, const std::vector<
 
 CallSite::~CallSite() {
   for (SpareArrays& arrays : spare) {
-    for (void* array : arrays.arrays) ReleaseLater(static_cast<PyObject*>(array));
+    for (void* array : arrays.arrays) Release(static_cast<PyObject*>(array));
   }
 }
 

@@ -20,7 +20,7 @@ struct Registration {
   SlotPtr slot;
 };
 
-void DropSlotReference(void* object) { ReleaseLater(static_cast<PyObject*>(object)); }
+void DropSlotReference(void* object) { Release(static_cast<PyObject*>(object)); }
 
 nb::object TargetOf(const SlotPtr& slot) {
   return nb::borrow(static_cast<PyObject*>(slot->callable().target));
@@ -74,6 +74,8 @@ nb::dict Statistics() {
 
 NB_MODULE(_native, m) {
   using namespace callbax;
+  // Programs in JAX's caches may outlive the interpreter, and keep their callbacks registered.
+  nb::set_leak_warnings(false);
   m.doc() = "callbax's native runtime: XLA FFI handlers that call Python.";
   if (!ImportDtypes()) nb::raise_python_error();
 

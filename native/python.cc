@@ -63,8 +63,12 @@ GilScope::GilScope() {
 
 bool GilScope::OnForeignThread() noexcept { return this_thread.foreign; }
 
-void ReleaseLater(PyObject* object) noexcept {
+void Release(PyObject* object) noexcept {
   if (object == nullptr || !InterpreterAlive()) return;
+  if (PyGILState_Check()) {
+    Py_DECREF(object);
+    return;
+  }
   Graveyard& grave = graveyard();
   {
     std::lock_guard<std::mutex> lock(grave.mutex);

@@ -4,12 +4,12 @@
 //  * GilScope may be used on any thread, nested or not. A thread keeps one Python thread state for
 //    as long as it lives, so `threading.local` data survives from one callback to the next, and the
 //    7-10 us of making and freeing a state are paid once per thread and not once per call.
-//  * ReleaseLater may be called from anywhere, with or without the GIL, also after the interpreter
+//  * Release may be called from anywhere, with or without the GIL, also after the interpreter
 //    has gone (then the reference is leaked, as the process is ending).
 //
-// Race avoided: executables are destroyed on whichever thread drops them, sometimes under locks of
-// XLA. Running a Python finaliser there could re-enter XLA, so references are queued and dropped
-// from the main thread's eval loop (or before the next callback) instead.
+// Race avoided: executables are destroyed on whichever thread drops them. One that is not Python's
+// must not wait for the GIL there (whoever holds it may be waiting for that thread), so references
+// are then queued, and dropped from the main thread's eval loop or before the next callback.
 #pragma once
 
 #define PY_SSIZE_T_CLEAN
@@ -61,8 +61,9 @@ class Owned {
   PyObject* object_ = nullptr;
 };
 
-void ReleaseLater(PyObject* object) noexcept;
-// Drops what ReleaseLater queued. Needs the GIL.
+// Drops a reference now if this thread holds the GIL, else soon.
+void Release(PyObject* object) noexcept;
+// Drops what Release queued. Needs the GIL.
 void ReleasePending();
 
 // Functions of the Python half of the runtime, set once when callbax is imported (see _runtime.py).

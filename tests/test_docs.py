@@ -97,8 +97,12 @@ def test_examples_show_what_the_page_says(page: Path, devices: int) -> None:
     flags = f"--xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-W", "error", __file__, str(page)]
     finished = subprocess.run(
-        command, env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True, text=True, timeout=240, check=False,
+        command,
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert finished.returncode == 0, finished.stderr
 
@@ -119,9 +123,15 @@ def test_examples_of_docstrings(name: str) -> None:
 def test_public_functions_have_examples() -> None:
     import callbax
 
-    functions = [callbax.pure_callback, callbax.io_callback, callbax.effects_barrier,
-                 callbax.debug.callback, callbax.debug.print,
-                 callbax.original_exception, callbax.reraise]
+    functions = [
+        callbax.pure_callback,
+        callbax.io_callback,
+        callbax.effects_barrier,
+        callbax.debug.callback,
+        callbax.debug.print,
+        callbax.original_exception,
+        callbax.reraise,
+    ]
     for function in functions:
         assert ">>> " in (function.__doc__ or ""), f"{function.__qualname__} has no example"
 

@@ -64,7 +64,7 @@ def describe_function(function: Callable[..., Any]) -> str:
     name = name or type(inner).__qualname__
     code = getattr(inner, "__code__", None)
     if code is None:
-        code = getattr(getattr(type(inner), "__call__", None), "__code__", None)
+        code = getattr(getattr(type(inner), "__call__", None), "__code__", None)  # noqa: B004
     return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
 
 
@@ -108,6 +108,13 @@ def describe_pending() -> list[str]:
 def forget_pending() -> None:
     with _lock:
         _pending.clear()
+
+
+def forget_all() -> None:
+    """Lets go of all exceptions, and of what their tracebacks hold."""
+    with _lock:
+        _pending.clear()
+        _exceptions.clear()
 
 
 def raise_pending() -> None:

@@ -63,9 +63,7 @@ class HostCall:
         static: tuple[tuple[int, ByIdentity], ...] = ()
         if split_static:
             traced = [_jax.is_array_like(leaf) for leaf in leaves]
-            static = tuple(
-                (i, ByIdentity(leaf)) for i, leaf in enumerate(leaves) if not traced[i]
-            )
+            static = tuple((i, ByIdentity(leaf)) for i, leaf in enumerate(leaves) if not traced[i])
             leaves = [leaf for i, leaf in enumerate(leaves) if traced[i]]
         return cls(ByIdentity(function), tree, static), leaves
 
@@ -131,6 +129,7 @@ def convert_results(
     arrays = []
     for i, (leaf, shape, dtype) in enumerate(zip(leaves, shapes, dtypes, strict=True)):
         array = np.asarray(leaf)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if canonicalize and array.dtype != dtype:
             array = array.astype(_NARROWED.get(array.dtype, array.dtype), copy=False)
         if array.shape != shape:

@@ -17,6 +17,7 @@ import weakref
 from typing import Any
 
 import jax
+import numpy as np
 
 from callbax import _native
 from callbax._host_call import ByIdentity, HostCall
@@ -79,11 +80,24 @@ def _stable_name(call: HostCall) -> str | None:
 
 def _import_path(function: Any) -> str | None:
     """'module:qualname' if importing that gives this very object."""
-    module = getattr(function, "__module__", None)
-    qualname = getattr(function, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(qualname, str):
+    qualname = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
+    if not isinstance(qualname, str):
         return None
+    # Most ufuncs do not know their module.
+    own_module = getattr(function, "__module__", None)
+    for module in (
+        (own_module, *_UFUNC_MODULES) if isinstance(function, np.ufunc) else (own_module,)
+    ):
+        if isinstance(module, str) and _look_up(module, qualname) is function:
+            return f"{module}:{qualname}"
+    return None
+
+
+_UFUNC_MODULES = ("numpy", "scipy.special")
+
+
+def _look_up(module: str, qualname: str) -> Any:
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, part, None)
-    return f"{module}:{qualname}" if found is function else None
+    return found

@@ -18,9 +18,8 @@ from jax._src import callback as _callback  # the effect objects of pure and io 
 from jax._src import config as _config
 from jax._src import core, debugging, dispatch, sharding_impls
 from jax._src import shard_map as _shard_map
-from jax._src.interpreters import ad, batching, mlir
+from jax._src.interpreters import ad, batching, mlir, pxla
 from jax._src.interpreters import partial_eval as _partial_eval
-from jax._src.interpreters import pxla
 from jax._src.lib import _jax as _jaxlib
 from jax._src.lib import xla_client as _xla_client
 from jax._src.lib.mlir import ir as ir
@@ -68,6 +67,22 @@ def register_discharge(primitive: Any) -> None:
             return args, primitive.bind(*args, **params)
 
     _discharge.register_discharge_rule(primitive)(rule)
+
+
+def call_per_shard_when_eager(primitive: Any) -> None:
+    """In an eager shard_map, applies a primitive without results to each device's values in turn.
+
+    Without such a rule JAX compiles the call for all devices, where ordered effects are refused.
+    """
+
+    def rule(mesh: Any, *args: Any, **params: Any) -> Any:
+        with core.eval_context():
+            shards = [list(arg) for arg in args]
+            for i in range(mesh.size):
+                primitive.impl(*(shard[i] for shard in shards), **params)
+        return []
+
+    _shard_map.eager_rules[primitive] = rule
 
 
 def is_array_like(value: Any) -> bool:
@@ -154,14 +169,14 @@ def with_token_sharding(sharding: Any) -> Any:
     return sharding_impls.SdyArrayList((token, *sharding.shardings))
 
 
-def run_on_first_index(mesh: Any, axes: Sequence[Any], function: Callable[[], Any]) -> None:
+def run_on_first_index(axes: Sequence[Any], function: Callable[[], Any]) -> Any:
     """Inside a partly manual program: runs `function` where all of `axes` have index 0."""
 
     def body() -> Any:
         index = jax.lax.axis_index(tuple(axes))
         return jax.lax.cond(index == 0, lambda: function(), lambda: [])
 
-    _shard_map.shard_map(body, in_specs=(), out_specs=[])()
+    return _shard_map.shard_map(body, in_specs=(), out_specs=[])()
 
 
 def keep_alive(ctx: Any, item: Any) -> None:

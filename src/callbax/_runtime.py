@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+
 import jax
 
 from callbax import _errors, _host_call, _identity, _jax, _native, _nested
@@ -26,7 +27,7 @@ def _shut_down() -> None:
     messages = []
     try:
         _jax.wait_for_effects()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
         messages.append(str(error))
     for message in messages + _errors.describe_pending():
         sys.stderr.write(f"callbax: an error surfaced only at exit: {message}\n")
@@ -35,6 +36,7 @@ def _shut_down() -> None:
         _wait_for_calls()
     except KeyboardInterrupt:
         _end_by_interrupt()
+    _errors.forget_all()
 
 
 def _wait_for_calls() -> None:
@@ -88,7 +90,9 @@ def _after_fork_in_child() -> None:
 
 
 def _start() -> None:
-    _native.set_hooks(_errors.report, _host_call.convert_results, _identity.resolve, _nested.enter_worker)
+    _native.set_hooks(
+        _errors.report, _host_call.convert_results, _identity.resolve, _nested.enter_worker
+    )
     jax.ffi.register_ffi_type("callbax_call_site", _native.state_type(), platform="cpu")
     for target in (TARGET, PLACED_TARGET, PARTITIONED_TARGET):
         jax.ffi.register_ffi_target(target, _native.handlers(), platform="cpu")

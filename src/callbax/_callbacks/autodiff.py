@@ -20,7 +20,9 @@ def transpose(flavour: Flavour, primitive: Any, cotangents: Any, *args: Any, **p
     return [None for _ in args]
 
 
-def checkpoint(primitive: Any, saveable: Any, unknown: Any, instantiated: Any, equation: Any) -> Any:
+def checkpoint(
+    primitive: Any, saveable: Any, unknown: Any, instantiated: Any, equation: Any
+) -> Any:
     """Which of the two passes of a checkpointed function runs a debug callback: one, other, both.
 
     Returns JAX's (known equation, staged equation, unknown and instantiated outputs, residuals).

@@ -172,6 +172,14 @@ class Printer:
     print_options: tuple[tuple[str, Any], ...]
 
     @property
+    def callbax_name(self) -> str | None:
+        """Equal in every process for equal content, if that can be written down."""
+        options = dict(self.print_options)
+        if options.get("formatter") is not None:  # functions
+            return None
+        return f"callbax.debug:print {self.fmt!r} {options!r}"
+
+    @property
     def callbax_description(self) -> str:
         return f"print({self.fmt!r})"
 
@@ -213,9 +221,7 @@ class _FormatChecker(string.Formatter):
         unused_args = [arg for i, arg in enumerate(args) if i not in used_args]
         unused_kwargs = [name for name in kwargs if name not in used_args]
         if unused_args:
-            raise ValueError(
-                f"Unused positional arguments to `callbax.debug.print`: {unused_args}"
-            )
+            raise ValueError(f"Unused positional arguments to `callbax.debug.print`: {unused_args}")
         if unused_kwargs:
             raise ValueError(
                 f"Unused keyword arguments to `callbax.debug.print`: {unused_kwargs}. "

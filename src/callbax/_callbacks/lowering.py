@@ -35,8 +35,13 @@ def lower(
     axis_context = ctx.module_context.axis_context
     if automatic_axes := _automatic_axes(axis_context):
         rebound = partial(
-            primitive.bind, host_call=host_call, ordered=ordered, partitioned=partitioned,
-            sharding=sharding, lanes=lanes, **params,
+            primitive.bind,
+            host_call=host_call,
+            ordered=ordered,
+            partitioned=partitioned,
+            sharding=sharding,
+            lanes=lanes,
+            **params,
         )
         return _lower_partial_auto(flavour, ctx, operands, automatic_axes, rebound)
     op_sharding = _op_sharding(flavour, axis_context, sharding, ctx.avals_out)
@@ -62,7 +67,12 @@ def lower(
 
 
 def _emit(
-    ctx: Any, operands: Any, attributes: Any, effect: Any, op_sharding: Any, partitioned: bool,
+    ctx: Any,
+    operands: Any,
+    attributes: Any,
+    effect: Any,
+    op_sharding: Any,
+    partitioned: bool,
     flavour: Flavour,
 ) -> Any:
     call_ctx = ctx
@@ -106,10 +116,9 @@ def _lower_partial_auto(
             "callbacks are only supported in spmd computations when all mesh axes are partitioned "
             "manually (no partial automatic sharding)."
         )
-    mesh = ctx.module_context.axis_context.mesh
 
     def on_first_index(*args: Any) -> Any:
-        return _jax.run_on_first_index(mesh, axes, lambda: rebound(*args))
+        return _jax.run_on_first_index(axes, lambda: rebound(*args))
 
     return _jax.lower_fun(on_first_index)(ctx, *operands)
 
@@ -152,7 +161,9 @@ def _device_index(flavour: Flavour, axis_context: Any, sharding: Any) -> int:
     return devices.index(device)
 
 
-def lower_elsewhere(flavour: Flavour, primitive: Any, ctx: Any, *operands: Any, **params: Any) -> Any:
+def lower_elsewhere(
+    flavour: Flavour, primitive: Any, ctx: Any, *operands: Any, **params: Any
+) -> Any:
     """For platforms that callbax has no runtime for."""
     platforms = ctx.module_context.platforms
     if len(platforms) > 1:

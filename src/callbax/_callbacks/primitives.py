@@ -17,7 +17,9 @@ from callbax._callbacks.flavours import FLAVOURS, Flavour
 from callbax._host_call import HostCall
 
 
-def _abstract_eval(flavour: Flavour, *avals: Any, result_avals: Any, ordered: bool, **_: Any) -> Any:
+def _abstract_eval(
+    flavour: Flavour, *avals: Any, result_avals: Any, ordered: bool, **_: Any
+) -> Any:
     return result_avals, flavour.effects(ordered)
 
 
@@ -44,6 +46,7 @@ def _define(flavour: Flavour) -> Any:
         _jax.require_devices_in_lowering(primitive)
     else:
         primitive.def_impl(partial(_call_directly, flavour))
+        _jax.call_per_shard_when_eager(primitive)
     _jax.primitive_jvps[primitive] = partial(autodiff.jvp, flavour, primitive)
     _jax.primitive_transposes[primitive] = partial(autodiff.transpose, flavour, primitive)
     _jax.primitive_batchers[primitive] = partial(batching.batch, flavour, primitive)

@@ -1,0 +1,119 @@
+"""The rules of the code's structure, kept by reading the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import callbax
+
+PACKAGE = Path(callbax.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Lowest first. A module imports from its own layer and those below it.
+LAYERS = [
+    {"callbax._native", "callbax._jax"},
+    {"callbax._errors", "callbax._nested"},
+    {"callbax._host_call"},
+    {"callbax._identity"},
+    {"callbax._runtime"},
+    {"callbax._callbacks"},
+    {"callbax.debug"},
+    {"callbax"},
+    {"callbax._tour", "callbax.__main__"},
+]
+
+
+def module_name(file: Path) -> str:
+    parts = ("callbax", *file.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layer_of(module: str) -> int:
+    while module:
+        for level, names in enumerate(LAYERS):
+            if module in names:
+                return level
+        module = module.rpartition(".")[0]
+    raise AssertionError(f"{module} belongs to no layer")
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def known(name: str) -> bool:
+    return any(module_name(file) == name for file in FILES) or name == "callbax._native"
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_layers_import_one_way(file):
+    own = layer_of(module_name(file))
+    for name in imports(file):
+        if not name.startswith("callbax"):
+            continue
+        module = name if known(name) else name.rpartition(".")[0]
+        assert layer_of(module) <= own, f"{module_name(file)} imports {module}, a layer above it"
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_private_modules_of_jax_are_imported_by_the_gateway_alone(file):
+    private = {name for name in imports(file) if name.startswith(("jax._src", "jaxlib"))}
+    assert not private or file.name == "_jax.py"
+
+
+# Tools that compare callbax with JAX take the peers' functions from JAX by name.
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_jaxs_own_callbacks_are_used_nowhere_in_the_package(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if not isinstance(node, ast.Attribute):
+            continue
+        source = ast.unparse(node)
+        assert source not in {
+            "jax.pure_callback",
+            "jax.experimental.io_callback",
+            "jax.debug.callback",
+            "jax.debug.print",
+        }
+        assert "emit_python_callback" not in source
+        assert not source.startswith(("_callback.pure", "_callback.io", "debugging.debug_callback"))
+    assert "jax.experimental.io_callback" not in imports(file)
+
+
+def test_optional_dependencies_are_not_imported():
+    program = (
+        "import sys, callbax\n"
+        "optional = {'rich', 'scipy', 'sklearn', 'tvm_ffi', 'jax_tvm_ffi', 'torch', 'pytest'}\n"
+        # JAX itself imports scipy.
+        "import jax\n"
+        "print(sorted((optional - {'scipy'}) & set(sys.modules)))\n"
+        "print([n for n in sys.modules if n.startswith('callbax._tour')])"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert output.split("\n")[:2] == ["[]", "[]"]
+
+
+def test_the_stub_of_the_native_module_is_up_to_date(tmp_path):
+    stub = tmp_path / "_native.pyi"
+    subprocess.run(
+        [sys.executable, "-m", "nanobind.stubgen", "-q", "-m", "callbax._native", "-o", str(stub)],
+        check=True,
+        capture_output=True,
+    )
+    generated, kept = (ast.dump(ast.parse(f.read_text())) for f in (stub, PACKAGE / "_native.pyi"))
+    assert generated == kept
+
+
+def test_files_are_small_enough_to_read():
+    for file in FILES:
+        assert len(file.read_text().splitlines()) <= 400, file

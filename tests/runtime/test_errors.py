@@ -1,0 +1,214 @@
+"""What a failing callback leaves behind: messages, the exception itself, a usable process."""
+
+import inspect
+import logging
+import traceback
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import callbax as cb
+
+SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
+FLAVOURS = {
+    "pure_callback": lambda f, x: cb.pure_callback(f, SCALAR, x),
+    "io_callback": lambda f, x: cb.io_callback(f, SCALAR, x),
+    "io_callback ordered": lambda f, x: cb.io_callback(f, SCALAR, x, ordered=True),
+    "debug.callback": lambda f, x: cb.debug.callback(f, x),
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet_log(caplog):
+    caplog.set_level(logging.CRITICAL + 1, "callbax")
+
+
+def failure(function, *args):
+    with pytest.raises(Exception) as info:
+        jax.block_until_ready(function(*args))
+        cb.effects_barrier()
+    return info.value
+
+
+def raises(error):
+    def user_function(x):
+        raise error
+
+    return user_function
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_message_names_the_callback_its_place_and_the_users_traceback(flavour):
+    function = raises(ValueError("nothing to see"))
+    error = failure(jax.jit(lambda x: FLAVOURS[flavour](function, x)), 1.0)
+    assert isinstance(error, jax.errors.JaxRuntimeError)
+    message = str(error)
+    line = inspect.getsourcelines(function)[1]
+    assert f"callbax.{flavour.split()[0]}: the callback" in message
+    assert f"user_function ({__file__}:{line})" in message
+    assert "Traceback (most recent call last)" in message
+    assert "raise error" in message
+    assert "ValueError: nothing to see" in message
+    assert "callbax/_" not in message
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_original_exception_gives_back_the_very_object(flavour, kind):
+    raised = []
+
+    def user_function(x):
+        raised.append(kind("mine"))
+        raise raised[-1]
+
+    program = jax.jit(lambda x: FLAVOURS[flavour](user_function, x))
+    for _ in range(3):
+        original = cb.original_exception(failure(program, 1.0))
+        assert original is raised[-1]
+        frames = traceback.extract_tb(original.__traceback__)
+        assert [frame.name for frame in frames] == ["user_function"]
+
+
+def test_reraise_raises_the_original_with_jaxs_error_as_its_cause():
+    original = ZeroDivisionError("mine")
+    with pytest.raises(ZeroDivisionError) as info, cb.reraise():
+        cb.pure_callback(raises(original), SCALAR, 1.0).block_until_ready()
+    assert info.value is original
+    assert isinstance(info.value.__cause__, jax.errors.JaxRuntimeError)
+
+
+def test_reraise_lets_other_errors_and_results_through():
+    with cb.reraise():
+        value = cb.pure_callback(np.negative, SCALAR, 1.0)
+    assert value == -1
+    with pytest.raises(KeyError, match="other"), cb.reraise():
+        raise KeyError("other")
+    assert cb.original_exception(RuntimeError("unrelated")) is None
+
+
+def test_original_exception_is_found_through_causes():
+    original = ValueError("deep")
+    jax_error = failure(lambda: cb.pure_callback(raises(original), SCALAR, 1.0))
+    try:
+        raise RuntimeError("wrapped") from jax_error
+    except RuntimeError as outer:
+        assert cb.original_exception(outer) is original
+
+
+def test_the_newest_exceptions_are_kept():
+    errors = []
+    program = jax.jit(lambda x: cb.pure_callback(lambda x: [][int(x)], SCALAR, x))
+    for i in range(80):
+        errors.append(failure(program, float(i)))
+    assert isinstance(cb.original_exception(errors[-1]), IndexError)
+    assert cb.original_exception(errors[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("result", "phrase"),
+    [
+        ((1.0, 2.0), "Mismatched number of outputs from callback. Expected: 1, Actual: 2"),
+        (None, "Mismatched number of outputs from callback. Expected: 1, Actual: 0"),
+        (
+            np.zeros((2,), np.float32),
+            "Incorrect output shape for return value #0: Expected: (), Actual: (2,)",
+        ),
+        (
+            np.int32(1),
+            "Incorrect output dtype for return value #0: Expected: float32, Actual: int32",
+        ),
+        ("text", "Incorrect output dtype for return value #0: Expected: float32, Actual: <U4"),
+        (object(), "Incorrect output dtype for return value #0: Expected: float32, Actual: object"),
+    ],
+)
+def test_results_that_do_not_fit(result, phrase):
+    def returns_it(x):
+        return result
+
+    error = failure(lambda: cb.pure_callback(returns_it, SCALAR, 1.0))
+    assert phrase in str(error)
+    assert "returns_it (" in str(error)
+    assert "result_shape_dtypes" in str(error)
+    assert isinstance(cb.original_exception(error), cb.CallbackResultError)
+    assert isinstance(cb.original_exception(error), cb.CallbackError)
+    assert isinstance(cb.original_exception(error), RuntimeError)
+
+
+def test_an_array_conversion_that_raises():
+    class Hostile:
+        def __array__(self, *args, **kwargs):
+            raise OSError("no array today")
+
+    error = failure(lambda: cb.pure_callback(lambda x: Hostile(), SCALAR, 1.0))
+    assert isinstance(cb.original_exception(error), OSError)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "100 % {} %s", "nul \0 inside", "\ud800 surrogate", "x" * 10**6]
+)
+def test_odd_messages(text):
+    error = failure(lambda: cb.pure_callback(raises(ValueError(text)), SCALAR, 1.0))
+    assert isinstance(cb.original_exception(error), ValueError)
+    assert cb.original_exception(error).args == (text,)
+
+
+def test_an_exception_whose_text_raises():
+    class Unprintable(Exception):
+        def __str__(self):
+            raise RuntimeError("cannot be printed")
+
+    error = failure(lambda: cb.pure_callback(raises(Unprintable()), SCALAR, 1.0))
+    assert isinstance(cb.original_exception(error), Unprintable)
+
+
+def test_failures_are_logged_with_their_traceback(caplog):
+    caplog.set_level(logging.ERROR, "callbax")
+    failure(lambda: cb.pure_callback(raises(ValueError("for the log")), SCALAR, 1.0))
+    (record,) = [r for r in caplog.records if r.name == "callbax"]
+    assert record.levelno == logging.ERROR
+    assert "callbax.pure_callback failed in" in record.getMessage()
+    assert record.exc_info[0] is ValueError
+
+
+def test_the_process_stays_usable_after_each_failure():
+    failing = True
+
+    def callback(x):
+        if failing:
+            raise ValueError("now and then")
+        return x
+
+    for call in FLAVOURS.values():
+        program = jax.jit(lambda x, call=call: (call(callback, x), x))
+        failing = True
+        for _ in range(3):
+            failure(program, 1.0)
+        failing = False
+        assert program(2.0)[1] == 2
+        cb.effects_barrier()
+
+
+def test_a_failing_lane_stops_the_batch():
+    seen = []
+
+    def callback(x):
+        seen.append(int(x))
+        if x == 2:
+            raise ValueError("lane 2")
+        return x
+
+    error = failure(jax.vmap(lambda x: cb.pure_callback(callback, SCALAR, x)), jnp.arange(5.0))
+    assert "lane 2" in str(error)
+    assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("options", [{"ordered": True}, {}])
+def test_error_after_error_and_the_next_barrier_is_clean(options):
+    program = jax.jit(
+        lambda a: cb.io_callback(raises(ValueError("x")), SCALAR, (a @ a).sum(), **options)
+    )
+    for _ in range(3):
+        failure(program, jnp.ones((300, 300)))
+        cb.effects_barrier()
