@@ -51,11 +51,21 @@ def ignore(x: np.ndarray) -> None:
 
 
 def contenders(
-    peers: Sequence[Peer], flavour: str, program: Callable[[Callable[..., Any]], Run]
+    peers: Sequence[Peer],
+    flavour: str,
+    program: Callable[[Callable[..., Any]], Run],
+    baseline: Run | None = None,
 ) -> dict[str, Run]:
-    """One for each library that has the flavour; `program` makes it from the library's function."""
-    functions = {peer.name: getattr(peer, flavour) for peer in peers if peer.does_work}
-    return {name: program(function) for name, function in functions.items() if function}
+    """One for each library that has the flavour; `program` makes it from the library's function.
+
+    The baseline comes first, so that it runs right before what it is compared with most closely.
+    """
+    runs = {} if baseline is None else {BASELINE: baseline}
+    for peer in peers:
+        function = getattr(peer, flavour)
+        if function is not None and peer.does_work:
+            runs[peer.name] = program(function)
+    return runs
 
 
 # -- in a scan -------------------------------------------------------------------------------------
@@ -86,13 +96,11 @@ def loop(steps: int, function: Callable[[Any], Any]) -> Run:
 
 def scan_step(peers: Sequence[Peer], function: Callable[..., Any] = identity) -> Case:
     steps = 1000
-    runs = {
-        peer.name: scan(steps, partial(peer.pure, function, SCALAR))
-        for peer in peers
-        if peer.does_work or function is identity
-    }
+    runs = {BASELINE: scan(steps, lambda x: x)}
+    for peer in peers:
+        if peer.does_work or function is identity:
+            runs[peer.name] = scan(steps, partial(peer.pure, function, SCALAR))
     runs["Python loop"] = loop(steps, function)
-    runs[BASELINE] = scan(steps, lambda x: x)
     work = "returns its argument" if function is identity else "NumPy addition"
     return Case(f"lax.scan step, pure callback, {work}", "step", steps, runs)
 
@@ -104,18 +112,18 @@ def scan_step_of_eight(peers: Sequence[Peer]) -> Case:
     def program(pure: Callable[..., Any]) -> Run:
         return scan(steps, lambda x: pure(first, SCALAR, x, *others))
 
-    runs = contenders(peers, "pure", program)
-    runs[BASELINE] = scan(steps, lambda x: x)
+    runs = contenders(peers, "pure", program, scan(steps, lambda x: x))
     return Case("lax.scan step, pure callback, 8 arguments", "step", steps, runs)
 
 
 def scan_step_ordered(peers: Sequence[Peer]) -> Case:
     steps = 1000
-    runs = contenders(
-        peers, "ordered_io", lambda ordered: scan(steps, partial(ordered, identity, SCALAR))
-    )
+
+    def program(ordered_io: Callable[..., Any]) -> Run:
+        return scan(steps, partial(ordered_io, identity, SCALAR))
+
+    runs = contenders(peers, "ordered_io", program, scan(steps, lambda x: x))
     runs["Python loop"] = loop(steps, identity)
-    runs[BASELINE] = scan(steps, lambda x: x)
     return Case("lax.scan step, ordered io callback", "step", steps, runs)
 
 
@@ -136,9 +144,8 @@ def scan_step_print(peers: Sequence[Peer]) -> Case:
 
         return quietly(scan(steps, body))
 
-    runs = contenders(peers, "print", program)
+    runs = contenders(peers, "print", program, quietly(scan(steps, lambda x: x)))
     runs["Python loop"] = quietly(loop(steps, lambda x: print(f"x = {x}")))
-    runs[BASELINE] = quietly(scan(steps, lambda x: x))
     return Case("lax.scan step, debug.print to /dev/null", "print", steps, runs)
 
 
@@ -155,21 +162,21 @@ def calls(count: int, body: Callable[..., jax.Array], *arguments: jax.Array) -> 
 
 
 def jit_call(peers: Sequence[Peer], arguments: int = 1) -> Case:
-    count = 200
+    count = 100
     values = [jnp.float32(i) for i in range(arguments)]
 
     def program(pure: Callable[..., Any]) -> Run:
         return calls(count, lambda *args: pure(first, SCALAR, *args) + 1, *values)
 
-    runs = contenders(peers, "pure", program)
-    runs[BASELINE] = calls(count, lambda *args: sum(args) + jnp.float32(1), *values)
+    baseline = calls(count, lambda *args: sum(args) + jnp.float32(1), *values)
+    runs = contenders(peers, "pure", program, baseline)
     plural = "s" if arguments > 1 else ""
     return Case(f"jitted call, pure callback, {arguments} argument{plural}", "call", count, runs)
 
 
 def effectful_call(peers: Sequence[Peer], flavour: str) -> Case:
     """The baseline has the same effect and no callback: what JAX takes to dispatch it."""
-    count = 200
+    count = 50
     x = jnp.float32(1)
 
     def apply(function: Callable[..., Any], x: jax.Array) -> jax.Array:
@@ -180,8 +187,12 @@ def effectful_call(peers: Sequence[Peer], flavour: str) -> Case:
 
     own = getattr(peers[0], flavour)
     alone = effect_alone(partial(apply, own), x)
-    runs = contenders(peers, flavour, lambda function: calls(count, partial(apply, function), x))
-    runs[BASELINE] = calls(count, lambda x: alone(x) + 1, x)
+    baseline = calls(count, lambda x: alone(x) + 1, x)
+
+    def program(function: Callable[..., Any]) -> Run:
+        return calls(count, partial(apply, function), x)
+
+    runs = contenders(peers, flavour, program, baseline)
     name = {"io": "io callback", "ordered_io": "ordered io callback", "debug": "debug.callback"}
     return Case(f"jitted call, {name[flavour]}", "call", count, runs)
 
@@ -214,9 +225,7 @@ def echo(peers: Sequence[Peer], size: str) -> Case:
             np.copyto(inside, source)
             np.copyto(outside, inside)
 
-    runs = contenders(
-        peers, "pure", lambda pure: calls(count, partial(pure, identity, result), x)
-    )
+    runs = contenders(peers, "pure", lambda pure: calls(count, partial(pure, identity, result), x))
     runs["memcpy, twice"] = copy_twice
     return Case(f"jitted call, {size} in, {size} out", "call", count, runs)
 

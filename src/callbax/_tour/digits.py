@@ -81,7 +81,10 @@ def train(metrics: Metrics, steps: int) -> jax.Array:
             value, gradient = jax.value_and_grad(loss)(parameters, train_images, train_labels)
             parameters = jax.tree.map(lambda p, g: p - g, parameters, gradient)
             callbax.io_callback(
-                metrics.record, None, i, value,
+                metrics.record,
+                None,
+                i,
+                value,
                 accuracy(parameters, train_images, train_labels),
                 accuracy(parameters, test_images, test_labels),
                 ordered=True,

@@ -86,9 +86,7 @@ class Chapter:
             title, explanation = _title_and_text(function.__doc__)
             parts = [self._definition(name) for name in definitions]
             parts.append(self._body(function.__name__))
-            self.examples.append(
-                Example(title, explanation, "\n\n".join(parts), function, prints)
-            )
+            self.examples.append(Example(title, explanation, "\n\n".join(parts), function, prints))
             return function
 
         return add

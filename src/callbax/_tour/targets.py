@@ -30,8 +30,10 @@ class Target:
         value = self.value(results[self.case])
         holds = value >= self.limit if self.at_least else value <= self.limit
         is_time = self.limit < 1e-3
-        return self.promise, format_seconds(value) if is_time else f"{value:.2f}×", (
-            "yes" if holds else "NO"
+        return (
+            self.promise,
+            format_seconds(value) if is_time else f"{value:.2f}×",
+            ("yes" if holds else "NO"),
         )
 
 
@@ -64,7 +66,10 @@ TARGETS = (
     _at_most("debug.callback: ≤ 3 µs above JAX's effectful dispatch", "jit, debug", 3e-6),
     _faster("64 MiB in and out: ≥ 2× faster than jax.pure_callback", "64 MiB", "jax.*", 2),
     Target(
-        "64 MiB in and out: within 1.5× of its two copies", "64 MiB", ("memcpy, twice",),
-        lambda measurement: measurement.ratio("callbax", "memcpy, twice"), 1.5,
+        "64 MiB in and out: within 1.5× of its two copies",
+        "64 MiB",
+        ("memcpy, twice",),
+        lambda measurement: measurement.ratio("callbax", "memcpy, twice"),
+        1.5,
     ),
 )
