@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <mutex>
 #include <set>
+#include <utility>
 
 #include "arrays.h"
 #include "call.h"
@@ -174,8 +175,13 @@ Owned CallFunction(CallSite& site, const std::vector<Buffer>& operands) {
   return value;
 }
 
-// Takes the exception that is set and turns it into the message that XLA carries to the caller.
-Outcome ReportFailure(const CallSite& site, bool poisoned) {
+struct Failure {
+  std::string message;  // what XLA carries to the caller
+  bool poison = false;  // the run must go on, with poisoned results
+};
+
+// Takes the exception that is set, and leaves it to Python to keep, log and describe it.
+Failure ReportFailure(const CallSite& site) {
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
   PyErr_Fetch(&type, &value, &traceback);
   PyErr_NormalizeException(&type, &value, &traceback);
@@ -183,17 +189,18 @@ Outcome ReportFailure(const CallSite& site, bool poisoned) {
   Owned exception(value);
   Py_XDECREF(type);
   Py_XDECREF(traceback);
-  Owned message(PyObject_CallFunction(GetHooks().report, "OsOO", Target(site), site.flavour.c_str(),
-                                      exception.get(), poisoned ? Py_True : Py_False));
-  const char* text = message ? PyUnicode_AsUTF8(message.get()) : nullptr;
+  Owned report(PyObject_CallFunction(GetHooks().report, "OsOO", Target(site), site.flavour.c_str(),
+                                     exception.get(), site.shared_run ? Py_True : Py_False));
   if (!GilScope::OnForeignThread() &&
       PyErr_GivenExceptionMatches(exception.get(), PyExc_KeyboardInterrupt) && TakeSignal()) {
     // A Ctrl-C that this callback happened to receive is meant for the program: the main thread gets
     // its KeyboardInterrupt once it is back in Python, or code that retries could not be stopped.
     PyErr_SetInterrupt();
   }
-  if (text != nullptr) return {false, text};
-  return {false, "a callback failed, and so did reporting it: " + TakeErrorText()};
+  const char* text = nullptr;
+  int poison = 0;
+  if (report && PyArg_ParseTuple(report.get(), "sp", &text, &poison)) return {text, poison != 0};
+  return {"a callback failed, and so did reporting it: " + TakeErrorText(), site.shared_run};
 }
 
 // Lanes of a packed type may begin inside a byte, so batches of them are run one element per byte.
@@ -294,8 +301,8 @@ Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
     OrdinaryFloatingPoint floating_point;
     RunningCallback running(Target(site));
     if (Run(site, operands, results)) return {};
-    Outcome failure = ReportFailure(site, site.shared_run);
-    if (!site.shared_run) return failure;
+    Failure failure = ReportFailure(site);
+    if (!failure.poison) return {false, std::move(failure.message)};
     failed_runs().Add(run_id);
     Poison(results);
     return {};

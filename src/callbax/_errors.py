@@ -23,6 +23,8 @@ from typing import Any
 
 import jax
 
+from callbax import _jax, _native
+
 logger = logging.getLogger("callbax")
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -75,11 +77,14 @@ def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def report(call: Any, flavour: str, exception: BaseException, poisoned: bool) -> str:
-    """Keeps and logs a callback's exception; returns the message that XLA carries to the caller.
+def report(
+    call: Any, flavour: str, exception: BaseException, shared_run: bool
+) -> tuple[str, bool]:
+    """Keeps and logs a callback's exception. The runtime calls it.
 
-    The runtime calls it. `poisoned` says that the run goes on with poisoned results (see
-    docs/sharp-bits.md), so that the exception must surface from the next barrier instead.
+    Returns the message that XLA carries to the caller, and whether the run must go on with poisoned
+    results instead: in a program on several devices with collectives, the other devices would wait
+    for this one for ever. The exception then surfaces from the next barrier.
     """
     exception.with_traceback(_without_our_frames(exception.__traceback__))
     with _lock:
@@ -91,23 +96,19 @@ def report(call: Any, flavour: str, exception: BaseException, poisoned: bool) ->
     text = "".join(traceback.format_exception(exception)).rstrip()
     message = f"callbax.{flavour}: the callback {call} failed:\n{text}\n[callbax error {number}]"
     message = message.encode("utf-8", "replace").decode("utf-8").replace("\0", "\\0")
-    if poisoned:
+    poison = shared_run and _jax.devices_wait_for_each_other(_native.Registration, call)
+    if poison:
         with _lock:
             _pending.append((message, exception))
-    return message
+    return message, poison
 
 
-def describe_pending() -> list[str]:
+def take_pending() -> list[str]:
     """Messages of the errors that have not surfaced, which are then forgotten."""
     with _lock:
         messages = [message for message, _ in _pending]
         _pending.clear()
     return messages
-
-
-def forget_pending() -> None:
-    with _lock:
-        _pending.clear()
 
 
 def forget_all() -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -218,6 +219,13 @@ def make_cpu_device() -> jax.Device:
     return _xla_client.make_cpu_client(num_devices=1).local_devices()[0]
 
 
+def _programs(is_kept: Callable[[Any], bool]) -> Iterator[Any]:
+    """The compiled programs that keep an item alive for which `is_kept` holds."""
+    for item in gc.get_objects():
+        if type(item) is pxla.ExecuteReplicated and any(map(is_kept, item.keepalive or ())):
+            yield item
+
+
 def disable_programs(marker_type: type, message: str) -> None:
     """Makes every compiled program that keeps a `marker_type` alive raise `message` when called.
 
@@ -229,12 +237,24 @@ def disable_programs(marker_type: type, message: str) -> None:
     def refuse(args: Any) -> Any:
         raise RuntimeError(message)
 
-    for item in gc.get_objects():
-        if type(item) is pxla.ExecuteReplicated and any(
-            isinstance(kept, marker_type) for kept in item.keepalive or ()
-        ):
-            item.in_handler = refuse
+    for program in _programs(lambda kept: isinstance(kept, marker_type)):
+        program.in_handler = refuse
     _jaxlib.PjitFunctionCache.clear_all()
+
+
+_COLLECTIVE = re.compile(r"\b(all-\w|collective-\w|reduce-scatter|ragged-all-\w|(send|recv)\()")
+
+
+def devices_wait_for_each_other(marker_type: type, call: Any) -> bool:
+    """Whether some program that keeps a `marker_type` of `call` has collectives, as far as known."""
+    programs = list(
+        _programs(lambda kept: isinstance(kept, marker_type) and kept.target == call)
+    )
+    return not programs or any(
+        _COLLECTIVE.search(module.to_string())
+        for program in programs
+        for module in program.xla_executable.hlo_modules()
+    )
 
 
 def to_numpy(value: Any) -> np.ndarray:

@@ -29,7 +29,7 @@ def _shut_down() -> None:
         _jax.wait_for_effects()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
         messages.append(str(error))
-    for message in messages + _errors.describe_pending():
+    for message in messages + _errors.take_pending():
         sys.stderr.write(f"callbax: an error surfaced only at exit: {message}\n")
     sys.stdout.flush()
     try:

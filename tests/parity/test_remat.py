@@ -78,9 +78,8 @@ def test_io_in_grad_of_checkpoint_is_an_error(policy, call, transform):
 
         return transform(jax.grad(jax.checkpoint(f, policy=policy)))(2.0)
 
-    both_raise(
-        program, NotImplementedError, "Effects not supported in partial-eval of `checkpoint`"
-    )
+    # JAX 0.10 goes on "partial-eval of `checkpoint`", 0.12 "AD of `checkpoint`/`remat`".
+    both_raise(program, NotImplementedError, "Effects not supported in ")
 
 
 @flavours.each(flavours.ALL)

@@ -61,13 +61,44 @@ for _ in range(3):
     assert finished.output.count("then [array(5., dtype=float32)]") == 3, finished.output
 
 
+NO_COLLECTIVES = {
+    "pure": "per_device(lambda v: cb.pure_callback(fails_on_one, v, v))",
+    "io": "per_device(lambda v: cb.io_callback(fails_on_one, v, v))",
+    "ordered io": "per_device(lambda v: cb.io_callback(fails_on_one, v, v, ordered=True))",
+    "debug": "per_device(lambda v: (cb.debug.callback(fails_on_one, v), v)[1])",
+    "partitioned debug": "lambda v: (cb.debug.callback(fails_on_one, v, partitioned=True), v)[1]",
+}
+
+
+@pytest.mark.parametrize("program", NO_COLLECTIVES)
+def test_without_collectives_the_error_surfaces_from_the_result_itself(run_program, program):
+    finished = run_program(
+        f"""{FAILING}
+def per_device(f):
+    return jax.shard_map(f, mesh=mesh, in_specs=P("i"), out_specs=P("i"))
+program = jax.jit({NO_COLLECTIVES[program]})
+for _ in range(3):
+    try:
+        with cb.reraise():
+            jax.block_until_ready(program(x))
+    except ValueError as error:
+        print("surfaced:", error)
+    surfaced(lambda: None)  # the barrier may raise what the result raised
+    works_again()
+""",
+        devices=4,
+    )
+    assert finished.returncode == 0, finished.output
+    assert finished.output.count("surfaced: device 1 is unwell\n") == 3, finished.output
+    assert finished.output.count("then [array(5., dtype=float32)]") == 3, finished.output
+
+
 SHARDED = {
     "pure": "cb.pure_callback(fails, v, v)",
     "pure, its result used": "cb.pure_callback(fails, v, v) + v",
     "io": "cb.io_callback(fails, v, v) * 2 + v.sum()",
     "ordered io": "cb.io_callback(fails, v, v, ordered=True)",
     "debug": "(cb.debug.callback(fails, v), v)[1]",
-    "partitioned debug": "(cb.debug.callback(fails, v, partitioned=True), v)[1]",
 }
 
 

@@ -22,7 +22,8 @@ def effects_barrier() -> None:
     """
     try:
         _jax.wait_for_effects()
-    except BaseException:
-        _errors.forget_pending()
+    except Exception as error:
+        for message in _errors.take_pending():
+            error.add_note(f"Another callback failed before this surfaced: {message}")
         raise
     _errors.raise_pending()
