@@ -53,7 +53,7 @@ class Example:
             try:
                 self.function()
                 callbax.effects_barrier()
-            except Exception:
+            except Exception:  # noqa: BLE001  (whatever it is, the reader gets to see it)
                 failure = traceback.format_exc().rstrip()
         printed = output.getvalue().rstrip()
         if failure is None and not re.fullmatch(self.prints, printed, re.DOTALL):
