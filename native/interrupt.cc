@@ -77,7 +77,8 @@ std::string RunningNames() {
   std::string names;
   for (Worker* worker : *workers) {
     if (worker->running == nullptr) continue;
-    Owned text(PyObject_Str(worker->running));
+    Owned running(Py_NewRef(worker->running));  // str() may let its call end
+    Owned text(PyObject_Str(running.get()));
     const char* name = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
     if (name == nullptr) PyErr_Clear();
     names += std::string(names.empty() ? "" : ", ") + (name ? name : "a callback");

@@ -45,7 +45,8 @@ class RunningCallback {
 };
 
 // Chains the watcher to Python's SIGINT handler, if Python has one installed; otherwise does
-// nothing. May be called again: a handler that replaced ours since is chained anew.
+// nothing. Called for each program that is compiled: a handler that replaced ours since is chained
+// anew. Needs the GIL.
 void WatchInterrupts();
 
 // Whether SIGINT has arrived since this was last asked.

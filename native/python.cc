@@ -24,20 +24,15 @@ int ReleaseFromMainThread(void*) {
   return 0;
 }
 
-struct ThreadInfo {
-  bool known = false;
-  bool foreign = false;
-};
-thread_local ThreadInfo this_thread;
+// Whether this thread is not Python's, and has been given its thread state.
+thread_local bool is_foreign = false;
 
 // A foreign thread's state is never destroyed. It cannot be: PyThreadState_Delete of another
 // thread's state clears the caller's own GIL-state slot from Python 3.12 on, and taking the GIL in a
 // thread's exit path deadlocks against a caller that joins the thread while holding it. The cost is
 // one state for each pool thread that ends before the process does.
-void MeetThread() {
-  this_thread.known = true;
-  this_thread.foreign = PyGILState_GetThisThreadState() == nullptr;
-  if (!this_thread.foreign) return;
+void AdoptThread() {
+  is_foreign = true;
   PyGILState_Ensure();  // never released: keeps the thread state alive between calls
   if (GetHooks().enter_worker != nullptr) {
     Owned result(PyObject_CallNoArgs(GetHooks().enter_worker));
@@ -57,11 +52,11 @@ bool InterpreterAlive() noexcept {
 }
 
 GilScope::GilScope() {
-  if (!this_thread.known) MeetThread();
+  if (!is_foreign && PyGILState_GetThisThreadState() == nullptr) AdoptThread();
   state_ = PyGILState_Ensure();
 }
 
-bool GilScope::OnForeignThread() noexcept { return this_thread.foreign; }
+bool GilScope::OnForeignThread() noexcept { return is_foreign; }
 
 void Release(PyObject* object) noexcept {
   if (object == nullptr || !InterpreterAlive()) return;

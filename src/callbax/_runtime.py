@@ -6,7 +6,6 @@ import atexit
 import os
 import signal
 import sys
-import threading
 import time
 
 import jax
@@ -68,10 +67,14 @@ def _end_by_interrupt() -> None:
 _forked = False
 
 
-def check_process() -> None:
-    """Raises in a forked child, where the threads that would compile and run a program are missing."""
+def prepare() -> None:
+    """Called for each call that is compiled.
+
+    Raises in a forked child, where the threads that would compile and run a program are missing.
+    """
     if _forked:
         raise RuntimeError(_FORK_MESSAGE)
+    _native.watch_interrupts()
 
 
 _FORK_MESSAGE = (
@@ -98,8 +101,6 @@ def _start() -> None:
         jax.ffi.register_ffi_target(target, _native.handlers(), platform="cpu")
     atexit.register(_shut_down)
     os.register_at_fork(after_in_child=_after_fork_in_child)
-    if threading.current_thread() is threading.main_thread():
-        _native.watch_interrupts()
 
 
 _start()

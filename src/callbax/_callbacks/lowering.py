@@ -45,7 +45,7 @@ def lower(
         )
         return _lower_partial_auto(flavour, ctx, operands, automatic_axes, rebound)
     op_sharding = _op_sharding(flavour, axis_context, sharding, ctx.avals_out)
-    _runtime.check_process()
+    _runtime.prepare()
     registration = _identity.register(host_call)
     _jax.keep_alive(ctx, registration)
     if flavour.effect is not None or host_call.holds_jax_arrays:
