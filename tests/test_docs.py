@@ -63,7 +63,7 @@ def run_example(example: Example, page: Path, namespace: dict[str, object]) -> s
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
         try:
-            exec(code, namespace)  # noqa: S102 - the page is our own
+            exec(code, namespace)
             effects_barrier()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what the page shows
             shown.write(f"{type(error).__name__}: {error}\n")

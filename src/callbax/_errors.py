@@ -77,9 +77,7 @@ def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def report(
-    call: Any, flavour: str, exception: BaseException, shared_run: bool
-) -> tuple[str, bool]:
+def report(call: Any, flavour: str, exception: BaseException, shared_run: bool) -> tuple[str, bool]:
     """Keeps and logs a callback's exception. The runtime calls it.
 
     Returns the message that XLA carries to the caller, and whether the run must go on with poisoned

@@ -248,7 +248,7 @@ _COLLECTIVE = re.compile(r"\b(all-\w|collective-\w|reduce-scatter|ragged-all-\w|
 def devices_wait_for_each_other(marker_type: type, call: Any) -> bool:
     """Whether some program that keeps a `marker_type` of `call` has collectives, as far as known."""
     programs = list(
-        _programs(lambda kept: isinstance(kept, marker_type) and kept.target == call)
+        _programs(lambda kept: isinstance(kept, marker_type) and kept.target == call)  # type: ignore[attr-defined]
     )
     return not programs or any(
         _COLLECTIVE.search(module.to_string())

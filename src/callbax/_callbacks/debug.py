@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import string
 import sys
 from collections.abc import Callable, Sequence
@@ -171,13 +172,20 @@ class Printer:
     fmt: str
     print_options: tuple[tuple[str, Any], ...]
 
+    @functools.cached_property
+    def _options(self) -> dict[str, Any]:
+        return dict(self.print_options)
+
+    @functools.cached_property
+    def _has_fields(self) -> bool:
+        return any(field is not None for _, field, *_ in string.Formatter().parse(self.fmt))
+
     @property
     def callbax_name(self) -> str | None:
         """Equal in every process for equal content, if that can be written down."""
-        options = dict(self.print_options)
-        if options.get("formatter") is not None:  # functions
+        if self._options.get("formatter") is not None:  # functions
             return None
-        return f"callbax.debug:print {self.fmt!r} {options!r}"
+        return f"callbax.debug:print {self.fmt!r} {self._options!r}"
 
     @property
     def callbax_description(self) -> str:
@@ -185,13 +193,13 @@ class Printer:
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         args, kwargs = jax.tree.map(_as_shown, (args, kwargs))
-        if _has_fields(self.fmt):
-            with np.printoptions(**dict(self.print_options)):
-                text = self.fmt.format(*args, **kwargs)
-        elif args:
-            text = " ".join((self.fmt, *(str(arg) for arg in args)))
+        if not self._has_fields:
+            text = " ".join((self.fmt, *map(str, args))) if args else self.fmt.format()
+        elif np.get_printoptions() == self._options:  # setting them costs more than printing
+            text = self.fmt.format(*args, **kwargs)
         else:
-            text = self.fmt.format()
+            with np.printoptions(**self._options):
+                text = self.fmt.format(*args, **kwargs)
         sys.stdout.write(text + "\n")
 
 
@@ -205,10 +213,6 @@ class _Shown(np.ndarray):
 
 def _as_shown(leaf: Any) -> Any:
     return leaf.view(_Shown) if isinstance(leaf, np.ndarray) else leaf
-
-
-def _has_fields(fmt: str) -> bool:
-    return any(field is not None for _, field, *_ in string.Formatter().parse(fmt))
 
 
 class _FormatChecker(string.Formatter):

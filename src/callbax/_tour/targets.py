@@ -54,7 +54,7 @@ def _at_most(promise: str, case: str, limit: float) -> Target:
 
 
 TARGETS = (
-    _faster("scan step: ≥ 60× less than jax.pure_callback", "scan", "jax.*", 60),
+    _faster("scan step: ≥ 60× less than JAX's pure_callback", "scan", "jax.*", 60),
     _at_most("scan step: ≤ 1 µs", "scan", 1e-6),
     _faster("scan step: below jax-tvm-ffi with a Python callee", "scan", "jax-tvm-ffi", 1),
     _faster("scan step, NumPy: below jax-tvm-ffi's", "scan, NumPy", "jax-tvm-ffi", 1),
@@ -64,7 +64,7 @@ TARGETS = (
     _at_most("io: ≤ 3 µs above JAX's effectful dispatch", "jit, io", 3e-6),
     _at_most("ordered io: ≤ 3 µs above JAX's effectful dispatch", "jit, ordered io", 3e-6),
     _at_most("debug.callback: ≤ 3 µs above JAX's effectful dispatch", "jit, debug", 3e-6),
-    _faster("64 MiB in and out: ≥ 2× faster than jax.pure_callback", "64 MiB", "jax.*", 2),
+    _faster("64 MiB in and out: ≥ 2× faster than JAX's pure_callback", "64 MiB", "jax.*", 2),
     Target(
         "64 MiB in and out: within 1.5× of its two copies",
         "64 MiB",
