@@ -85,7 +85,7 @@ class HostCall:
         args, kwargs = jax.tree.unflatten(self.tree, leaves)
         if self.holds_jax_arrays and _nested.on_worker():
             with _nested.warn_if_stuck(self):
-                return self.function(*args, **kwargs)
+                return _nested.moved(self.function)(*args, **kwargs)
         return self.function(*args, **kwargs)
 
     @functools.cached_property

@@ -7,8 +7,10 @@ its own, and when none is left, both wait for ever. So:
 * On XLA's threads the default device is one of a second CPU client, whose pool is its own.
 * A function that visibly holds jax Arrays may work on them where they live, on the client that
   calls. Its program is run synchronously, from the calling thread, which takes no thread of the
-  pool. Left over is the case that such a program is called while its inputs are still being
-  computed: JAX then runs it on the pool all the same. If it gets stuck there, a warning says so.
+  pool. When such a program is called while its inputs are still being computed, JAX runs it on the
+  pool all the same; arrays that the function names are then moved to the second client for the call.
+  Left over are arrays inside containers and objects, in that case: if JAX work on them gets stuck, a
+  warning says so.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 
 import jax
 
-from callbax import _errors, _jax
+from callbax import _errors, _jax, _moved
 
 _STUCK_SECONDS = 10.0
 
@@ -53,6 +55,11 @@ def enter_worker() -> None:
 def on_worker() -> bool:
     """Whether this is one of XLA's threads."""
     return getattr(_this_thread, "is_worker", False)
+
+
+def moved(function: Any) -> Any:
+    """`function` as a worker may call it: with the arrays that it names on the second client."""
+    return _moved.with_arrays_on(function, _own_device())
 
 
 @contextlib.contextmanager

@@ -26,10 +26,22 @@ CALLBACKS = {
             return np.float32(eig(np.eye(300, dtype=np.float32) * x))
     """,
     "closure over a committed array": """
+        heavy = jax.jit(lambda a: jnp.sum(a @ a @ a))
+        def make(weights):
+            def callback(x):
+                return np.float32(heavy(weights * x))
+            return callback
+        callback = make(jax.device_put(jnp.eye(300), jax.devices()[0]))
+    """,
+    "global that is a committed array, in a partial's helper": """
+        import functools
         weights = jax.device_put(jnp.eye(300), jax.devices()[0])
         heavy = jax.jit(lambda a: jnp.sum(a @ a @ a))
-        def callback(x):
-            return np.float32(heavy(weights * x))
+        def helper(scale, x):
+            return heavy(weights * scale * x)
+        def inner(scale, x):
+            return np.float32(helper(scale, x))
+        callback = functools.partial(inner, jax.device_put(jnp.float32(2), jax.devices()[0]))
     """,
     "committed array inside an object": """
         class Model:
@@ -74,9 +86,11 @@ def test_many_programs_in_flight(run_program, callback, flavour):
 def test_many_programs_in_flight_whose_callback_holds_committed_arrays(
     run_program, callback, flavour
 ):
-    finished = run_program(in_flight(callback, flavour, pending=False))
+    # With inputs that are being computed, arrays inside objects may still get stuck (see _nested.py).
+    pending = "object" not in callback
+    finished = run_program(in_flight(callback, flavour, pending=pending))
     assert finished.returncode == 0, finished.output
-    assert "all ran 48" in finished.output
+    assert f"all ran {88 if pending else 48}" in finished.output
 
 
 def test_what_may_still_get_stuck_says_so(run_program):
