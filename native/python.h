@@ -9,7 +9,8 @@
 //
 // Race avoided: executables are destroyed on whichever thread drops them. One that is not Python's
 // must not wait for the GIL there (whoever holds it may be waiting for that thread), so references
-// are then queued, and dropped from the main thread's eval loop or before the next callback.
+// are then queued, and dropped from the main thread's eval loop once it has passed the GIL on, or
+// before the next callback.
 #pragma once
 
 #define PY_SSIZE_T_CLEAN

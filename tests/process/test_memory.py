@@ -21,6 +21,7 @@ def test_ten_thousand_programs_of_fresh_closures(run_program):
             references = [one(i) for i in range(500)]
             jax.clear_caches()
             gc.collect()
+            time.sleep(0.02)  # XLA may let go of the last program on a thread of its own
             alive = sum(reference() is not None for reference in references)
             assert alive == 0, f"{alive} callbacks are still alive"
             assert cb._native.statistics()["registered"] == 0, cb._native.statistics()
