@@ -17,6 +17,7 @@ namespace {
 using std::chrono::milliseconds;
 
 std::atomic<int> in_flight{0};
+std::atomic<int> in_flight_on_workers{0};
 std::atomic<bool> closing{false};
 
 constexpr milliseconds kTick{50};
@@ -153,10 +154,15 @@ void Watch() {
 
 CallInFlight::CallInFlight() noexcept {
   in_flight.fetch_add(1);
+  on_worker_ = GilScope::OnForeignThread() || PyGILState_GetThisThreadState() == nullptr;
+  if (on_worker_) in_flight_on_workers.fetch_add(1);
   allowed_ = !closing.load() && InterpreterAlive();
 }
 
-CallInFlight::~CallInFlight() { in_flight.fetch_sub(1); }
+CallInFlight::~CallInFlight() {
+  if (on_worker_) in_flight_on_workers.fetch_sub(1);
+  in_flight.fetch_sub(1);
+}
 
 bool CloseCalls(double seconds) noexcept {
   closing = true;
@@ -170,6 +176,8 @@ bool CloseCalls(double seconds) noexcept {
 }
 
 int CallsInFlight() noexcept { return in_flight.load(); }
+
+int CallsInFlightOnWorkers() noexcept { return in_flight_on_workers.load(); }
 
 RunningCallback::RunningCallback(PyObject* target) noexcept : outer_(nullptr) {
   if (!GilScope::OnForeignThread()) return;

@@ -26,11 +26,14 @@ class CallInFlight {
 
  private:
   bool allowed_;
+  bool on_worker_;
 };
 
 // Refuses new calls, then waits for those in flight. Call without the GIL. False on time-out.
 bool CloseCalls(double seconds) noexcept;
 int CallsInFlight() noexcept;
+// Those of them that run on threads that Python did not make.
+int CallsInFlightOnWorkers() noexcept;
 
 // Marks this thread as running `target`, if the thread is not Python's. Needs the GIL.
 class RunningCallback {

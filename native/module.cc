@@ -64,6 +64,7 @@ nb::dict Statistics() {
   nb::dict statistics;
   statistics["registered"] = LiveSlots();
   statistics["in_flight"] = CallsInFlight();
+  statistics["in_flight_on_workers"] = CallsInFlightOnWorkers();
   statistics["idle_bytes"] = blocks.idle_bytes;
   statistics["live_bytes"] = blocks.live_bytes;
   return statistics;

@@ -119,13 +119,14 @@ Written WriteDirectly(const CallSite& site, PyObject* value, const std::vector<B
   if (count == 1 && !PyTuple_CheckExact(value) && !PyList_CheckExact(value)) {
     return WriteLeaf(value, results[0], site.canonicalize);
   }
-  if (!(PyTuple_CheckExact(value) || PyList_CheckExact(value)) ||
-      PySequence_Fast_GET_SIZE(value) != count) {
-    return Written::kNotDirectly;
-  }
-  PyObject** items = PySequence_Fast_ITEMS(value);
+  if (!PyTuple_CheckExact(value) && !PyList_CheckExact(value)) return Written::kNotDirectly;
+  // Copying may release the GIL, and another thread may change a list meanwhile.
+  Owned items(PySequence_Tuple(value));
+  if (!items) return Written::kFailed;
+  if (PyTuple_GET_SIZE(items.get()) != count) return Written::kNotDirectly;
   for (Py_ssize_t i = 0; i < count; ++i) {
-    const Written written = WriteLeaf(items[i], results[i], site.canonicalize);
+    const Written written =
+        WriteLeaf(PyTuple_GET_ITEM(items.get(), i), results[i], site.canonicalize);
     if (written != Written::kYes) return written;
   }
   return Written::kYes;

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import itertools
 import logging
 import os
 import re
 import threading
 import traceback
+import types
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 import jax
 
-from callbax import _jax, _native
+from callbax import _jax, _native, _threads
 
 logger = logging.getLogger("callbax")
 
@@ -50,6 +52,14 @@ for _error in (CallbackError, CallbackResultError):
     _error.__module__ = "callbax"  # where users find them
 
 
+def attribute(item: Any, name: str) -> Any:
+    """The attribute, or None: a user's object may raise anything."""
+    try:
+        return getattr(item, name, None)
+    except Exception:  # noqa: BLE001
+        return None
+
+
 def describe_function(function: Callable[..., Any]) -> str:
     """The function's name, with file and line where it has them.
 
@@ -57,17 +67,19 @@ def describe_function(function: Callable[..., Any]) -> str:
     >>> describe_function(f)  # doctest: +ELLIPSIS
     'f (...:1)'
     """
-    if description := getattr(function, "callbax_description", None):
-        return str(description)
-    inner = function
-    while hasattr(inner, "func"):  # functools.partial
-        inner = inner.func
-    name = getattr(inner, "__qualname__", None) or getattr(inner, "__name__", None)
-    name = name or type(inner).__qualname__
-    code = getattr(inner, "__code__", None)
-    if code is None:
-        code = getattr(getattr(type(inner), "__call__", None), "__code__", None)  # noqa: B004
-    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
+    if isinstance(getattr(type(function), "callbax_description", None), property):
+        return function.callbax_description  # type: ignore[attr-defined]
+    while isinstance(function, functools.partial):
+        function = function.func
+    kind = type(function)
+    name = attribute(function, "__qualname__") or attribute(function, "__name__")
+    name = name if isinstance(name, str) else kind.__qualname__
+    code = attribute(function, "__code__")
+    if not isinstance(code, types.CodeType):
+        code = attribute(attribute(kind, "__call__"), "__code__")
+    if not isinstance(code, types.CodeType):
+        return name
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
@@ -84,13 +96,14 @@ def report(call: Any, flavour: str, exception: BaseException, shared_run: bool) 
     results instead: in a program on several devices with collectives, the other devices would wait
     for this one for ever. The exception then surfaces from the next barrier.
     """
-    exception.with_traceback(_without_our_frames(exception.__traceback__))
+    trace = _without_our_frames(exception.__traceback__)
+    BaseException.with_traceback(exception, trace)
     with _lock:
         number = next(_numbers)
         _exceptions[number] = exception
         while len(_exceptions) > _KEPT:
             _exceptions.popitem(last=False)
-    logger.error("callbax.%s failed in %s", flavour, call, exc_info=exception)
+    _threads.log_error(logger, "callbax.%s failed in %s", flavour, call, exception=exception)
     text = "".join(traceback.format_exception(exception)).rstrip()
     message = f"callbax.{flavour}: the callback {call} failed:\n{text}\n[callbax error {number}]"
     message = message.encode("utf-8", "replace").decode("utf-8").replace("\0", "\\0")

@@ -6,6 +6,7 @@ calls of the same function with arguments of the same structure must give equal 
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 from jax.tree_util import PyTreeDef
 
-from callbax import _jax, _nested
+from callbax import _jax, _nested, _threads
 from callbax._errors import CallbackResultError, describe_function
 
 
@@ -33,7 +34,7 @@ class ByIdentity:
         try:
             hash(value)
             self._key: Any = (type(value), value)
-        except TypeError:
+        except Exception:  # noqa: BLE001 - whatever a user's __hash__ raises
             self._key = id(value)
 
     def __eq__(self, other: object) -> bool:
@@ -53,6 +54,8 @@ class HostCall:
     _function: ByIdentity
     tree: PyTreeDef
     static: tuple[tuple[int, ByIdentity], ...] = ()
+    # Its name in programs, if it has no stable one; given by _identity.py.
+    unique_name: str | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_arguments(
@@ -83,7 +86,7 @@ class HostCall:
         for position, leaf in self.static:
             leaves.insert(position, leaf.value)
         args, kwargs = jax.tree.unflatten(self.tree, leaves)
-        if self.holds_jax_arrays and _nested.on_worker():
+        if _threads.on_worker() and self.holds_jax_arrays:
             with _nested.warn_if_stuck(self):
                 return _nested.moved(self.function)(*args, **kwargs)
         return self.function(*args, **kwargs)
@@ -99,12 +102,35 @@ class HostCall:
         That is the user's function itself if each argument is one array and nothing is to be
         watched, else this object.
         """
-        if not self.static and not self.holds_jax_arrays:
-            args, kwargs = jax.tree.unflatten(self.tree, range(self.tree.num_leaves))
-            flat = (*args, *kwargs.values())
-            if flat == tuple(range(self.tree.num_leaves)) and all(type(x) is int for x in flat):
-                return self.function, tuple(kwargs) or None
-        return self, None
+        positional, named = self.tree.children()
+        flat = all(_is_leaf(child) for child in (*positional.children(), *named.children()))
+        if self.static or not flat or self.holds_jax_arrays:
+            return self, None
+        return self.function, tuple(named.node_data()[1]) or None
+
+    @functools.cached_property
+    def tree_text(self) -> str | None:
+        """The tree as a Python literal with 0 for each leaf; None if it has nodes of other types."""
+        if not _is_plain(self.tree):
+            return None
+        text = repr(jax.tree.unflatten(self.tree, [0] * self.tree.num_leaves))
+        try:
+            faithful = jax.tree.structure(ast.literal_eval(text)) == self.tree
+        except (ValueError, SyntaxError, TypeError):
+            return None  # a dict with keys that are no literals
+        return text if faithful else None
+
+
+def _is_leaf(tree: PyTreeDef) -> bool:
+    return tree.node_data() is None
+
+
+def _is_plain(tree: PyTreeDef) -> bool:
+    """Whether all nodes are tuples, lists, dicts and Nones: users' own may refuse other leaves."""
+    if _is_leaf(tree):
+        return True
+    kind = tree.node_data()[0]
+    return kind in (tuple, list, dict, type(None)) and all(map(_is_plain, tree.children()))
 
 
 def convert_results(
@@ -144,7 +170,8 @@ def convert_results(
                 f"Actual: {array.dtype}. Returned by the callback {call}; convert the result with "
                 f".astype({str(dtype)!r}), or change result_shape_dtypes."
             )
-        arrays.append(array)
+        # Equal dtypes may be different C types (long and long long): the runtime wants this one.
+        arrays.append(array.view(dtype) if array.dtype is not dtype else array)
     return arrays
 
 

@@ -13,37 +13,41 @@ import itertools
 import sys
 import threading
 import uuid
-import weakref
 from typing import Any
 
 import jax
 import numpy as np
 
-from callbax import _native
+from callbax import _errors, _native
 from callbax._host_call import ByIdentity, HostCall
 
 _lock = threading.Lock()
 _process = uuid.uuid4().hex
 _numbers = itertools.count()
-_unique_names: weakref.WeakKeyDictionary[HostCall, str] = weakref.WeakKeyDictionary()
 
 
 def register(call: HostCall) -> Any:
     """Enters the call in the runtime's registry.
 
     Returns the registration, which has the name, and must live until the program is compiled. Equal
-    calls get the same name while one of them lives.
+    calls share a trace and thus a HostCall, so they get the same name; but functions that are merely
+    equal are told apart.
     """
     with _lock:
         stable = _stable_name(call)
-        # A name may still be held by a function that was redefined since (a notebook's cell).
-        if stable is not None and _native.lookup(stable) in (None, call):
-            return _enter(stable, call)
-        name = _unique_names.get(call)
-        if name is None:
-            name = f"#{_process}-{next(_numbers)}"
-            _unique_names[call] = name
+        if stable is not None:
+            # A name may still be held by a function that was redefined since (a notebook's cell).
+            holder: Any = _native.lookup(stable)
+            if holder is None or _is_same(holder.function, call.function):
+                return _enter(stable, call)
+        name = call.unique_name or f"#{_process}-{next(_numbers)}"
+        object.__setattr__(call, "unique_name", name)  # it is frozen for everybody else
         return _enter(name, call)
+
+
+def _is_same(function: Any, other: Any) -> bool:
+    """Whether two functions of one stable name are one. Ours are, if their content is equal."""
+    return function is other or (_own_name(function) is not None and function == other)
 
 
 def resolve(name: str) -> Any:
@@ -65,26 +69,28 @@ def _enter(name: str, call: HostCall) -> Any:
 
 
 def _stable_name(call: HostCall) -> str | None:
-    own_name = getattr(call.function, "callbax_name", None)
-    path = own_name if isinstance(own_name, str) else _import_path(call.function)
-    if path is None or call.static:
+    path = _own_name(call.function) or import_path(call.function)
+    if path is None or call.static or call.tree_text is None:
         return None
-    arguments = jax.tree.unflatten(call.tree, [0] * call.tree.num_leaves)
-    text = repr(arguments)
-    try:
-        faithful = jax.tree.structure(ast.literal_eval(text)) == call.tree
-    except (ValueError, SyntaxError, TypeError):
-        return None  # the tree has nodes of other types than tuple, list, dict and None
-    return path + text if faithful else None
+    return path + call.tree_text
 
 
-def _import_path(function: Any) -> str | None:
+def _own_name(function: Any) -> str | None:
+    """The name that one of callbax's own callables gives itself."""
+    if isinstance(getattr(type(function), "callbax_name", None), property):
+        return function.callbax_name
+    return None
+
+
+def import_path(function: Any) -> str | None:
     """'module:qualname' if importing that gives this very object."""
-    qualname = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
+    qualname = _errors.attribute(function, "__qualname__") or _errors.attribute(
+        function, "__name__"
+    )
     if not isinstance(qualname, str):
         return None
     # Most ufuncs do not know their module.
-    own_module = getattr(function, "__module__", None)
+    own_module = _errors.attribute(function, "__module__")
     for module in (
         (own_module, *_UFUNC_MODULES) if isinstance(function, np.ufunc) else (own_module,)
     ):

@@ -4,7 +4,8 @@ XLA runs most programs on the threads of a pool, and limits how many may be in f
 holds a thread and a place; JAX work that it starts on the same client needs a thread and a place of
 its own, and when none is left, both wait for ever. So:
 
-* On XLA's threads the default device is one of a second CPU client, whose pool is its own.
+* On XLA's threads the default device is one of a second CPU client, which has no pool: it runs
+  programs on the threads that call them.
 * A function that visibly holds jax Arrays may work on them where they live, on the client that
   calls. Its program is run synchronously, from the calling thread, which takes no thread of the
   pool. When such a program is called while its inputs are still being computed, JAX runs it on the
@@ -17,14 +18,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
+import itertools
 import threading
 import types
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 
-from callbax import _errors, _jax, _moved
+from callbax import _errors, _jax, _moved, _threads
 
 _STUCK_SECONDS = 10.0
 
@@ -34,7 +38,6 @@ _MOST_DEPTH = 6
 
 
 _lock = threading.Lock()
-_this_thread = threading.local()
 _contexts: list[Any] = []  # one for each of XLA's threads that has run a callback
 
 
@@ -49,12 +52,7 @@ def enter_worker() -> None:
         context = jax.default_device(_own_device())
         context.__enter__()  # for the life of the thread
         _contexts.append(context)
-    _this_thread.is_worker = True
-
-
-def on_worker() -> bool:
-    """Whether this is one of XLA's threads."""
-    return getattr(_this_thread, "is_worker", False)
+    _threads.mark_worker()
 
 
 def moved(function: Any) -> Any:
@@ -94,32 +92,39 @@ def holds_jax_arrays(function: Any) -> bool:
     for _ in range(_MOST_DEPTH):
         following: list[Any] = []
         for item in level:
-            if isinstance(item, jax.Array):
+            if issubclass(type(item), jax.Array):
                 return True
-            if id(item) in seen or len(seen) > _MOST_OBJECTS:
-                continue
-            seen.add(id(item))
-            following.extend(_held_by(item))
+            if id(item) not in seen and len(seen) < _MOST_OBJECTS:
+                seen.add(id(item))
+                following.extend(itertools.islice(_held_by(item), _MOST_OBJECTS))
         level = following
     return False
 
 
 def _held_by(item: Any) -> Iterator[Any]:
-    if isinstance(item, types.FunctionType):
+    # By type alone: asking the object itself would run users' code, which may do and raise anything.
+    kind = type(item)
+    if kind is types.FunctionType:
         yield from _held_by_function(item)
-    elif isinstance(item, types.MethodType):
+    elif kind is types.MethodType:
         yield item.__self__
         yield item.__func__
-    elif isinstance(item, functools.partial):
+    elif issubclass(kind, functools.partial):
         yield from (item.func, *item.args, *item.keywords.values())
-    elif isinstance(item, dict):
-        yield from item.values()
-    elif isinstance(item, (list, tuple, set, frozenset)):
+    elif issubclass(kind, dict):
+        yield from dict.values(item)
+    elif kind in (list, tuple, set, frozenset):
         yield from item
-    elif not isinstance(item, (type, types.ModuleType)):
-        yield from getattr(item, "__dict__", {}).values()
-        if hasattr(item, "__wrapped__"):  # jax.jit and other decorators
+    elif not issubclass(kind, (type, types.ModuleType, weakref.ProxyType)):
+        attributes = inspect.getattr_static(item, "__dict__", None)
+        if type(attributes) is types.GetSetDescriptorType:
+            attributes = _errors.attribute(item, "__dict__")
+        yield from attributes.values() if type(attributes) is dict else ()
+        if issubclass(kind, _JITTED):
             yield item.__wrapped__
+
+
+_JITTED = type(jax.jit(lambda: None))
 
 
 def _held_by_function(function: types.FunctionType) -> Iterator[Any]:

@@ -10,7 +10,7 @@ import time
 
 import jax
 
-from callbax import _errors, _host_call, _identity, _jax, _native, _nested
+from callbax import _errors, _host_call, _identity, _jax, _native, _nested, _threads
 
 TARGET = "callbax_call"
 # The same handler under the names that XLA's partitioner needs, for programs on several devices.
@@ -18,6 +18,8 @@ PLACED_TARGET = _jax.PLACED_TARGET
 PARTITIONED_TARGET = _jax.PARTITIONED_TARGET
 
 _POLL_SECONDS = 0.05
+_LOGGING_SECONDS = 1.0
+_DAEMON_SECONDS = 1.0
 _INTERRUPTED_SECONDS = 0.3
 
 
@@ -30,6 +32,7 @@ def _shut_down() -> None:
         messages.append(str(error))
     for message in messages + _errors.take_pending():
         sys.stderr.write(f"callbax: an error surfaced only at exit: {message}\n")
+    _threads.finish_logging(_LOGGING_SECONDS)
     sys.stdout.flush()
     try:
         _wait_for_calls()
@@ -45,12 +48,15 @@ def _wait_for_calls() -> None:
     (see interrupt.h); one that has not ended by then is inside a C call and cannot be stopped.
     """
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
-    deadline = time.monotonic() + _INTERRUPTED_SECONDS
+    start = time.monotonic()
     waited = False
     while not _native.close(_POLL_SECONDS):
         waited = True
-        if interrupted and time.monotonic() > deadline:
+        seconds = time.monotonic() - start
+        if interrupted and seconds > _INTERRUPTED_SECONDS:
             raise KeyboardInterrupt
+        if seconds > _DAEMON_SECONDS and not _native.statistics()["in_flight_on_workers"]:
+            break  # Python ends daemon threads itself
     if waited:
         # Their threads still have to come back through XLA, which must not lose them half-way.
         time.sleep(_POLL_SECONDS)

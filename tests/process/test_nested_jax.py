@@ -193,3 +193,21 @@ def test_callbacks_of_one_thread_share_thread_local_data(run_program):
         """
     )
     assert "counts [1. 2. 3. 4. 5.]" in finished.output, finished.output
+
+
+def test_callbacks_nested_to_any_depth(run_program):
+    finished = run_program(
+        """
+        def heavy(y):
+            for _ in range(4):
+                y = jnp.tanh(y @ y / 300)
+            return y
+        def make(depth):
+            def callback(x):
+                return np.float32(1 if depth == 0 else np.asarray(make(depth - 1)(np.asarray(x))) + 1)
+            return jax.jit(lambda x: (lambda y: cb.pure_callback(callback, scalar, y)
+                                      + heavy(y)[0, 0] * 0)(heavy(x * 0)))
+        print("depths", [float(make(depth)(big)) for depth in range(7)])
+        """
+    )
+    assert "depths [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]" in finished.output, finished.output

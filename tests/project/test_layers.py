@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Lowest first. A module imports from its own layer and those below it.
 LAYERS = [
-    {"callbax._native", "callbax._jax", "callbax._moved"},
+    {"callbax._native", "callbax._jax", "callbax._moved", "callbax._threads"},
     {"callbax._errors"},
     {"callbax._nested"},
     {"callbax._host_call"},

@@ -99,7 +99,7 @@ def _batch_whole(primitive: Any, size: int, args: Any, dims: Any, params: Any) -
         if method == "legacy_vectorized":
             return arg
         repeats = size if method == "broadcast_all" else 1
-        return jnp.broadcast_to(arg, (repeats, *arg.shape))
+        return jnp.broadcast_to(arg, (repeats, *np.shape(arg)))
 
     results = primitive.bind(
         *(to_front(arg, d) for arg, d in zip(args, dims, strict=True)),

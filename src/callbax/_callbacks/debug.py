@@ -12,9 +12,12 @@ from typing import Any, overload
 import jax
 import numpy as np
 
+from callbax import _identity
 from callbax._callbacks import primitives
 from callbax._callbacks.flavours import DEBUG
-from callbax._host_call import HostCall
+from callbax._callbacks.results import check_callable
+from callbax._errors import describe_function
+from callbax._host_call import ByIdentity, HostCall
 
 
 @overload
@@ -132,11 +135,7 @@ def debug_print(
 def _call(
     callback: Callable[..., Any], args: Any, kwargs: Any, ordered: bool, partitioned: bool
 ) -> None:
-    if not callable(callback):
-        raise TypeError(
-            "first argument to callbax.debug.callback must be callable, "
-            f"but got an object of type {type(callback)}"
-        )
+    check_callable("debug.callback", callback)
     host_call, values = HostCall.from_arguments(
         ResultIgnored(callback), args, kwargs, split_static=True
     )
@@ -155,11 +154,26 @@ def _print(
     primitives.bind(DEBUG, host_call, values, ordered=ordered, partitioned=partitioned)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ResultIgnored:
     """A host function for the sake of its side effect."""
 
     func: Callable[..., Any]
+
+    @property
+    def callbax_name(self) -> str | None:
+        path = _identity.import_path(self.func)
+        return f"callbax.debug:callback {path}" if path else None
+
+    @property
+    def callbax_description(self) -> str:
+        return describe_function(self.func)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ResultIgnored) and ByIdentity(self.func) == ByIdentity(other.func)
+
+    def __hash__(self) -> int:
+        return hash(ByIdentity(self.func))
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         self.func(*args, **kwargs)
@@ -208,7 +222,8 @@ class _Shown(np.ndarray):
 
     def __repr__(self) -> str:
         text = np.array2string(np.asarray(self), prefix="Array(", suffix=",", separator=", ")
-        return f"Array({text}, dtype={self.dtype.name})"
+        shape = f" shape={self.shape}," if self.size == 0 and self.ndim > 1 else ""
+        return f"Array({text},{shape} dtype={self.dtype.name})"
 
 
 def _as_shown(leaf: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from callbax import _errors, _jax
+from callbax import _errors, _jax, _threads
+
+_LOGGING_SECONDS = 1.0
 
 
 def effects_barrier() -> None:
@@ -22,6 +24,7 @@ def effects_barrier() -> None:
     """
     try:
         _jax.wait_for_effects()
+        _threads.finish_logging(_LOGGING_SECONDS)
     except Exception as error:
         for message in _errors.take_pending():
             error.add_note(f"Another callback failed before this surfaced: {message}")

@@ -9,7 +9,7 @@ import jax
 
 from callbax._callbacks import primitives
 from callbax._callbacks.flavours import IO
-from callbax._callbacks.results import flatten_result_spec
+from callbax._callbacks.results import check_callable, flatten_result_spec
 from callbax._host_call import HostCall
 
 
@@ -50,6 +50,7 @@ def io_callback(
     >>> seen
     [array(3, dtype=int32)]
     """
+    check_callable("io_callback", callback)
     avals, tree = flatten_result_spec(result_shape_dtypes)
     host_call, values = HostCall.from_arguments(callback, args, kwargs, split_static=False)
     results = primitives.bind(IO, host_call, values, avals, sharding=sharding, ordered=ordered)

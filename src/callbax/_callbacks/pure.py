@@ -11,7 +11,7 @@ import jax
 from callbax._callbacks import primitives
 from callbax._callbacks.batching import VMAP_METHODS
 from callbax._callbacks.flavours import PURE
-from callbax._callbacks.results import flatten_result_spec
+from callbax._callbacks.results import check_callable, flatten_result_spec
 from callbax._host_call import HostCall
 
 
@@ -63,6 +63,7 @@ def pure_callback(
             f"vmap_method must be one of the allowed methods {list(VMAP_METHODS)}, "
             f"but got: {vmap_method}"
         )
+    check_callable("pure_callback", callback)
     avals, tree = flatten_result_spec(result_shape_dtypes)
     host_call, values = HostCall.from_arguments(callback, args, kwargs, split_static=False)
     results = primitives.bind(

@@ -1,4 +1,4 @@
-"""Result specifications: pytrees of things with a shape and a dtype."""
+"""What the public functions check: the callback, and the specification of its result."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ import jax
 import numpy as np
 
 from callbax import _jax
+
+
+def check_callable(flavour: str, callback: Any) -> None:
+    if not callable(callback):
+        raise TypeError(
+            f"first argument to callbax.{flavour} must be callable, "
+            f"but got an object of type {type(callback)}"
+        )
 
 
 def flatten_result_spec(spec: Any) -> tuple[tuple[Any, ...], Any]:

@@ -1,0 +1,61 @@
+"""XLA's threads, as opposed to Python's; and logging that does not hold them up."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sys
+import threading
+import traceback
+from typing import Any
+
+_this_thread = threading.local()
+_records: queue.SimpleQueue[Any] = queue.SimpleQueue()
+_lock = threading.Lock()
+_writer: threading.Thread | None = None  # guarded by _lock
+
+
+def mark_worker() -> None:
+    _this_thread.is_worker = True
+
+
+def on_worker() -> bool:
+    """Whether this is one of XLA's threads that has run a callback."""
+    return getattr(_this_thread, "is_worker", False)
+
+
+def log_error(logger: logging.Logger, message: str, *args: Any, exception: BaseException) -> None:
+    """Logs at once; from XLA's threads through a thread of its own.
+
+    A logging handler holds its lock while it formats, and a message may contain an array that waits
+    for the very program whose callback has failed.
+    """
+
+    def write() -> None:
+        try:
+            logger.error(message, *args, exc_info=exception)
+        except Exception:  # noqa: BLE001 - a broken handler must not hide the callback's error
+            traceback.print_exc(file=sys.stderr)
+
+    if not on_worker():
+        write()
+        return
+    global _writer
+    with _lock:
+        if _writer is None or not _writer.is_alive():
+            _writer = threading.Thread(target=_write_all, name="callbax-log", daemon=True)
+            _writer.start()
+    _records.put(write)
+
+
+def _write_all() -> None:
+    while True:
+        _records.get()()
+
+
+def finish_logging(seconds: float) -> None:
+    """Waits until what was logged so far is written, but not for ever."""
+    if _writer is not None and not on_worker():
+        done = threading.Event()
+        _records.put(done.set)
+        done.wait(seconds)

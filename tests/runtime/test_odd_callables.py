@@ -1,0 +1,221 @@
+"""Callables and arguments of unusual kinds."""
+
+import dataclasses
+import functools
+import logging
+import unittest.mock
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import sparse
+
+import callbax as cb
+
+SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
+
+
+@pytest.fixture(autouse=True)
+def quiet_log(caplog):
+    caplog.set_level(logging.CRITICAL + 1, "callbax")
+
+
+def call_each_way(function, x=1.0):
+    """The results of `function` as each flavour of callback, jitted."""
+    results = [
+        jax.jit(lambda x: cb.pure_callback(function, SCALAR, x))(x),
+        jax.jit(lambda x: cb.io_callback(function, SCALAR, x))(x),
+    ]
+    jax.jit(lambda x: cb.debug.callback(function, x))(x)
+    cb.debug.callback(function, x)
+    cb.effects_barrier()
+    return [float(result) for result in results]
+
+
+def test_a_mock_that_fails():
+    mock = unittest.mock.Mock(side_effect=ValueError("boom"))
+    for call in (
+        lambda x: cb.debug.callback(mock, x),
+        lambda x: cb.pure_callback(mock, SCALAR, x),
+    ):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="boom"):
+            jax.block_until_ready(jax.jit(call)(1.0))
+
+
+def test_a_function_that_is_its_own_func():
+    def function(x):
+        return x
+
+    function.func = function
+    assert call_each_way(function) == [1, 1]
+
+
+class WithoutManners:
+    def __getattr__(self, name):
+        raise RuntimeError(f"do not ask for {name}")
+
+    def __repr__(self):
+        raise RuntimeError("do not print")
+
+    def __hash__(self):
+        raise RuntimeError("do not hash")
+
+    def __eq__(self, other):
+        raise RuntimeError("do not compare")
+
+    def __call__(self, x):
+        return np.float32(x)
+
+
+def test_an_object_whose_every_special_method_raises():
+    function = WithoutManners()
+    assert call_each_way(function) == [1, 1]
+    assert "WithoutManners" in str(
+        jax.make_jaxpr(lambda x: cb.pure_callback(function, SCALAR, x))(1.0)
+    )
+
+
+def test_closures_over_objects_that_must_not_be_touched():
+    class Target:
+        pass
+
+    dead = weakref.proxy(Target())
+    rude = WithoutManners()
+
+    def function(x):
+        return (x, dead, rude)[0]
+
+    assert call_each_way(function) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        functools.partial(np.add, np.float32(1)),
+        np.float32(1).__add__,
+        np.vectorize(lambda x: np.float32(x + 1), otypes=[np.float32]),
+        functools.wraps(np.sin)(lambda x: x + 1),
+    ],
+    ids=repr,
+)
+def test_callables_of_many_kinds(function):
+    assert call_each_way(function) == [2, 2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Logger:
+    name: str
+    seen: list = dataclasses.field(default_factory=list, compare=False)
+
+    def __call__(self, x):
+        self.seen.append(float(x))
+        return x
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f, x: cb.io_callback(f, SCALAR, x),
+        lambda f, x: cb.debug.callback(f, x),
+        lambda f, x: cb.pure_callback(f, SCALAR, x),
+    ],
+    ids=["io", "debug", "pure"],
+)
+def test_equal_but_distinct_callables_are_told_apart(call):
+    one, other = Logger("loss"), Logger("loss")
+    assert one == other
+    first, second = (jax.jit(lambda x, f=f: call(f, x)) for f in (one, other))
+    jax.block_until_ready((first(1.0), second(2.0)))
+    cb.effects_barrier()
+    assert (one.seen, other.seen) == ([1.0], [2.0])
+
+
+@pytest.mark.parametrize("flavour", ["pure_callback", "io_callback"])
+def test_what_cannot_be_called(flavour):
+    with pytest.raises(TypeError, match=f"callbax.{flavour} must be callable.*NoneType"):
+        getattr(cb, flavour)(None, SCALAR, 1.0)
+
+
+def test_trees_of_users_classes_get_only_arrays_as_leaves():
+    matrix = sparse.BCOO.fromdense(jnp.eye(3))
+    total = jax.jit(lambda m: cb.pure_callback(lambda m: np.asarray(m.data).sum(), SCALAR, m))
+    assert total(matrix) == 3
+
+    @jax.tree_util.register_pytree_node_class
+    class Strict:
+        def __init__(self, array):
+            self.shape = array.shape
+            self.array = array
+
+        def __eq__(self, other):
+            raise RuntimeError("do not compare")
+
+        def tree_flatten(self):
+            return (self.array,), None
+
+        @classmethod
+        def tree_unflatten(cls, _, leaves):
+            return cls(*leaves)
+
+    assert (
+        jax.jit(lambda x: cb.pure_callback(lambda s: s.array.sum(), SCALAR, Strict(x)))(jnp.ones(4))
+        == 4
+    )
+
+
+@pytest.mark.parametrize("method", ["expand_dims", "broadcast_all", "legacy_vectorized", None])
+def test_vmap_with_python_scalars(method):
+    function = jax.vmap(
+        lambda x: cb.pure_callback(lambda x, y: x * y, SCALAR, x, 2.0, vmap_method=method)
+    )
+    assert function(jnp.arange(3.0)).tolist() == [0, 2, 4]
+    assert jax.jit(function)(jnp.arange(3.0)).tolist() == [0, 2, 4]
+
+
+def test_integers_of_another_c_type():
+    with jax.enable_x64(True):
+        for kind, dtype in ((np.longlong, np.int64), (np.ulonglong, np.uint64)):
+            spec = jax.ShapeDtypeStruct((2,), dtype)
+            result = jax.jit(
+                lambda k=kind, s=spec: cb.pure_callback(lambda: np.array([1, 2], k), s)
+            )()
+            assert result.tolist() == [1, 2]
+
+
+def test_an_exception_survives_a_logging_handler_that_raises(caplog, capsys):
+    caplog.set_level(logging.ERROR, "callbax")
+
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise OSError("disk full")
+
+    handler = Broken()
+    logger = logging.getLogger("callbax")
+    logger.addHandler(handler)
+    original = KeyError("mine")
+
+    def function(x):
+        raise original
+
+    try:
+        with pytest.raises(jax.errors.JaxRuntimeError) as info:
+            cb.pure_callback(function, SCALAR, 1.0).block_until_ready()
+    finally:
+        logger.removeHandler(handler)
+    assert cb.original_exception(info.value) is original
+    assert "disk full" in capsys.readouterr().err
+
+
+def test_an_exception_that_overrides_with_traceback():
+    class Odd(Exception):
+        def with_traceback(self, trace):
+            raise RuntimeError("no")
+
+    def function(x):
+        raise Odd("mine")
+
+    with pytest.raises(jax.errors.JaxRuntimeError) as info:
+        cb.pure_callback(function, SCALAR, 1.0).block_until_ready()
+    assert isinstance(cb.original_exception(info.value), Odd)
