@@ -20,8 +20,8 @@ from callbax import _jax, _nested, _threads
 from callbax._errors import CallbackResultError, describe_function
 
 
-class ByIdentity:
-    """Compares by value where the value can be hashed, and by identity where it cannot.
+class Hashable:
+    """Any value as a part of a key: by value if it can be hashed, by identity if it cannot.
 
     The type counts, since values of different types may be equal (`numpy.dtype("int32")` equals
     the string "int32").
@@ -38,7 +38,7 @@ class ByIdentity:
             self._key = id(value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ByIdentity) and self._key == other._key
+        return isinstance(other, Hashable) and self._key == other._key
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -51,9 +51,9 @@ class HostCall:
     `static` holds (position among all leaves, value) for the leaves that JAX cannot trace.
     """
 
-    _function: ByIdentity
+    _function: Hashable
     tree: PyTreeDef
-    static: tuple[tuple[int, ByIdentity], ...] = ()
+    static: tuple[tuple[int, Hashable], ...] = ()
     # Its name in programs, if it has no stable one; given by _identity.py.
     unique_name: str | None = dataclasses.field(default=None, compare=False, repr=False)
 
@@ -63,12 +63,12 @@ class HostCall:
     ) -> tuple[HostCall, list[Any]]:
         """The HostCall of `function(*args, **kwargs)`, and the values to bind."""
         leaves, tree = jax.tree.flatten((args, kwargs))
-        static: tuple[tuple[int, ByIdentity], ...] = ()
+        static: tuple[tuple[int, Hashable], ...] = ()
         if split_static:
             traced = [_jax.is_array_like(leaf) for leaf in leaves]
-            static = tuple((i, ByIdentity(leaf)) for i, leaf in enumerate(leaves) if not traced[i])
+            static = tuple((i, Hashable(leaf)) for i, leaf in enumerate(leaves) if not traced[i])
             leaves = [leaf for i, leaf in enumerate(leaves) if traced[i]]
-        return cls(ByIdentity(function), tree, static), leaves
+        return cls(Hashable(function), tree, static), leaves
 
     @property
     def function(self) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from callbax import _errors, _native
-from callbax._host_call import ByIdentity, HostCall
+from callbax._host_call import Hashable, HostCall
 
 _lock = threading.Lock()
 _process = uuid.uuid4().hex
@@ -61,7 +61,7 @@ def resolve(name: str) -> Any:
         function = getattr(function, part)
     tree = jax.tree.structure(ast.literal_eval(bracket + arguments))
     with _lock:
-        return _enter(name, HostCall(ByIdentity(function), tree))
+        return _enter(name, HostCall(Hashable(function), tree))
 
 
 def _enter(name: str, call: HostCall) -> Any:

@@ -23,7 +23,6 @@ from jax._src.interpreters import ad, batching, mlir, pxla
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lib import _jax as _jaxlib
 from jax._src.lib import xla_client as _xla_client
-from jax._src.lib.mlir import ir as ir
 from jax._src.state import discharge as _discharge
 
 # -- effects -------------------------------------------------------------------------------------
@@ -93,10 +92,6 @@ def is_array_like(value: Any) -> bool:
     except (AssertionError, TypeError):
         return False
     return True
-
-
-def has_ref(avals: Sequence[Any]) -> bool:
-    return any(not isinstance(aval, core.ShapedArray) for aval in avals)
 
 
 # -- lowering --------------------------------------------------------------------------------------

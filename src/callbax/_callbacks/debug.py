@@ -17,7 +17,7 @@ from callbax._callbacks import primitives
 from callbax._callbacks.flavours import DEBUG
 from callbax._callbacks.results import check_callable
 from callbax._errors import describe_function
-from callbax._host_call import ByIdentity, HostCall
+from callbax._host_call import Hashable, HostCall
 
 
 @overload
@@ -170,10 +170,10 @@ class ResultIgnored:
         return describe_function(self.func)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ResultIgnored) and ByIdentity(self.func) == ByIdentity(other.func)
+        return isinstance(other, ResultIgnored) and Hashable(self.func) == Hashable(other.func)
 
     def __hash__(self) -> int:
-        return hash(ByIdentity(self.func))
+        return hash(Hashable(self.func))
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         self.func(*args, **kwargs)

@@ -50,7 +50,7 @@ def lower(
     _jax.keep_alive(ctx, registration)
     if flavour.effect is not None or host_call.holds_jax_arrays:
         _jax.run_synchronously(ctx, host_call)
-    attributes = {
+    attributes: dict[str, Any] = {
         "callback": registration.name,
         "flavour": flavour.public_name,
         "canonicalize": np.bool_(not jax.config.jax_enable_x64),
