@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -17,12 +19,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an output that has no µ and no × gets a ?
     try:
         code = _run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as in `... tour | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        code = 128 + signal.SIGINT
     return code
 
 

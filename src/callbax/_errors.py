@@ -19,7 +19,7 @@ import re
 import threading
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -175,8 +175,7 @@ def original_exception(error: BaseException) -> BaseException | None:
     return None
 
 
-@contextlib.contextmanager
-def reraise() -> Iterator[None]:
+class reraise(contextlib.ContextDecorator):
     """Raises a callback's own exception in place of the error that JAX makes of it.
 
     JAX's error becomes the `__cause__`. An error that no callback raised passes through. Where a
@@ -193,10 +192,16 @@ def reraise() -> Iterator[None]:
     ...     print(error, type(error.__cause__).__name__)
     'lost' JaxRuntimeError
     """
-    try:
-        yield
-    except Exception as error:
-        original = original_exception(error)
-        if original is None or original is error:
-            raise
-        raise original from error
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        original = original_exception(error) if isinstance(error, Exception) else None
+        if original is not None and original is not error:
+            raise original from error

@@ -150,7 +150,8 @@ def convert_results(
         raise CallbackResultError(
             f"Mismatched number of outputs from callback. Expected: {len(shapes)}, "
             f"Actual: {len(leaves)}. The callback {call} returned a value of type "
-            f"{type(value).__name__}; return one array for each leaf of result_shape_dtypes."
+            f"{type(value).__name__}; return one array for each leaf of result_shape_dtypes (a list or "
+            "tuple counts as several results: numpy.asarray makes it one)."
         )
     arrays = []
     for i, (leaf, shape, dtype) in enumerate(zip(leaves, shapes, dtypes, strict=True)):
@@ -158,6 +159,12 @@ def convert_results(
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if canonicalize and array.dtype != dtype:
             array = array.astype(_NARROWED.get(array.dtype, array.dtype), copy=False)
+        if array.dtype.kind in "OSUMm":
+            raise CallbackResultError(
+                f"Incorrect output dtype for return value #{i}: Expected: {dtype}, Actual: "
+                f"{array.dtype}. The callback {call} returned a value of type {type(leaf).__name__}, "
+                "which is no array of numbers; result_shape_dtypes says what it must be."
+            )
         if array.shape != shape:
             raise CallbackResultError(
                 f"Incorrect output shape for return value #{i}: Expected: {shape}, "

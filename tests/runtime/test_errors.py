@@ -212,3 +212,47 @@ def test_error_after_error_and_the_next_barrier_is_clean(options):
     for _ in range(3):
         failure(program, jnp.ones((300, 300)))
         cb.effects_barrier()
+
+
+def test_reraise_gives_back_stop_iteration():
+    feed = iter([1.0])
+    program = jax.jit(lambda: cb.io_callback(lambda: next(feed), SCALAR, ordered=True))
+    assert program() == 1
+    with pytest.raises(StopIteration), cb.reraise():
+        program()
+
+    @cb.reraise()
+    def decorated():
+        return program()
+
+    with pytest.raises(StopIteration):
+        decorated()
+
+
+@pytest.mark.parametrize("flavour", ["pure_callback", "io_callback"])
+@pytest.mark.parametrize("spec", [(3,), jnp.float32, 1.0, "float32", [SCALAR, 2]], ids=repr)
+def test_result_specs_that_are_none(flavour, spec):
+    def user_function(x):
+        return x
+
+    with pytest.raises(
+        TypeError, match="must be a pytree of objects with a shape and a dtype"
+    ) as info:
+        getattr(cb, flavour)(user_function, spec, 1.0)
+    assert "user_function (" in str(info.value)
+    assert "jax.ShapeDtypeStruct" in str(info.value)
+
+
+async def coroutine_function(x):
+    return x
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_a_coroutine_is_no_result():
+    error = failure(lambda: cb.pure_callback(coroutine_function, jnp.zeros(3), 1.0))
+    assert "returned a value of type coroutine, which is no array of numbers" in str(error)
+
+
+def test_a_list_counts_as_several_results():
+    error = failure(lambda: cb.pure_callback(lambda x: [1.0, 2.0], jnp.zeros(2), 1.0))
+    assert "numpy.asarray makes it one" in str(error)

@@ -220,6 +220,9 @@ class Printer:
 class _Shown(np.ndarray):
     """Prints inside containers, and under `!r`, as a jax Array does."""
 
+    def __format__(self, spec: str) -> str:
+        return np.asarray(self).__format__(spec)
+
     def __repr__(self) -> str:
         text = np.array2string(np.asarray(self), prefix="Array(", suffix=",", separator=", ")
         shape = f" shape={self.shape}," if self.size == 0 and self.ndim > 1 else ""

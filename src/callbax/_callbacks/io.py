@@ -51,7 +51,7 @@ def io_callback(
     [array(3, dtype=int32)]
     """
     check_callable("io_callback", callback)
-    avals, tree = flatten_result_spec(result_shape_dtypes)
+    avals, tree = flatten_result_spec(result_shape_dtypes, callback)
     host_call, values = HostCall.from_arguments(callback, args, kwargs, split_static=False)
     results = primitives.bind(IO, host_call, values, avals, sharding=sharding, ordered=ordered)
     return jax.tree.unflatten(tree, results)

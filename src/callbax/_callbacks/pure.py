@@ -64,7 +64,7 @@ def pure_callback(
             f"but got: {vmap_method}"
         )
     check_callable("pure_callback", callback)
-    avals, tree = flatten_result_spec(result_shape_dtypes)
+    avals, tree = flatten_result_spec(result_shape_dtypes, callback)
     host_call, values = HostCall.from_arguments(callback, args, kwargs, split_static=False)
     results = primitives.bind(
         PURE, host_call, values, avals, sharding=sharding, vmap_method=vmap_method

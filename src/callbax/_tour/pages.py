@@ -126,7 +126,9 @@ class RichPage:
         from rich.panel import Panel
         from rich.syntax import Syntax
 
-        syntax = Syntax(text, "python", theme="ansi_dark", background_color="default")
+        syntax = Syntax(
+            text, "python", theme="ansi_dark", background_color="default", word_wrap=True
+        )
         self._console.print("", Panel(syntax, border_style="dim"), sep="\n")
 
     def output(self, text: str) -> None:
