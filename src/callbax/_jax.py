@@ -2,7 +2,7 @@
 
 Everything that callbax needs from `jax._src` is imported here and nowhere else (a test and a lint
 rule keep it so); where versions of JAX differ, the branch stands here with the version and the
-reason. Tested with JAX 0.10.2 and 0.12.0.
+reason. Tested with JAX 0.10.0, 0.10.2 and 0.12.0.
 """
 
 from __future__ import annotations
@@ -101,7 +101,14 @@ TokenSet = mlir.TokenSet
 ABSTRACT_TOKEN = core.abstract_token
 SPMDAxisContext = sharding_impls.SPMDAxisContext
 ShardingContext = sharding_impls.ShardingContext
-set_sharding = mlir.set_sharding
+
+
+def set_sharding(module_context: Any, operation: Any, sharding: Any) -> None:
+    """Annotates an operation. JAX 0.10.0 takes no module context, 0.10.2 and later do."""
+    if "ctx" in inspect.signature(mlir.set_sharding).parameters:
+        mlir.set_sharding(module_context, operation, sharding)
+    else:
+        mlir.set_sharding(operation, sharding)
 
 
 # XLA's partitioner keeps the placement of a custom call only under names that it knows for host
