@@ -160,15 +160,19 @@ def single_device_op_sharding(device_index: int, results: int) -> Any:
     return sharding_impls.SdyArrayList((_one_device(device_index),) * max(1, results))
 
 
+_TOKENS_ARE_PLACED = (0, 10, 2)
+
+
 def with_token_sharding(sharding: Any) -> Any:
-    """Adds the annotation that a leading token result needs."""
+    """Adds the annotation that a leading token result needs.
+
+    From JAX 0.10.2 on it names the device; the XLA of earlier ones refuses such a token.
+    """
     if not isinstance(sharding, sharding_impls.SdyArrayList):
         return sharding
-    token = sharding_impls.SdyArray(
-        mesh_shape=(),
-        dim_shardings=(),
-        logical_device_ids=sharding.shardings[0].logical_device_ids,
-    )
+    placed = jax.__version_info__ >= _TOKENS_ARE_PLACED
+    devices = sharding.shardings[0].logical_device_ids if placed else ()
+    token = sharding_impls.SdyArray(mesh_shape=(), dim_shardings=(), logical_device_ids=devices)
     return sharding_impls.SdyArrayList((token, *sharding.shardings))
 
 
