@@ -87,8 +87,8 @@ class HostCall:
             leaves.insert(position, leaf.value)
         args, kwargs = jax.tree.unflatten(self.tree, leaves)
         if _threads.on_worker() and self.holds_jax_arrays:
-            with _nested.warn_if_stuck(self):
-                return _nested.moved(self.function)(*args, **kwargs)
+            with _nested.warn_if_stuck(self), _nested.moved(self.function) as function:
+                return function(*args, **kwargs)
         return self.function(*args, **kwargs)
 
     @functools.cached_property

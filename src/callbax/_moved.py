@@ -3,29 +3,37 @@
 For a call on one of XLA's threads (see _nested.py): JAX work on an array that is committed to the
 client that calls would run there. What a function names directly (in its closure, its globals, its
 defaults, the arguments of a partial) can be replaced for one call without anybody noticing, since
-arrays are immutable. Arrays inside containers and objects cannot: a copy would not see changes.
+arrays are immutable. Lists and dicts that hold arrays are replaced by copies, and what the call
+changes in them is carried back. Other objects cannot be copied without a difference, and stay.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 
-def with_arrays_on(function: Any, device: jax.Device) -> Any:
+@contextlib.contextmanager
+def with_arrays_on(function: Any, device: jax.Device) -> Iterator[Any]:
     """`function`, or a copy of it that names copies on `device` of the arrays that it names.
 
     >>> import jax.numpy as jnp
     >>> weights = jnp.ones(3)
-    >>> copy = with_arrays_on(lambda: weights, jax.devices()[0])
-    >>> copy() is weights, copy().tolist()
+    >>> with with_arrays_on(lambda: weights, jax.devices()[0]) as copy:
+    ...     copy() is weights, copy().tolist()
     (False, [1.0, 1.0, 1.0])
     """
-    return _Mover(device).move(function)
+    mover = _Mover(device)
+    try:
+        yield mover.move(function)
+    finally:
+        mover.carry_back()
 
 
 class _Globals(dict):
@@ -47,12 +55,30 @@ class _Mover:
     def __init__(self, device: jax.Device):
         self.device = device
         self.done: dict[int, Any] = {}  # by id, of what has been met; ends recursion
+        self.originals: dict[int, Any] = {}  # by id of what replaces them
+        self.copies: list[tuple[Any, Any, Any]] = []  # container, its copy, the copy as it was made
 
     def move(self, value: Any) -> Any:
         if id(value) not in self.done:
             self.done[id(value)] = value
-            self.done[id(value)] = self._moved(value)
+            moved = self.done[id(value)] = self._moved(value)
+            self.originals[id(moved)] = value
         return self.done[id(value)]
+
+    def carry_back(self) -> None:
+        for original, copy, made in self.copies:
+            if type(copy) is list:
+                if len(copy) != len(made) or any(
+                    a is not b for a, b in zip(copy, made, strict=True)
+                ):
+                    original[:] = map(self._original, copy)
+            elif copy.keys() != made.keys() or any(copy[key] is not made[key] for key in made):
+                changed = {key: self._original(value) for key, value in copy.items()}
+                original.clear()
+                original.update(changed)
+
+    def _original(self, moved: Any) -> Any:
+        return self.originals.get(id(moved), moved)
 
     def _moved(self, value: Any) -> Any:
         if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
@@ -60,9 +86,22 @@ class _Mover:
         if isinstance(value, functools.partial):
             keywords = {name: self.move(item) for name, item in value.keywords.items()}
             return functools.partial(self.move(value.func), *map(self.move, value.args), **keywords)
+        if type(value) in (list, tuple, dict):
+            return self._moved_container(value)
         if isinstance(value, types.FunctionType) and not _assigns_outer_names(value.__code__):
             return self._moved_function(value)
         return value
+
+    def _moved_container(self, container: Any) -> Any:
+        items = container.values() if type(container) is dict else container
+        moved = [self.move(item) for item in items]
+        if all(new is old for new, old in zip(moved, items, strict=True)):
+            return container
+        if type(container) is tuple:
+            return tuple(moved)
+        copy: Any = dict(zip(container, moved, strict=True)) if type(container) is dict else moved
+        self.copies.append((container, copy, copy.copy()))
+        return copy
 
     def _moved_function(self, function: types.FunctionType) -> types.FunctionType:
         used = {

@@ -9,9 +9,9 @@ its own, and when none is left, both wait for ever. So:
 * A function that visibly holds jax Arrays may work on them where they live, on the client that
   calls. Its program is run synchronously, from the calling thread, which takes no thread of the
   pool. When such a program is called while its inputs are still being computed, JAX runs it on the
-  pool all the same; arrays that the function names are then moved to the second client for the call.
-  Left over are arrays inside containers and objects, in that case: if JAX work on them gets stuck, a
-  warning says so.
+  pool all the same; arrays that the function names, also in lists, tuples and dicts, are then moved
+  to the second client for the call. Left over are arrays inside other objects, in that case: if JAX
+  work on them gets stuck, a warning says so.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def enter_worker() -> None:
     _threads.mark_worker()
 
 
-def moved(function: Any) -> Any:
+def moved(function: Any) -> contextlib.AbstractContextManager[Any]:
     """`function` as a worker may call it: with the arrays that it names on the second client."""
     return _moved.with_arrays_on(function, _own_device())
 

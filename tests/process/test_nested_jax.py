@@ -43,6 +43,16 @@ CALLBACKS = {
             return np.float32(helper(scale, x))
         callback = functools.partial(inner, jax.device_put(jnp.float32(2), jax.devices()[0]))
     """,
+    "closure over a dict of lists of committed arrays": """
+        heavy = jax.jit(lambda a: jnp.sum(a @ a @ a))
+        def make(parameters):
+            def callback(x):
+                parameters["calls"].append(1)
+                return np.float32(heavy(parameters["w"][0] * x))
+            return callback
+        parameters = {"w": [jax.device_put(jnp.eye(300), jax.devices()[0])], "calls": []}
+        callback = make(parameters)
+    """,
     "committed array inside an object": """
         class Model:
             def __init__(self):

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from callbax._moved import with_arrays_on
 
@@ -14,7 +15,13 @@ NAMES = {"list": []}
 
 
 def moved(function):
-    return with_arrays_on(function, jax.devices()[1])
+    """A function that calls a moved copy each time."""
+
+    def call(*args):
+        with with_arrays_on(function, jax.devices()[1]) as copy:
+            return copy(*args)
+
+    return call
 
 
 def devices(value):
@@ -81,7 +88,49 @@ def test_changes_of_containers_are_seen():
     assert len(NAMES["list"]) == 1
 
 
+def test_arrays_in_lists_tuples_and_dicts():
+    parameters = {"layers": [(HERE, jnp.ones(2)), {"bias": HERE}], "name": "model"}
+
+    def function():
+        (weights, ones), inner = parameters["layers"]
+        return weights, ones, inner["bias"]
+
+    assert all(devices(array) == {1} for array in moved(function)())
+    assert parameters["layers"][0][0] is HERE
+
+
+def test_changes_of_copied_containers_are_carried_back():
+    history, state = [HERE], {"w": HERE, "log": [], "list": [HERE, 1]}
+    inner = state["list"]
+
+    def function():
+        history.append(2.0)
+        state["log"].append(3.0)
+        state["step"] = 4
+        state["list"][1] = 5
+        return history[0], state["w"]
+
+    results = moved(function)()
+    assert all(devices(array) == {1} for array in results)
+    assert history[0] is HERE and history[1:] == [2.0]
+    assert state["w"] is HERE and state["log"] == [3.0] and state["step"] == 4
+    assert state["list"] is inner and inner[0] is HERE and inner[1] == 5
+
+
+def test_changes_are_carried_back_from_a_call_that_fails():
+    history = [HERE]
+
+    def function():
+        history.append(1.0)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        moved(function)()
+    assert history[1:] == [1.0]
+
+
 def test_callables_of_other_kinds_stay_as_they_are():
     for function in (np.sin, len, [].append, dict, jax.jit(jnp.sin)):
-        assert moved(function) is function
+        with with_arrays_on(function, jax.devices()[1]) as copy:
+            assert copy is function
     assert moved(functools.partial(max, 1))(2) == 2
