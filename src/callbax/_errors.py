@@ -89,6 +89,10 @@ def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
+def log_failure(call: Any, flavour: str, exception: BaseException) -> None:
+    _threads.log_error(logger, "callbax.%s failed in %s", flavour, call, exception=exception)
+
+
 def report(call: Any, flavour: str, exception: BaseException, shared_run: bool) -> tuple[str, bool]:
     """Keeps and logs a callback's exception. The runtime calls it.
 
@@ -103,7 +107,7 @@ def report(call: Any, flavour: str, exception: BaseException, shared_run: bool) 
         _exceptions[number] = exception
         while len(_exceptions) > _KEPT:
             _exceptions.popitem(last=False)
-    _threads.log_error(logger, "callbax.%s failed in %s", flavour, call, exception=exception)
+    log_failure(call, flavour, exception)
     text = "".join(traceback.format_exception(exception)).rstrip()
     message = f"callbax.{flavour}: the callback {call} failed:\n{text}\n[callbax error {number}]"
     message = message.encode("utf-8", "replace").decode("utf-8").replace("\0", "\\0")

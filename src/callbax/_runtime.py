@@ -18,7 +18,6 @@ PLACED_TARGET = _jax.PLACED_TARGET
 PARTITIONED_TARGET = _jax.PARTITIONED_TARGET
 
 _POLL_SECONDS = 0.05
-_LOGGING_SECONDS = 1.0
 _DAEMON_SECONDS = 1.0
 _INTERRUPTED_SECONDS = 0.3
 
@@ -32,7 +31,7 @@ def _shut_down() -> None:
         messages.append(str(error))
     for message in messages + _errors.take_pending():
         sys.stderr.write(f"callbax: an error surfaced only at exit: {message}\n")
-    _threads.finish_logging(_LOGGING_SECONDS)
+    _threads.finish_logging()
     sys.stdout.flush()
     try:
         _wait_for_calls()

@@ -9,6 +9,8 @@ import threading
 import traceback
 from typing import Any
 
+_FINISH_SECONDS = 1.0
+
 _this_thread = threading.local()
 _records: queue.SimpleQueue[Any] = queue.SimpleQueue()
 _lock = threading.Lock()
@@ -53,9 +55,9 @@ def _write_all() -> None:
         _records.get()()
 
 
-def finish_logging(seconds: float) -> None:
+def finish_logging() -> None:
     """Waits until what was logged so far is written, but not for ever."""
     if _writer is not None and not on_worker():
         done = threading.Event()
         _records.put(done.set)
-        done.wait(seconds)
+        done.wait(_FINISH_SECONDS)

@@ -42,21 +42,25 @@ class Lanes:
     sizes: tuple[int, ...] = ()
     operand_axes: tuple[int, ...] = ()
 
+    def masks(self, operands: int) -> tuple[int, ...]:
+        return self.operand_axes or (0,) * operands
+
     def with_axis(self, size: int, batched: Sequence[bool]) -> Lanes:
-        axes = self.operand_axes or (0,) * len(batched)
         bit = 1 << len(self.sizes)
         return Lanes(
             (*self.sizes, size),
-            tuple(mask | (bit if has else 0) for mask, has in zip(axes, batched, strict=True)),
+            tuple(
+                mask | (bit if has else 0)
+                for mask, has in zip(self.masks(len(batched)), batched, strict=True)
+            ),
         )
 
     def split(self, arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
         """Copies of the arrays' slices, lane by lane, as the runtime makes them."""
-        axes = self.operand_axes or (0,) * len(arrays)
         for position in np.ndindex(*self.sizes):
             yield [
                 np.array(array[tuple(i for k, i in enumerate(position) if (mask >> k) & 1)])
-                for array, mask in zip(arrays, axes, strict=True)
+                for array, mask in zip(arrays, self.masks(len(arrays)), strict=True)
             ]
 
 
@@ -75,7 +79,7 @@ def batch(flavour: Flavour, primitive: Any, args: Any, dims: Any, **params: Any)
 
 def _batch_lanes(primitive: Any, size: int, args: Any, dims: Any, params: Any) -> Any:
     lanes: Lanes = params["lanes"]
-    masks = lanes.operand_axes or (0,) * len(args)
+    masks = lanes.masks(len(args))
     # The new lane axis comes after those that the operand has already.
     moved = [
         arg if d is None else _jax.move_axis(arg, d, mask.bit_count())

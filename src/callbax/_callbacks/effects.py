@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from callbax import _errors, _jax, _threads
 
-_LOGGING_SECONDS = 1.0
-
 
 def effects_barrier() -> None:
     """Waits until every dispatched callback with an effect has run, callbax's and JAX's.
@@ -24,7 +22,7 @@ def effects_barrier() -> None:
     """
     try:
         _jax.wait_for_effects()
-        _threads.finish_logging(_LOGGING_SECONDS)
+        _threads.finish_logging()
     except Exception as error:
         for message in _errors.take_pending():
             error.add_note(f"Another callback failed before this surfaced: {message}")

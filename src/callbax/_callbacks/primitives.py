@@ -31,8 +31,8 @@ def _call_directly(
     try:
         for lane in lanes.split(arrays):
             host_call(*lane)
-    except BaseException:
-        _errors.logger.exception("callbax.%s failed in %s", flavour.public_name, host_call)
+    except BaseException as error:
+        _errors.log_failure(host_call, flavour.public_name, error)
         raise
     return []
 
