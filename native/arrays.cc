@@ -73,12 +73,6 @@ bool Pristine(PyObject* object, const Dtype& dtype, const Buffer& operand) {
 
 }  // namespace
 
-int64_t CountElements(int64_t rank, const int64_t* dims) noexcept {
-  int64_t count = 1;
-  for (int64_t i = 0; i < rank; ++i) count *= dims[i];
-  return count;
-}
-
 PyObject* TakeArgument(SpareArrays& spare, const Dtype& dtype, const Buffer& operand) {
   const int64_t count = CountElements(operand.rank, operand.dims);
   const int64_t bytes = count * dtype.itemsize;

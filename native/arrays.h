@@ -18,6 +18,4 @@ PyObject* TakeArgument(SpareArrays& spare, const Dtype& dtype, const Buffer& ope
 // Takes the reference back after the call.
 void ReturnArgument(SpareArrays& spare, const Dtype& dtype, const Buffer& operand, PyObject* array);
 
-int64_t CountElements(int64_t rank, const int64_t* dims) noexcept;
-
 }  // namespace callbax

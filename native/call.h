@@ -19,6 +19,12 @@ struct Buffer {
   bool expanded = false;  // a sub-byte type with one element per byte, as NumPy stores it
 };
 
+inline int64_t CountElements(int64_t rank, const int64_t* dims) noexcept {
+  int64_t count = 1;
+  for (int64_t i = 0; i < rank; ++i) count *= dims[i];
+  return count;
+}
+
 // A batch that is run lane by lane. Axis 0 varies slowest. Every result has all lane axes in front;
 // operand i has axis k in front if bit k of operand_axes[i] is set, else it is the same in each lane.
 struct Lanes {
