@@ -22,6 +22,8 @@ LAYERS = [
     {"callbax._runtime"},
     {"callbax._callbacks"},
     {"callbax.debug"},
+    {"callbax.interop"},
+    {"callbax.scipy"},
     {"callbax"},
     {"callbax._tour", "callbax.__main__"},
 ]

@@ -1,0 +1,36 @@
+"""Every ufunc of `scipy.special` as a differentiable JAX function, by the same name.
+
+A function is what `callbax.ufunc` makes of SciPy's: SciPy's own compiled loop runs, so that values
+are equal to SciPy's bit for bit, and it works in and outside of `jit`, `vmap`, `scan` and the like.
+What callbax adds are the derivatives. They are kept in a catalogue, one rule for each argument, and
+are made of functions of the same catalogue, so that they can be differentiated again.
+
+Some arguments have no closed form of a derivative (the order of a Bessel function) or no derivative
+at all (a number of trials). Differentiating with respect to one raises an error that gives the
+reason. docs/scipy_special_table.md lists them all.
+
+The functions are those of the installed SciPy, 1.14 or later: one that SciPy adds is here at once,
+without derivatives. Each is built when it is first used.
+
+Example:
+  >>> import callbax as cb, jax
+  >>> float(jax.grad(cb.scipy.special.j0)(1.0)) == -float(cb.scipy.special.j1(1.0))
+  True
+"""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from callbax.scipy.special._functions import build
+
+    function = globals()[name] = build(name)
+    return function
+
+
+def __dir__() -> list[str]:
+    from callbax.scipy.special._functions import public_names
+
+    return sorted({*globals(), *public_names()})

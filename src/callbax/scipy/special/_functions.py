@@ -1,0 +1,85 @@
+"""Builds the functions of the package: SciPy's ufunc with the catalogue's derivatives."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from callbax.scipy.special._catalogue import (
+    ClosedForm,
+    Derivative,
+    NoClosedForm,
+    NotDifferentiable,
+    entries,
+    entry,
+)
+
+
+@functools.cache
+def public_names() -> tuple[str, ...]:
+    """The ufuncs of the installed `scipy.special`."""
+    import scipy.special
+
+    return tuple(name for name in dir(scipy.special) if _scipys_ufunc(name) is not None)
+
+
+def build(name: str) -> Any:
+    """The JAX function of this name.
+
+    Raises:
+      AttributeError: the installed SciPy has no such ufunc.
+    """
+    ufunc = _scipys_ufunc(name)
+    if ufunc is None:
+        raise AttributeError(
+            f"module 'callbax.scipy.special' has no attribute {name!r}: the installed SciPy has "
+            f"no ufunc of that name"
+        )
+    known = entry(name, ufunc)
+    function = importlib.import_module("callbax.interop.ufunc").ufunc(
+        ufunc,
+        derivatives=tuple(
+            derivative.rule if isinstance(derivative, ClosedForm) else derivative
+            for derivative in known.values()
+        ),
+    )
+    function.__doc__ = _docstring(name, known)
+    return function
+
+
+def _scipys_ufunc(name: str) -> Any:
+    """SciPy's ufunc of this name, if it has one; a private one only if the catalogue uses it."""
+    import scipy.special
+
+    home = scipy.special
+    if name.startswith("_"):
+        if name not in entries():
+            return None
+        home = scipy.special._ufuncs
+    found = getattr(home, name, None)
+    return found if isinstance(found, np.ufunc) else None
+
+
+def _docstring(name: str, known: Mapping[str, Derivative]) -> str:
+    lines = [
+        f"`scipy.special.{name}` as a JAX function; see there for what it computes.",
+        "",
+        "Derivatives:",
+        *(f"  {argument}: {describe(derivative)}" for argument, derivative in known.items()),
+    ]
+    return "\n".join(lines)
+
+
+def describe(derivative: Derivative) -> str:
+    """What is known of a derivative, in words."""
+    match derivative:
+        case ClosedForm(source=source):
+            return f"closed form ({source})"
+        case NoClosedForm(reason=reason):
+            return f"numerical only ({reason})"
+        case NotDifferentiable(reason=reason):
+            return f"not differentiable ({reason})"

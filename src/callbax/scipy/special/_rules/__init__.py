@@ -1,0 +1,1 @@
+"""The rules of the catalogue, a module for each family of functions."""

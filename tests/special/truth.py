@@ -1,0 +1,140 @@
+"""What derivatives are compared with: mpmath's, taken numerically at high precision.
+
+A file of `cases` has one table, `CASES`, for one family of functions:
+
+    CASES = [
+        Case("gamma", "z", mpmath.gamma, [(0.1, 20.0)], points=[(0.5,), (-1.5,)], second=True),
+        Case("gamma", "z", mpmath.gamma, [Disc(5.0)]),                     # a complex argument
+        Case("betainc", "x", betainc, [(0.1, 9.0), (0.1, 9.0), (0.01, 0.99)], exact={...}),
+    ]
+
+A case gives a function, those of its arguments whose derivatives are tested, its values in mpmath,
+and where to test: for each argument an interval, a range of integers, a list to choose from or a
+disc of the complex plane, in which points are drawn; points to add; and points at which the
+derivative is known although mpmath cannot compute it, such as infinities and poles.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import mpmath
+import numpy as np
+
+import callbax.scipy.special as special
+from callbax.scipy.special._catalogue import entries
+
+POINTS = 12
+DIGITS = 40
+
+
+@dataclass(frozen=True)
+class Disc:
+    """The complex numbers up to the radius around the centre."""
+
+    radius: float
+    centre: complex = 0.0
+
+
+Domain = tuple[float, float] | range | list | Disc
+
+
+@dataclass(frozen=True)
+class Case:
+    """One function, and where its derivatives are to be right.
+
+    Attributes:
+      function: its name.
+      arguments: the names, separated by spaces, of the arguments to differentiate by.
+      reference: the function in mpmath; for several results a tuple of functions, with None for
+        what mpmath does not have.
+      domain: for each argument, where to draw points.
+      points: more points, each a tuple of all arguments.
+      exact: from points to derivatives, by the first of `arguments`; a tuple for several results.
+      second: test the second derivative too.
+      rtol: the relative error that is allowed.
+      why: the reason, if that is more than 1e-9.
+      count: how many points to draw.
+      step: that of the numerical derivative; needed where the reference is itself the
+        result of a numerical method, less precise than mpmath's functions.
+    """
+
+    function: str
+    arguments: str
+    reference: Callable[..., Any] | Sequence[Callable[..., Any] | None]
+    domain: Sequence[Domain]
+    points: Sequence[tuple] = ()
+    exact: Mapping[tuple, Any] = field(default_factory=dict)
+    second: bool = False
+    rtol: float = 1e-9
+    why: str = ""
+    count: int = POINTS
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        assert self.rtol <= 1e-9 or self.why, f"{self.function}: say why it is less precise"
+
+    def __str__(self) -> str:
+        kind = "-complex" if self.is_complex else ""
+        return f"{self.function}-{self.arguments.replace(' ', ',')}{kind}"
+
+    @property
+    def is_complex(self) -> bool:
+        return any(isinstance(domain, Disc) for domain in self.domain)
+
+    def sample(self) -> list[np.ndarray]:
+        """The points: an array for each argument."""
+        # The seed stays the same when other cases come and go.
+        random = np.random.default_rng(zlib.crc32(str(self).encode()))
+        columns = [draw(random, domain, self.count) for domain in self.domain]
+        extra = zip(*self.points, strict=True) if self.points else [()] * len(columns)
+        return [np.append(column, more) for column, more in zip(columns, extra, strict=True)]
+
+
+def draw(random: np.random.Generator, domain: Domain, count: int) -> np.ndarray:
+    match domain:
+        case Disc(radius=radius, centre=centre):
+            size, angle = random.uniform(0, 1, count), random.uniform(0, 2 * np.pi, count)
+            return centre + radius * np.sqrt(size) * np.exp(1j * angle)
+        case range():
+            return random.integers(domain.start, domain.stop, count).astype(float)
+        case list():
+            return random.choice(domain, count)
+        case low, high:
+            return random.uniform(low, high, count)
+
+
+def position(function: str, argument: str) -> int:
+    """Which of the function's arguments this is."""
+    return list(entries()[function]).index(argument)
+
+
+def along(function: str, argument: int, values: Sequence[Any]) -> tuple[Callable[..., Any], Any]:
+    """The function of one argument, the others held at their values, and where to take it."""
+    before, after = values[:argument], values[argument + 1 :]
+    return (lambda x: getattr(special, function)(*before, x, *after)), values[argument]
+
+
+def derivative(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The elementwise derivative, a tuple for several results."""
+    return lambda x: jax.jvp(f, (x,), (jax.numpy.ones_like(x),))[1]
+
+
+def true_derivatives(
+    reference: Callable[..., Any], argument: int, values: Sequence[Any], order: int, step: Any
+) -> np.ndarray:
+    """mpmath's derivatives of the function, at each of the points."""
+    orders = tuple(order if i == argument else 0 for i in range(len(values)))
+    options = {} if step is None else {"h": mpmath.mpf(step)}
+    with mpmath.workdps(DIGITS):
+        results = [
+            mpmath.diff(reference, tuple(map(mpmath.mpmathify, point)), orders, **options)
+            for point in zip(*(np.asarray(column).tolist() for column in values), strict=True)
+        ]
+    if any(isinstance(column[0], complex) for column in map(np.ndarray.tolist, values)):
+        return np.array([complex(result) for result in results])
+    return np.array([float(mpmath.re(result)) for result in results])
