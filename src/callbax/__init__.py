@@ -8,5 +8,6 @@ from callbax._errors import CallbackError as CallbackError
 from callbax._errors import CallbackResultError as CallbackResultError
 from callbax._errors import original_exception as original_exception
 from callbax._errors import reraise as reraise
+from callbax.interop.ufunc import ufunc as ufunc
 
 __version__ = "0.1.0"

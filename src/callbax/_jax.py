@@ -18,9 +18,11 @@ import numpy as np
 from jax._src import callback as _callback  # the effect objects of pure and io callbacks
 from jax._src import config as _config
 from jax._src import core, debugging, dispatch, sharding_impls
+from jax._src import dtypes as _dtypes
 from jax._src import shard_map as _shard_map
 from jax._src.interpreters import ad, batching, mlir, pxla
 from jax._src.interpreters import partial_eval as _partial_eval
+from jax._src.lax import lax as _lax
 from jax._src.lib import _jax as _jaxlib
 from jax._src.lib import xla_client as _xla_client
 from jax._src.state import discharge as _discharge
@@ -44,6 +46,25 @@ move_axis = batching.moveaxis
 unmapped_aval = core.unmapped_aval
 apply_primitive = dispatch.apply_primitive
 partial_eval_custom_rules = _partial_eval.partial_eval_jaxpr_custom_rules
+
+
+def is_zero_tangent(tangent: Any) -> bool:
+    """Whether a tangent is zero by its kind: symbolically, or because its type has no other."""
+    return isinstance(tangent, ad.Zero) or tangent.dtype == jax.dtypes.float0
+
+
+def zero_tangent(primal: Any) -> Any:
+    return ad.p2tz(primal)
+
+
+def is_weakly_typed(value: Any) -> bool:
+    """Whether `value` has its type from a Python scalar."""
+    return _dtypes.is_weakly_typed(value)
+
+
+def convert_element_type(value: Any, dtype: Any) -> Any:
+    """`value` as an array of that dtype, weakly typed if it was."""
+    return _lax._convert_element_type(value, dtype, weak_type=is_weakly_typed(value))
 
 
 def require_devices_in_lowering(primitive: Any) -> None:

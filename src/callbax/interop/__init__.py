@@ -1,0 +1,1 @@
+"""Compiled host code as JAX functions, with no Python on the path."""

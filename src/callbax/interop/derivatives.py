@@ -1,0 +1,170 @@
+"""Derivatives of compiled functions: one rule for each argument.
+
+A rule is one of
+- a function of the arguments, which returns the elementwise partial derivative;
+- a function of (tangent, answer, *arguments), which returns the output's tangent;
+- "central", the numerical central difference;
+- None, or an object that says in its attribute `reason` why there is none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from callbax._errors import describe_function
+
+CENTRAL = "central"
+
+
+@dataclasses.dataclass(frozen=True)
+class Derivatives:
+    """The rules of a function. Equal rules make equal parameters of a primitive.
+
+    Attributes:
+      function: what is differentiated; it takes and gives JAX values.
+      name: for messages.
+      rules: one entry for each argument.
+      nin: the number of arguments.
+    """
+
+    function: Callable[..., Any]
+    name: str
+    rules: tuple[Any, ...]
+
+    @property
+    def nin(self) -> int:
+        return len(self.rules)
+
+    def jvp(
+        self, primals: Sequence[Any], answers: Sequence[Any], tangents: Sequence[Any]
+    ) -> list[Any]:
+        """Tangents of the results, None where one is zero. A tangent that is None is zero too."""
+        totals: list[Any] = [None] * len(answers)
+        for position, tangent in enumerate(tangents):
+            if tangent is None:
+                continue
+            parts = self._parts(position, tangent, primals, answers)
+            for i, (part, answer) in enumerate(zip(parts, answers, strict=True)):
+                if part is None or not jnp.issubdtype(answer.dtype, jnp.inexact):
+                    continue
+                part = self._as_tangent_of(answer, part, position)
+                totals[i] = part if totals[i] is None else totals[i] + part
+        return totals
+
+    def _parts(
+        self, position: int, tangent: Any, primals: Sequence[Any], answers: Sequence[Any]
+    ) -> Sequence[Any]:
+        rule = self.rules[position]
+        if rule == CENTRAL:
+            partial = central_difference(self.function, position, primals)
+        elif callable(rule):
+            if takes_tangent(rule, self.nin):
+                answer = answers[0] if len(answers) == 1 else tuple(answers)
+                return self._as_tuple(rule(tangent, answer, *primals), len(answers), position)
+            partial = rule(*primals)
+        else:
+            raise NotImplementedError(self._no_rule(position, rule))
+        partials = self._as_tuple(partial, len(answers), position)
+        return [None if p is None else p * tangent for p in partials]
+
+    def _as_tuple(self, value: Any, count: int, position: int) -> Sequence[Any]:
+        if count == 1 and not isinstance(value, (tuple, list)):
+            return (value,)
+        if not isinstance(value, (tuple, list)) or len(value) != count:
+            raise TypeError(
+                f"the derivative rule of {self.name} for argument {position} must return "
+                f"{count} value(s), one for each result, but returned {value!r}"
+            )
+        return value
+
+    def _as_tangent_of(self, answer: Any, part: Any, position: int) -> Any:
+        part = jnp.asarray(part)
+        if jnp.iscomplexobj(part) and not jnp.iscomplexobj(answer):
+            raise TypeError(
+                f"the derivative of {self.name} for argument {position} is complex, but the result "
+                "is real: such a function is not holomorphic, and needs a rule that takes "
+                "(tangent, answer, *arguments) and returns a real tangent"
+            )
+        return jnp.broadcast_to(part.astype(answer.dtype), answer.shape)
+
+    def _no_rule(self, position: int, rule: Any) -> str:
+        reason = getattr(rule, "reason", None)
+        because = f": {reason}" if reason else " that is known to callbax"
+        rules = ", ".join("lambda *args: ..." if i == position else "None" for i in range(self.nin))
+        return (
+            f"{self.name} has no derivative with respect to argument {position}{because}. Give a "
+            f"rule, cb.ufunc({self.name}, derivatives=[{rules}]) with the partial derivative, or "
+            f'let it be computed numerically, cb.ufunc({self.name}, derivative="central"); or stop '
+            "the differentiation of that argument with jax.lax.stop_gradient."
+        )
+
+
+def check(name: str, rules: Sequence[Any], nin: int) -> tuple[Any, ...]:
+    """The rules as a tuple, if they can be the rules of a function of `nin` arguments.
+
+    Raises:
+      ValueError: there is not one for each argument.
+      TypeError: an entry is no rule.
+    """
+    rules = tuple(rules)
+    if len(rules) != nin:
+        raise ValueError(
+            f"{name} takes {nin} argument(s), so it needs {nin} derivative rule(s), one for each, "
+            f"but got {len(rules)}. An argument that cannot be differentiated has None."
+        )
+    for position, rule in enumerate(rules):
+        if callable(rule):
+            takes_tangent(rule, nin)
+        elif not (rule is None or rule == CENTRAL or hasattr(rule, "reason")):
+            raise TypeError(
+                f"the derivative of {name} for argument {position} must be a function, "
+                f'"central" or None, but is {rule!r}'
+            )
+    return rules
+
+
+def takes_tangent(rule: Callable[..., Any], nin: int) -> bool:
+    """Whether a rule takes (tangent, answer, *arguments), and not the arguments alone."""
+    try:
+        parameters = inspect.signature(rule).parameters.values()
+    except (TypeError, ValueError):
+        return False  # a compiled function, which does not say; it takes the arguments
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in positional if p.default is p.empty]
+    if len(required) <= nin <= len(positional):
+        return False
+    if len(required) <= nin + 2 <= len(positional):
+        return True
+    raise ValueError(
+        f"the derivative rule {describe_function(rule)} takes {len(required)} arguments; it must "
+        f"take the function's {nin}, or {nin + 2}: (tangent, answer, *arguments)"
+    )
+
+
+def central_difference(function: Callable[..., Any], position: int, args: Sequence[Any]) -> Any:
+    """(f(x + h) - f(x - h)) / (2 h) in one argument, elementwise, for each result.
+
+    The step is cbrt(eps) max(|x|, 1), which balances the truncation error, of order h², with the
+    rounding error, of order eps / h. (Press et al., Numerical Recipes, section 5.7.)
+    """
+    x = jnp.asarray(args[position])
+    eps = np.finfo(x.dtype).eps
+    step = lax.stop_gradient(np.cbrt(eps).astype(eps.dtype) * jnp.maximum(jnp.abs(x), 1))
+    above, below = x + step, x - step
+
+    def at(value: Any) -> Any:
+        return function(*args[:position], value, *args[position + 1 :])
+
+    # What was added is not quite the step, after rounding.
+    width = lax.stop_gradient(above - below)
+    return jax.tree.map(lambda a, b: (a - b) / width.astype(a.dtype), at(above), at(below))

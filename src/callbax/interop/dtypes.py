@@ -1,0 +1,154 @@
+"""Which loop of a ufunc runs for which JAX dtypes, and what its results become.
+
+NumPy resolves the loop, and the outcome is mapped to JAX's world:
+
+- 64-bit results become 32-bit ones while x64 is disabled. The loop itself may still compute in
+  double precision, if it has no other.
+- Integers that the loop takes as floats are promoted first as JAX promotes them, so that they do not
+  widen anything; integers that it takes as integers stay integers.
+- Types below 32 bits (float16, bfloat16, float8) are computed in float32, and are the result's type.
+- Python scalars do not widen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from callbax import _jax
+
+# Operand and result types that the native code converts itself, in blocks, beside the type that the
+# loop has: only for these may JAX lack the loop's type (x64 disabled). Denormals survive.
+_CONVERTED_NATIVELY = {
+    np.dtype(narrow): np.dtype(wide)
+    for narrow, wide in (("f4", "f8"), ("c8", "c16"), ("i4", "i8"), ("u4", "u8"))
+}
+_PYTHON_SCALARS = {"i": int, "f": float, "c": complex}
+_FLOAT32 = np.dtype(np.float32)
+_FLOAT64 = np.dtype(np.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolution:
+    """The loop for given arguments.
+
+    Attributes:
+      index: of the loop in `ufunc.types`.
+      operands, results: the types that the loop reads and writes.
+      operand_dtypes, result_dtypes: those that the primitive takes and gives; where they differ from
+        the loop's, the native code converts.
+      final_dtypes: of the results that the caller sees.
+    """
+
+    index: int
+    operands: tuple[np.dtype, ...]
+    results: tuple[np.dtype, ...]
+    operand_dtypes: tuple[np.dtype, ...]
+    result_dtypes: tuple[np.dtype, ...]
+    final_dtypes: tuple[np.dtype, ...]
+
+
+def resolve(ufunc: np.ufunc, args: Sequence[Any]) -> Resolution:
+    """Resolves the loop for JAX values.
+
+    Raises:
+      TypeError: the ufunc has no loop for these types.
+    """
+    given = [np.dtype(jnp.result_type(arg)) for arg in args]
+    weak = [_jax.is_weakly_typed(arg) for arg in args]
+    common = np.dtype(jnp.result_type(*args))
+    wanted = _asked_for(given, weak)
+    loop = _numpys_choice(ufunc, wanted, given)
+    promoted = [dtype.kind in "biu" and loop[i].kind in "fc" for i, dtype in enumerate(given)]
+    if any(promoted):
+        to = _real(common) if _is_inexact(common) else _jax.canonical_dtype(_FLOAT64)
+        to = _FLOAT32 if to.itemsize < 4 else to
+        wanted = [to if moved else dtype for moved, dtype in zip(promoted, wanted, strict=True)]
+        loop = _numpys_choice(ufunc, wanted, given)
+    operands, results = loop[: ufunc.nin], loop[ufunc.nin :]
+    final = tuple(_final(dtype, common, given) for dtype in results)
+    return Resolution(
+        index=_loop_index(ufunc, loop),
+        operands=operands,
+        results=results,
+        operand_dtypes=tuple(map(_operand_dtype, operands, given)),
+        result_dtypes=tuple(
+            dtype if _CONVERTED_NATIVELY.get(dtype) == result else _jax.canonical_dtype(result)
+            for dtype, result in zip(final, results, strict=True)
+        ),
+        final_dtypes=final,
+    )
+
+
+def _asked_for(given: Sequence[np.dtype], weak: Sequence[bool]) -> list[Any]:
+    """What NumPy is asked about: its own dtypes, or Python's types for weakly typed values."""
+    if all(weak):
+        return [_at_least_32_bits(dtype) for dtype in given]
+    return [
+        _PYTHON_SCALARS[dtype.kind]
+        if is_weak and dtype.kind in _PYTHON_SCALARS
+        else _at_least_32_bits(dtype)
+        for dtype, is_weak in zip(given, weak, strict=True)
+    ]
+
+
+def _at_least_32_bits(dtype: np.dtype) -> np.dtype:
+    return _FLOAT32 if _is_inexact(dtype) and dtype.itemsize < 4 else dtype
+
+
+def _is_inexact(dtype: np.dtype) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
+
+
+def _real(dtype: np.dtype) -> np.dtype:
+    return np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
+
+
+def _numpys_choice(
+    ufunc: np.ufunc, wanted: Sequence[Any], given: Sequence[np.dtype]
+) -> tuple[np.dtype, ...]:
+    try:
+        return ufunc.resolve_dtypes((*wanted, *(None,) * ufunc.nout))
+    except TypeError as error:
+        types = ", ".join(map(str, given))
+        raise TypeError(
+            f"the ufunc {ufunc.__name__!r} has no loop for arguments of types ({types}); it has "
+            f"{', '.join(ufunc.types)}. Convert the arguments to one of these."
+        ) from error
+
+
+def _loop_index(ufunc: np.ufunc, loop: Sequence[np.dtype]) -> int:
+    letters = [dtype.char for dtype in loop]
+    name = f"{''.join(letters[: ufunc.nin])}->{''.join(letters[ufunc.nin :])}"
+    if name in ufunc.types:
+        return ufunc.types.index(name)
+    # The same types by other letters: on many platforms two C types are one.
+    for index, types in enumerate(ufunc.types):
+        if tuple(map(np.dtype, types.replace("->", ""))) == tuple(loop):
+            return index
+    raise TypeError(
+        f"the ufunc {ufunc.__name__!r} has no C loop of its own for {name}; it has "
+        f"{', '.join(ufunc.types)}. Use cb.pure_callback for this type."
+    )
+
+
+def _operand_dtype(loop: np.dtype, given: np.dtype) -> np.dtype:
+    if _CONVERTED_NATIVELY.get(given) == loop:
+        return given
+    if _jax.canonical_dtype(loop) != loop:
+        return _jax.canonical_dtype(loop)
+    return loop
+
+
+def _final(result: np.dtype, common: np.dtype, given: Sequence[np.dtype]) -> np.dtype:
+    """The type of a result that the loop gives as `result`."""
+    if result.kind == "f" and _is_inexact(common):
+        if common.itemsize < 4:
+            return common
+        if any(dtype.kind in "iu" for dtype in given) and _real(common).itemsize < result.itemsize:
+            return _real(common)  # it was widened for the sake of an integer
+    return _jax.canonical_dtype(result)
