@@ -22,6 +22,7 @@ LAYERS = [
     {"callbax._runtime"},
     {"callbax._callbacks"},
     {"callbax.debug"},
+    {"callbax._external"},
     {"callbax.interop"},
     {"callbax.scipy"},
     {"callbax"},

@@ -1,0 +1,155 @@
+"""callbax.external: a host function that knows its result, its batching and its derivatives."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from callbax._callbacks.results import check_callable
+from callbax._errors import describe_function
+from callbax._external import derivatives, structure
+from callbax._external.batches import over_batch
+from callbax._external.call import Call
+from callbax._external.options import MISSING, Options, make_options
+from callbax._external.results import Arguments
+from callbax._external.signature import Shape, broadcast
+from callbax._host_call import Hashable
+
+
+class External(derivatives.Definitions):
+    """A host function as a JAX function; `callbax.external` makes it.
+
+    It has the name, the docstring and the signature of the host function. Two are equal if they wrap
+    the same function with equal options and derivatives.
+
+    Attributes:
+      function: the host function.
+      options: what `callbax.external` was told.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: Options):
+        super().__init__()
+        self.function = function
+        self.options = options
+        self.where = describe_function(function)
+        self._signature = structure.signature_of(function)
+        self.parameters = structure.positional_parameters(self._signature)
+        functools.update_wrapper(self, function, updated=())
+        if self._signature is not None:
+            self.__signature__ = self._signature
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the host function; arguments are pytrees of arrays and of static values."""
+        of_arguments, leaves = structure.flatten(self.function, self._signature, args, kwargs)
+        names = tuple(of_arguments.names(self.parameters))
+        if self.options.elementwise:
+            leaves = _equalise_ranks(leaves)
+        shapes = [jnp.shape(leaf) for leaf in leaves]
+        batch: Shape = ()
+        batches: list[Shape] = [()] * len(leaves)
+        if self.options.signature is not None:
+            self.options.signature.bind(shapes, names, self.where)
+            batches = self.options.signature.batch_shapes(shapes)
+            batch = broadcast(batches, names, f"{self.where}, before their core dimensions,")
+        structs = tuple(
+            jax.ShapeDtypeStruct(shape[len(own) :], jax.dtypes.canonicalize_dtype(_dtype(leaf)))
+            for leaf, shape, own in zip(leaves, shapes, batches, strict=True)
+        )
+        weak = tuple(_is_weak(leaf) for leaf in leaves)
+        arguments = Arguments(self.function, self.where, of_arguments, structs, weak, names)
+        call = Call.of(self, of_arguments, structs, self._result(arguments))
+        results = over_batch(functools.partial(derivatives.apply, call), leaves, batches, batch)
+        return jax.tree.unflatten(call.result_tree, results)
+
+    def _result(self, arguments: Arguments) -> Any:
+        return None if self.options.result is None else self.options.result(arguments)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """As a method, the instance is the first argument, as it is for functions."""
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<callbax.external {self.where}{derivatives.describe(self)}>"
+
+    def _key(self) -> Any:
+        return (Hashable(self.function), Hashable(self.options), self.rules)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, External) and self._key() == other._key())
+
+    def __hash__(self) -> int:
+        # Rules are left out: they may be added after the first use.
+        return hash(Hashable(self.function))
+
+
+def external(
+    function: Callable[..., Any] | None = None,
+    *,
+    result: Any = MISSING,
+    signature: str | None = None,
+    dtype: Any = None,
+    vmap_method: str | None = None,
+    executor: Any = None,
+    effects: str = "none",
+    derivative: str | None = None,
+    step: Any = None,
+    zero_copy: bool = False,
+    out: bool = False,
+    arrays: str = "numpy",
+    name: str | None = None,
+) -> Any:
+    """Makes a host function (NumPy in, NumPy out) a JAX function.
+
+    To be used as a decorator with keywords, or as a call `external(function, ...)`. The result is
+    callable inside and outside `jit`. Arguments are pytrees; leaves that are no arrays (strings,
+    None, functions, any hashable object) are static and reach the host function as they are.
+
+    >>> import numpy as np, jax, callbax as cb
+    >>> @cb.external(result=cb.like(0))
+    ... def cumulative(x):
+    ...     return np.cumsum(x)
+    >>> jax.jit(cumulative)(np.arange(4.0, dtype=np.float32))
+    Array([0., 1., 3., 6.], dtype=float32)
+    """
+    keywords = dict(
+        result=result,
+        signature=signature,
+        dtype=dtype,
+        vmap_method=vmap_method,
+        executor=executor,
+        effects=effects,
+        derivative=derivative,
+        step=step,
+        zero_copy=zero_copy,
+        out=out,
+        arrays=arrays,
+        name=name,
+    )
+    if function is None:
+        return functools.partial(external, **keywords)
+    check_callable("external", function)
+    if isinstance(function, External):
+        raise TypeError(f"{function!r} is external already; its host function is `.function`")
+    return External(function, make_options(describe_function(function), **keywords))
+
+
+def _dtype(leaf: Any) -> Any:
+    return jax.dtypes.result_type(leaf)
+
+
+def _is_weak(leaf: Any) -> bool:
+    return bool(jax.typeof(leaf).weak_type)
+
+
+def _equalise_ranks(leaves: list[Any]) -> list[Any]:
+    """Leading dimensions of size 1, so that a batch dimension put in front means the same for all."""
+    rank = max((jnp.ndim(leaf) for leaf in leaves), default=0)
+    return [
+        leaf if jnp.ndim(leaf) == rank else jnp.expand_dims(leaf, range(rank - jnp.ndim(leaf)))
+        for leaf in leaves
+    ]

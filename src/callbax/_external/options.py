@@ -1,0 +1,169 @@
+"""The options of an external function, checked once, when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from callbax._external import results
+from callbax._external.signature import Signature, parse
+
+VMAP_METHODS = ("sequential", "sequential_unrolled", "expand_dims", "broadcast_all", "threads")
+EFFECTS = ("none", "io", "ordered")
+DERIVATIVES = ("central", "forward", "complex_step")
+ARRAYS = ("numpy", "jax")
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+MISSING: Any = _Missing()
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What `callbax.external` was told, in the form that the rest of the code uses.
+
+    Attributes:
+      result: gives the result's structs from the abstract arguments; None for no result.
+      signature: the gufunc signature, or None.
+      elementwise: each element of the result depends on the same element of the arguments alone.
+    """
+
+    result: results.Result | None
+    signature: Signature | None
+    elementwise: bool
+    vmap_method: str
+    executor: Any
+    effects: str
+    derivative: str | None
+    step: float | tuple[float, float] | None
+    zero_copy: bool
+    out: bool
+    arrays: str
+    name: str | None
+
+
+def make_options(
+    where: str,
+    *,
+    result: Any,
+    signature: str | None,
+    dtype: Any,
+    vmap_method: str | None,
+    executor: Any,
+    effects: str,
+    derivative: str | None,
+    step: Any,
+    zero_copy: bool,
+    out: bool,
+    arrays: str,
+    name: str | None,
+) -> Options:
+    """Checks and combines the keywords of `callbax.external`; `where` describes the function."""
+    _check_choice(where, "effects", effects, EFFECTS)
+    _check_choice(where, "arrays", arrays, ARRAYS)
+    if vmap_method is not None:
+        _check_choice(where, "vmap_method", vmap_method, VMAP_METHODS)
+    if derivative is not None:
+        _check_choice(where, "derivative", derivative, DERIVATIVES)
+    elementwise = isinstance(result, str) and result == "broadcast"
+    parsed = None if signature is None else parse(signature)
+    rule = _result_rule(where, result, parsed, dtype)
+    if rule is None and effects == "none":
+        raise ValueError(
+            f"external function {where} has result=None and effects='none', so that nothing would "
+            "ever run it; say effects='io' or effects='ordered', or give it a result"
+        )
+    if isinstance(rule, results.Trial) and (effects != "none" or out):
+        raise ValueError(
+            f"external function {where} has result=callbax.infer, which calls it once more than the "
+            "program does and without out=; with effects or out=True, give the result as a struct or "
+            "as a function of the arguments"
+        )
+    if derivative is not None and effects != "none":
+        raise ValueError(
+            f"external function {where} has effects={effects!r}, so it has no derivative: the "
+            "transformed program would run it another number of times"
+        )
+    return Options(
+        rule,
+        parsed,
+        elementwise,
+        vmap_method or ("expand_dims" if elementwise else "sequential"),
+        executor,
+        effects,
+        derivative,
+        step,
+        zero_copy,
+        out,
+        arrays,
+        name,
+    )
+
+
+def _check_choice(where: str, option: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(
+            f"external function {where}: {option}={value!r} is none of {', '.join(map(repr, choices))}"
+        )
+
+
+def _result_rule(
+    where: str, result: Any, signature: Signature | None, dtype: Any
+) -> results.Result | None:
+    dtypes = None if dtype is None else _dtypes(where, dtype, signature)
+    declared = None if result is MISSING else _declared(where, result, dtypes)
+    if signature is None:
+        if result is MISSING:
+            raise TypeError(
+                f"external function {where} needs result=: a struct or a pytree of structs, a "
+                "function of the abstract arguments, 'broadcast', callbax.like(i), callbax.infer, or "
+                "None; or a signature= such as '(n,k),(k)->(n)'"
+            )
+        if dtypes is not None and not isinstance(declared, results.Broadcast):
+            raise TypeError(
+                f"external function {where}: dtype= goes with signature= or result='broadcast'; here "
+                "result= says the dtype"
+            )
+        return declared
+    if declared is not None and dtypes is not None:
+        raise TypeError(f"external function {where}: give result= or dtype=, not both")
+    if declared is None and signature.unknown_outputs:
+        raise ValueError(
+            f"external function {where}: the signature {signature} has the result dimensions "
+            f"{', '.join(signature.unknown_outputs)}, which no argument has; write their sizes as "
+            "numbers, or give result= as a function of the arguments"
+        )
+    return results.BySignature(signature, dtypes, declared)
+
+
+def _declared(where: str, result: Any, dtypes: Any) -> results.Result | None:
+    if result is None:
+        return None
+    if isinstance(result, str):
+        _check_choice(where, "result", result, ("broadcast",))
+        return results.Broadcast(None if dtypes is None else dtypes[0])
+    if isinstance(result, results.Like):
+        return result
+    if result is results.infer:
+        return results.Trial()
+    if isinstance(result, Callable) and not hasattr(result, "shape"):  # type: ignore[arg-type]
+        return results.Computed(result)
+    return results.Given(result)
+
+
+def _dtypes(where: str, dtype: Any, signature: Signature | None) -> tuple[np.dtype, ...]:
+    count = 1 if signature is None else len(signature.outputs)
+    given = dtype if isinstance(dtype, (tuple, list)) else (dtype,) * count
+    if len(given) != count:
+        raise ValueError(
+            f"external function {where}: dtype= names {len(given)} dtypes for {count} results"
+        )
+    return tuple(np.dtype(jnp.dtype(d)) for d in given)

@@ -1,0 +1,158 @@
+"""gufunc signatures, "(n,k),(k)->(n)": core shapes, batch shapes, and their contradictions.
+
+The syntax is that of NumPy's generalized universal functions (numpy.org/doc, "Generalized universal
+function API"), without its optional and broadcastable dimensions; a number is a fixed size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+Dimension = str | int
+Shape = tuple[int, ...]
+
+_CORE = r"\(\s*(?:\w+\s*(?:,\s*\w+\s*)*)?\)"
+_LIST = rf"{_CORE}\s*(?:,\s*{_CORE}\s*)*"
+_SIGNATURE = re.compile(rf"\s*(?P<inputs>{_LIST})?->\s*(?P<outputs>{_LIST})\s*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """The core dimensions of each argument and of each result: names, or fixed sizes."""
+
+    inputs: tuple[tuple[Dimension, ...], ...]
+    outputs: tuple[tuple[Dimension, ...], ...]
+    text: str = dataclasses.field(compare=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def bind(self, shapes: Sequence[Shape], names: Sequence[str], where: str) -> dict[str, int]:
+        """Sizes of the named dimensions, from the arguments' shapes.
+
+        Args:
+          shapes: the arguments' whole shapes; the core dimensions are the last ones.
+          names: what messages call the arguments.
+          where: the function, in messages.
+
+        Raises:
+          TypeError: another number of arguments.
+          ValueError: an argument has too few dimensions, or a dimension two sizes.
+        """
+        if len(shapes) != len(self.inputs):
+            raise TypeError(
+                f"{where} has the signature {self}, of {len(self.inputs)} array arguments, but got "
+                f"{len(shapes)}: {', '.join(names) or 'none'}"
+            )
+        sizes: dict[str, int] = {}
+        owners: dict[str, str] = {}
+        for core, shape, name in zip(self.inputs, shapes, names, strict=True):
+            if len(shape) < len(core):
+                raise ValueError(
+                    f"{name} of {where} has shape {shape}, but the signature {self} gives it "
+                    f"{len(core)} core dimensions, {_show(core)}"
+                )
+            for dimension, size in zip(core, shape[len(shape) - len(core) :], strict=True):
+                if isinstance(dimension, int):
+                    expected, reason = dimension, "in the signature"
+                else:
+                    expected = sizes.setdefault(dimension, size)
+                    reason = f"in {owners.setdefault(dimension, name)}"
+                if size != expected:
+                    raise ValueError(
+                        f"dimension {dimension} of {name} of {where} is {size}, but {expected} "
+                        f"{reason}; the signature is {self}, and {name} has shape {shape}"
+                    )
+        return sizes
+
+    def batch_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        """What stands before the core dimensions of each argument."""
+        return [
+            shape[: len(shape) - len(core)] for core, shape in zip(self.inputs, shapes, strict=True)
+        ]
+
+    def result_shapes(self, sizes: dict[str, int]) -> list[Shape]:
+        """The core shapes of the results."""
+        return [tuple(d if isinstance(d, int) else sizes[d] for d in core) for core in self.outputs]
+
+    @property
+    def unknown_outputs(self) -> tuple[str, ...]:
+        """Named dimensions of results that no argument has."""
+        known = {d for core in self.inputs for d in core}
+        return tuple(
+            d for core in self.outputs for d in core if isinstance(d, str) and d not in known
+        )
+
+
+def parse(text: str) -> Signature:
+    """The signature that `text` says.
+
+    Raises:
+      TypeError: it is no string.
+      ValueError: it is no gufunc signature.
+
+    >>> parse("(n,k),(k)->(n)").inputs
+    (('n', 'k'), ('k',))
+    >>> parse("(3),()->(),(3,3)").outputs
+    ((), (3, 3))
+    """
+    if not isinstance(text, str):
+        raise TypeError(
+            f"signature must be a string such as '(n,k),(k)->(n)', but is of type "
+            f"{type(text).__name__}"
+        )
+    match = _SIGNATURE.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"signature {text!r} is no gufunc signature. It lists the core dimensions of each "
+            "argument and result, as in '(n,k),(k)->(n)', '(),()->()' or '(3)->(3,3)'."
+        )
+    for core in re.findall(_CORE, text):
+        for word in re.findall(r"\w+", core):
+            if word[0].isdigit() and not word.isdecimal():
+                raise ValueError(
+                    f"signature {text!r}: {word!r} is neither a name nor a size; a dimension is an "
+                    "identifier such as n, or a number such as 3"
+                )
+    return Signature(_parse_list(match["inputs"]), _parse_list(match["outputs"]), text)
+
+
+def _parse_list(text: str | None) -> tuple[tuple[Dimension, ...], ...]:
+    return tuple(
+        tuple(int(word) if word.isdecimal() else word for word in re.findall(r"\w+", core))
+        for core in re.findall(_CORE, text or "")
+    )
+
+
+def broadcast(shapes: Sequence[Shape], names: Sequence[str], where: str) -> Shape:
+    """The shape that all broadcast to, by NumPy's rule.
+
+    Raises:
+      ValueError: they do not; names the arguments and the dimension.
+    """
+    result: list[int] = []
+    owners: list[str] = []
+    for shape, name in zip(shapes, names, strict=True):
+        missing = len(shape) - len(result)
+        result, owners = [1] * missing + result, [name] * missing + owners
+        for axis in range(1, len(shape) + 1):
+            size = shape[-axis]
+            if size == 1 or size == result[-axis]:
+                continue
+            if result[-axis] != 1:
+                raise ValueError(
+                    f"the arguments of {where} do not broadcast: counted from the last, dimension "
+                    f"{axis} is {result[-axis]} in {owners[-axis]}, but {size} in {name}; the shapes "
+                    f"are {', '.join(f'{n}: {s}' for n, s in zip(names, shapes, strict=True))}"
+                )
+            result[-axis], owners[-axis] = size, name
+    assert not shapes or tuple(result) == np.broadcast_shapes(*shapes)
+    return tuple(result)
+
+
+def _show(core: tuple[Dimension, ...]) -> str:
+    return "(" + ",".join(map(str, core)) + ")"
