@@ -4,6 +4,8 @@ from callbax import debug as debug
 from callbax._callbacks.effects import effects_barrier as effects_barrier
 from callbax._callbacks.io import io_callback as io_callback
 from callbax._callbacks.pure import pure_callback as pure_callback
+from callbax._check.check import check as check
+from callbax._check.report import CheckError as CheckError
 from callbax._errors import CallbackError as CallbackError
 from callbax._errors import CallbackResultError as CallbackResultError
 from callbax._errors import original_exception as original_exception

@@ -23,6 +23,7 @@ LAYERS = [
     {"callbax._callbacks"},
     {"callbax.debug"},
     {"callbax._external"},
+    {"callbax._check"},
     {"callbax.interop"},
     {"callbax.scipy"},
     {"callbax"},

@@ -69,6 +69,11 @@ class External(derivatives.Definitions):
     def _result(self, arguments: Arguments) -> Any:
         return None if self.options.result is None else self.options.result(arguments)
 
+    @property
+    def narrows(self) -> bool:
+        """Whether 64-bit results become 32-bit ones where these were promised, by promotion."""
+        return self.options.result is not None and self.options.result.chosen_dtype
+
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method, the instance is the first argument, as it is for functions."""
         return self if instance is None else types.MethodType(self, instance)

@@ -1,6 +1,5 @@
 """The gamma function and its kin."""
 
-
 from callbax.scipy import special
 from callbax.scipy.special._catalogue import NoClosedForm, NotDifferentiable, derivatives
 

@@ -1,0 +1,157 @@
+"""Self-tests of the derivatives: against finite differences, between the modes, under transformations.
+
+Forward mode is compared, one argument at a time, with a central difference along a direction t,
+
+    J t ≈ (4 D(h/2) - D(h)) / 3,    D(h) = (f(x + h t) - f(x - h t)) / 2h,
+
+Richardson's extrapolation, whose error is O(h⁴) (Press et al., Numerical Recipes, 5.7). Reverse mode
+is compared with forward mode by <c, J t> = <Jᵀ c, t> for a random cotangent c.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from callbax._check.samples import Sample, difference, random_like
+
+
+def forward_agrees(sample: Sample) -> str:
+    """jvp against finite differences."""
+    for i in sample.floating:
+        tangent = sample.direction(i)
+        actual = _jvp(sample, i, sample.leaves, tangent)
+        expected = _finite_difference(sample, i, tangent)
+        if found := difference(_inexact(actual), _inexact(expected), tolerance(sample)):
+            return f"derivative in {sample.names[i]}: {found}"
+    return ""
+
+
+def reverse_agrees(sample: Sample) -> str:
+    """vjp against finite differences."""
+    for i in sample.floating:
+        tangent = sample.direction(i)
+        value, pull = jax.vjp(_of_one(sample, i, sample.leaves), sample.leaves[i])
+        cotangent = _cotangent(value)
+        (gradient,) = pull(cotangent)
+        actual = _pair(gradient, tangent)
+        expected = _pair(cotangent, _finite_difference(sample, i, tangent))
+        if found := difference(actual, expected, tolerance(sample)):
+            return f"derivative in {sample.names[i]}: a directional derivative is {found}"
+    return ""
+
+
+def transformed_agrees(sample: Sample) -> str:
+    """The gradient under jit, vmap and scan against the gradient itself."""
+    lanes = [sample.lanes(i) for i in sample.floating]
+
+    def gradient(*floating: Any) -> Any:
+        return jax.grad(_weighted_sum(sample), tuple(range(len(floating))))(*floating)
+
+    singles = [gradient(*lane) for lane in zip(*lanes, strict=True)]
+    expected = jax.tree.map(lambda *parts: np.stack(parts), *singles)
+    precision = 1e-4 if tolerance(sample) > 1e-4 else 1e-9
+    first = [lane[0] for lane in lanes]
+    if found := difference(jax.jit(gradient)(*first), singles[0], precision):
+        return f"under jit: {found}"
+    if found := difference(jax.vmap(gradient)(*lanes), expected, precision):
+        return f"under vmap: {found}"
+    _, scanned = jax.lax.scan(lambda carry, lane: (carry, gradient(*lane)), None, tuple(lanes))
+    if found := difference(scanned, expected, precision):
+        return f"under scan: {found}"
+    return ""
+
+
+def tolerance(sample: Sample) -> float:
+    """What finite differences of the example's least precise array can promise."""
+    return 1e-5 if _epsilon(sample) < 1e-12 else 2e-2
+
+
+def _epsilon(sample: Sample) -> float:
+    """The rounding error of the least precise array, or of the result, if that is less precise."""
+    results = jax.tree.leaves(jax.eval_shape(sample.call, *sample.leaves))
+    dtypes = [sample.leaves[i].dtype for i in sample.floating]
+    dtypes += [r.dtype for r in results if jnp.issubdtype(r.dtype, jnp.inexact)]
+    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
+
+
+def _of_one(sample: Sample, index: int, leaves: Any) -> Any:
+    """The function of one of its arrays."""
+
+    def of_one(value: Any) -> Any:
+        return sample.call(*leaves[:index], value, *leaves[index + 1 :])
+
+    return of_one
+
+
+def _jvp(sample: Sample, index: int, leaves: Any, tangent: np.ndarray) -> Any:
+    function = _of_one(sample, index, leaves)
+    return jax.jvp(function, (leaves[index],), (tangent,))[1]
+
+
+def _finite_difference(sample: Sample, index: int, tangent: np.ndarray) -> Any:
+    value = sample.leaves[index]
+    scale = max(1e-3, float(np.max(np.abs(value), initial=0.0)))
+    step = scale * _epsilon(sample) ** 0.2
+    function = _of_one(sample, index, sample.leaves)
+
+    def at(distance: float) -> Any:
+        return jax.tree.map(_wide, function((value + distance * tangent).astype(value.dtype)))
+
+    def central(h: float) -> Any:
+        return jax.tree.map(lambda above, below: (above - below) / (2 * h), at(h), at(-h))
+
+    return jax.tree.map(
+        lambda coarse, fine: (4 * fine - coarse) / 3, central(step), central(step / 2)
+    )
+
+
+def _wide(array: Any) -> np.ndarray:
+    array = np.asarray(array)
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
+def _inexact(tree: Any) -> list[Any]:
+    """The leaves that have tangents: those of integer results are float0."""
+    return [leaf for leaf in jax.tree.leaves(tree) if leaf.dtype != jax.dtypes.float0]
+
+
+def _cotangent(value: Any) -> Any:
+    generator = np.random.default_rng(0)
+
+    def of(leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return np.zeros(leaf.shape, jax.dtypes.float0)
+        return random_like(generator, leaf)
+
+    return jax.tree.map(of, value)
+
+
+def _pair(one: Any, other: Any) -> np.ndarray:
+    """The real part of sum(one * other): JAX's pairing of cotangents with tangents."""
+    total = 0.0
+    for a, b in zip(_inexact(one), _inexact(other), strict=True):
+        total += np.sum(_wide(a) * _wide(b)).real
+    return np.asarray(total)
+
+
+def _weighted_sum(sample: Sample) -> Any:
+    """A real number that depends on each element of the result, to take gradients of."""
+
+    def weighted_sum(*floating: Any) -> Any:
+        leaves = list(sample.leaves)
+        for i, value in zip(sample.floating, floating, strict=True):
+            leaves[i] = value
+        value = sample.call(*leaves)
+        weights = _cotangent(value)
+        parts = [
+            jnp.sum(leaf * weight).real
+            for leaf, weight in zip(jax.tree.leaves(value), jax.tree.leaves(weights), strict=True)
+            if jnp.issubdtype(leaf.dtype, jnp.inexact)
+        ]
+        return sum(parts[1:], parts[0])
+
+    return weighted_sum

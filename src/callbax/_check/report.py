@@ -1,0 +1,61 @@
+"""What a self-test found: rows of a table."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from callbax._errors import CallbackError
+
+
+class CheckError(CallbackError, AssertionError):
+    """`callbax.check` found a fault, and was asked to raise."""
+
+
+CheckError.__module__ = "callbax"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One row.
+
+    Attributes:
+      name: what was tested.
+      ok: whether it held; None if it does not apply, or could not be tested.
+      detail: what was compared, what came out wrong, or why it was not tested.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `callbax.check` returns; as text it is the table that `check` prints.
+
+    Attributes:
+      function: the description of the function.
+      findings: the rows.
+    """
+
+    function: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        """The rows that did not hold."""
+        return tuple(finding for finding in self.findings if finding.ok is False)
+
+    def __str__(self) -> str:
+        words = {True: "ok", False: "FAILED", None: "-"}
+        width = max((len(finding.name) for finding in self.findings), default=0)
+        lines = [f"callbax.check of {self.function}"]
+        for finding in self.findings:
+            line = f"  {finding.name:<{width}}  {words[finding.ok]:<6}  {finding.detail}"
+            lines.append(line.rstrip())
+        return "\n".join(lines)

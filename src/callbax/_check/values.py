@@ -1,0 +1,146 @@
+"""Self-tests of the host function and of its values under JAX's transformations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from callbax._check.samples import LANES, Sample, difference
+from callbax._host_call import Hashable, HostCall, convert_results
+
+
+def on_host(sample: Sample) -> Any:
+    """Calls the host function itself on copies of the example."""
+    return _call_host(sample, sample.copies())
+
+
+def _call_host(sample: Sample, leaves: list[np.ndarray]) -> Any:
+    """Calls the host function itself, in the way that its options say."""
+    options = sample.function.options
+    given = leaves if options.arrays == "numpy" else [jax.numpy.asarray(leaf) for leaf in leaves]
+    args, kwargs = sample.structure.unflatten(given)
+    if not options.out:
+        return sample.function.function(*args, **kwargs)
+    results = jax.eval_shape(sample.call, *sample.leaves)
+    out = jax.tree.map(lambda struct: np.zeros(struct.shape, struct.dtype), results)
+    sample.function.function(*args, **kwargs, out=out)
+    return out
+
+
+def result_fits(sample: Sample) -> str:
+    """The host function returns what `result=` or `signature=` says."""
+    structs = jax.tree.leaves(jax.eval_shape(sample.call, *sample.leaves))
+    call = HostCall(Hashable(sample.function.function), sample.structure.tree)
+    shapes = [struct.shape for struct in structs]
+    dtypes = [np.dtype(struct.dtype) for struct in structs]
+    narrow = sample.function.narrows or not jax.config.jax_enable_x64
+    convert_results(call, on_host(sample), shapes, dtypes, narrow)
+    return ""
+
+
+def inputs_unmodified(sample: Sample) -> str:
+    """The host function does not write to its arguments."""
+    given = sample.copies()
+    _call_host(sample, given)
+    for name, before, after in zip(sample.names, sample.leaves, given, strict=True):
+        if found := difference(after, before, 0):
+            return f"it wrote to {name}: {found}; work on a copy"
+    return ""
+
+
+def same_outputs(sample: Sample) -> str:
+    """The same arguments give the same results, however often it is called."""
+    first = [np.array(leaf) for leaf in jax.tree.leaves(on_host(sample))]
+    if found := difference(on_host(sample), first, 0):
+        return f"a second call with the same arguments gave {found}"
+    return ""
+
+
+def jit_agrees(sample: Sample) -> str:
+    """Eager, compiled and direct calls give the same values."""
+    expected = on_host(sample)
+    narrowed = jax.tree.map(np.asarray, sample.call(*sample.leaves))
+    if found := _unlike_host(narrowed, expected):
+        return f"called eagerly: {found}"
+    if found := difference(jax.jit(sample.call)(*sample.leaves), narrowed, 0):
+        return f"under jit: {found}"
+    return ""
+
+
+def _unlike_host(values: Any, expected: Any) -> str:
+    """Compares with the host's own results, which may be of wider dtypes."""
+    leaves = jax.tree.leaves(values)
+    wide = [
+        np.asarray(host).astype(leaf.dtype)
+        for host, leaf in zip(jax.tree.leaves(expected), leaves, strict=True)
+    ]
+    return difference(leaves, wide, 0)
+
+
+def vmap_agrees(sample: Sample) -> str:
+    """A batch gives what a loop over its lanes gives, whichever arguments have lanes."""
+    tolerance = rounding(sample)
+    for batched in _choices(len(sample.leaves)):
+        leaves = [sample.lanes(i) if i in batched else x for i, x in enumerate(sample.leaves)]
+        axes = [0 if i in batched else None for i in range(len(leaves))]
+        actual = jax.vmap(sample.call, axes)(*leaves)
+        expected = _loop(sample, leaves, axes)
+        if found := difference(actual, expected, tolerance):
+            which = ", ".join(sample.names[i] for i in batched)
+            return (
+                f"vmap over {which} (vmap_method={sample.function.options.vmap_method!r}): {found}"
+            )
+    return ""
+
+
+def nested_vmap_agrees(sample: Sample) -> str:
+    """Two batch dimensions, in either order, give what loops give."""
+    first, *others = range(len(sample.leaves))
+    outer = others or [first]
+    leaves = list(sample.leaves)
+    leaves[first] = sample.lanes(first)
+    for i in others:
+        leaves[i] = sample.lanes(i)
+    inner_axes = [0 if i == first else None for i in range(len(leaves))]
+    outer_axes = [0 if i in outer else None for i in range(len(leaves))]
+    if not others:
+        leaves[first] = np.stack([leaves[first], leaves[first][::-1]])
+    nested = jax.vmap(jax.vmap(sample.call, inner_axes), outer_axes)(*leaves)
+    size = 2 if not others else LANES
+    rows = []
+    for lane in range(size):
+        row = [x[lane] if axis == 0 else x for x, axis in zip(leaves, outer_axes, strict=True)]
+        rows.append(_loop(sample, row, inner_axes))
+    expected = jax.tree.map(lambda *parts: np.stack(parts), *rows)
+    return difference(nested, expected, rounding(sample))
+
+
+def scan_agrees(sample: Sample) -> str:
+    """`lax.scan` over lanes gives what a loop gives."""
+    leaves = [sample.lanes(i) for i in range(len(sample.leaves))]
+    _, actual = jax.lax.scan(lambda carry, lane: (carry, sample.call(*lane)), None, leaves)
+    return difference(actual, _loop(sample, leaves, [0] * len(leaves)), 0)
+
+
+def rounding(sample: Sample) -> float:
+    """A batched routine may add in another order than a single one: some bits are let go."""
+    dtypes = [leaf.dtype for leaf in sample.leaves]
+    precise = all(np.dtype(d).itemsize >= 8 for i, d in enumerate(dtypes) if i in sample.floating)
+    return 1e-10 if precise else 1e-4
+
+
+def _choices(count: int) -> list[tuple[int, ...]]:
+    """Each argument alone, and all together."""
+    everything = tuple(range(count))
+    alone: list[tuple[int, ...]] = [(i,) for i in everything]
+    return alone if count == 1 else [*alone, everything]
+
+
+def _loop(sample: Sample, leaves: list[Any], axes: list[int | None]) -> Any:
+    lanes = []
+    for lane in range(LANES):
+        one = [x[lane] if axis == 0 else x for x, axis in zip(leaves, axes, strict=True)]
+        lanes.append(jax.tree.map(np.asarray, sample.call(*one)))
+    return jax.tree.map(lambda *parts: np.stack(parts), *lanes)
