@@ -18,4 +18,17 @@ PyObject* TakeArgument(SpareArrays& spare, const Dtype& dtype, const Buffer& ope
 // Takes the reference back after the call.
 void ReturnArgument(SpareArrays& spare, const Dtype& dtype, const Buffer& operand, PyObject* array);
 
+// A new array with a copy of the operand that cannot be written to.
+PyObject* NewReadOnlyCopy(const Dtype& dtype, const Buffer& operand);
+
+// A new array like the buffer, with undefined content and memory that NumPy cannot resize.
+PyObject* NewScratch(const Dtype& dtype, const Buffer& buffer);
+
+// Memory and the capsule that owns it, or null with an error set.
+PyObject* NewMemory(int64_t bytes, void** memory);
+
+// Whether the callback left an array just as it was made, with nobody else holding it. `flags` are
+// those that it was made with, of OWNDATA, C_CONTIGUOUS, ALIGNED and WRITEABLE.
+bool Pristine(PyObject* array, const Dtype& dtype, const Buffer& buffer, int flags);
+
 }  // namespace callbax

@@ -32,7 +32,7 @@ struct Lanes {
   std::vector<int64_t> operand_axes;
 };
 
-// Arrays ready to be handed out again; one list for each operand. Guarded by the GIL.
+// Arrays ready to be handed out again. Guarded by the GIL.
 struct SpareArrays {
   std::vector<void*> arrays;
 };
@@ -47,7 +47,10 @@ struct CallSite {
   bool canonicalize = false;  // 64-bit results may be narrowed: x64 was off when this was traced
   bool shared_run = false;    // the program runs on several devices
   bool no_results = false;    // whatever result buffers there are, the callback has none
-  std::vector<SpareArrays> spare;
+  bool views = false;         // arguments are views of XLA's memory
+  bool out = false;           // the function writes its results in place
+  bool trusted = false;       // the last call has kept no view; guarded by the GIL
+  std::vector<SpareArrays> spare;  // for each operand, and with `out` for each result
 };
 
 struct Outcome {

@@ -101,6 +101,8 @@ XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
   attributes.Read("canonicalize", &site->canonicalize);
   attributes.Read("shared_run", &site->shared_run);
   attributes.Read("no_results", &site->no_results);
+  attributes.Read("views", &site->views);
+  attributes.Read("out", &site->out);
   attributes.Read("lanes", &site->lanes.sizes);
   attributes.Read("operand_lanes", &site->lanes.operand_axes);
   site->slot = ResolveSlot(name);

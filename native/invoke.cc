@@ -5,9 +5,8 @@
 #include <set>
 #include <utility>
 
-#include "arrays.h"
 #include "call.h"
-#include "dtypes.h"
+#include "exchange.h"
 #include "floating_point.h"
 #include "interrupt.h"
 #include "lanes.h"
@@ -16,9 +15,6 @@
 
 namespace callbax {
 namespace {
-
-// Arguments of one lane; small calls stay off the heap.
-constexpr size_t kInlineArguments = 8;
 
 PyObject* Target(const CallSite& site) {
   return static_cast<PyObject*>(site.slot->callable().target);
@@ -53,44 +49,6 @@ FailedRuns& failed_runs() {
   return *instance;
 }
 
-// Calls the function on one lane. Null with an error set on failure.
-Owned CallFunction(CallSite& site, const std::vector<Buffer>& operands) {
-  const Callable& callable = site.slot->callable();
-  const size_t count = operands.size();
-  PyObject* inline_storage[kInlineArguments + 1];
-  std::vector<PyObject*> heap_storage;
-  // One free place in front, which vectorcall may use for a bound method's self.
-  PyObject** arguments = inline_storage + 1;
-  if (count > kInlineArguments) {
-    heap_storage.resize(count + 1);
-    arguments = heap_storage.data() + 1;
-  }
-  size_t made = 0;
-  for (; made < count; ++made) {
-    const Buffer& operand = operands[made];
-    const Dtype* dtype = FindDtype(operand.dtype);
-    if (dtype == nullptr) {
-      PyErr_Format(PyExc_TypeError, "argument %zu has XLA data type %d, which has no NumPy dtype",
-                   made, operand.dtype);
-      break;
-    }
-    arguments[made] = TakeArgument(site.spare[made], *dtype, operand);
-    if (arguments[made] == nullptr) break;
-  }
-  Owned value;
-  if (made == count) {
-    auto* function = static_cast<PyObject*>(callable.function);
-    auto* keywords = static_cast<PyObject*>(callable.keywords);
-    const size_t positional = count - (keywords ? static_cast<size_t>(PyTuple_GET_SIZE(keywords)) : 0);
-    value = Owned(PyObject_Vectorcall(function, arguments,
-                                      positional | PY_VECTORCALL_ARGUMENTS_OFFSET, keywords));
-  }
-  for (size_t i = 0; i < made; ++i) {
-    ReturnArgument(site.spare[i], *FindDtype(operands[i].dtype), operands[i], arguments[i]);
-  }
-  return value;
-}
-
 struct Failure {
   std::string message;  // what XLA carries to the caller
   bool poison = false;  // the run must go on, with poisoned results
@@ -119,10 +77,22 @@ Failure ReportFailure(const CallSite& site) {
   return {"a callback failed, and so did reporting it: " + TakeErrorText(), site.shared_run};
 }
 
+// Calls the function and takes its results. False with an error set on failure.
+bool CallFunction(const CallSite& site, CallArrays& arrays) {
+  const Callable& callable = site.slot->callable();
+  auto* function = static_cast<PyObject*>(callable.function);
+  auto* keywords = static_cast<PyObject*>(callable.keywords);
+  const size_t named = keywords ? static_cast<size_t>(PyTuple_GET_SIZE(keywords)) : 0;
+  // The free place in front may be used for a bound method's self.
+  Owned value(PyObject_Vectorcall(function, arrays.arguments(),
+                                  (arrays.size() - named) | PY_VECTORCALL_ARGUMENTS_OFFSET, keywords));
+  return value && arrays.TakeResults(value.get());
+}
+
 bool RunLane(CallSite& site, const std::vector<Buffer>& operands,
              const std::vector<Buffer>& results) {
-  Owned value = CallFunction(site, operands);
-  return value && WriteResults(site, value.get(), results);
+  CallArrays arrays(site, operands, results);
+  return arrays.Finish(arrays.Make() && CallFunction(site, arrays));
 }
 
 bool RunLanes(CallSite& site, const std::vector<Buffer>& operands,
@@ -144,8 +114,6 @@ bool RunLanes(CallSite& site, const std::vector<Buffer>& operands,
 }
 
 bool Run(CallSite& site, const std::vector<Buffer>& operands, const std::vector<Buffer>& results) {
-  // One list of spare arrays per operand; the number is fixed, so this happens once.
-  if (site.spare.size() != operands.size()) site.spare.resize(operands.size());
   return site.lanes.sizes.empty() ? RunLane(site, operands, results)
                                   : RunLanes(site, operands, results);
 }

@@ -40,9 +40,11 @@ nb::object Lookup(const std::string& name) {
   return slot ? TargetOf(slot) : nb::none();
 }
 
-void SetHooks(nb::object report, nb::object convert, nb::object resolve, nb::object enter_worker) {
-  GetHooks() = Hooks{report.release().ptr(), convert.release().ptr(), resolve.release().ptr(),
-                     enter_worker.release().ptr()};
+void SetHooks(nb::object report, nb::object convert, nb::object resolve, nb::object enter_worker,
+              nb::object clear_tracebacks, nb::object report_kept) {
+  GetHooks() = Hooks{report.release().ptr(),           convert.release().ptr(),
+                     resolve.release().ptr(),          enter_worker.release().ptr(),
+                     clear_tracebacks.release().ptr(), report_kept.release().ptr()};
 }
 
 nb::dict Handlers() {
@@ -90,7 +92,8 @@ NB_MODULE(_native, m) {
   m.def("lookup", &Lookup, nb::arg("name"), nb::sig("def lookup(name: str) -> object | None"),
         "The living target of that name, or None.");
   m.def("set_hooks", &SetHooks, nb::arg("report"), nb::arg("convert"), nb::arg("resolve"),
-        nb::arg("enter_worker"), "Sets the Python functions that the runtime calls.");
+        nb::arg("enter_worker"), nb::arg("clear_tracebacks"), nb::arg("report_kept"),
+        "Sets the Python functions that the runtime calls.");
   m.def("handlers", &Handlers, "Capsules of the FFI handlers, by stage.");
   m.def("state_type", &StateType, "Capsules of the handlers' state type.");
   m.def("statistics", &Statistics, "Counts of what the runtime holds.");

@@ -73,6 +73,8 @@ struct Hooks {
   PyObject* convert = nullptr;        // (target, value, shapes, dtypes, canonicalize) -> arrays
   PyObject* resolve = nullptr;        // (name) -> Registration, for a name not registered yet
   PyObject* enter_worker = nullptr;   // () -> None, once on each XLA worker thread
+  PyObject* clear_tracebacks = nullptr;  // (exception) -> None
+  PyObject* report_kept = nullptr;    // (target, positions, operands, exception | None) -> None
 };
 Hooks& GetHooks() noexcept;
 

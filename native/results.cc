@@ -186,6 +186,7 @@ void Fill(void* data, int64_t count, T value) {
 }  // namespace
 
 bool WriteResults(const CallSite& site, PyObject* value, const std::vector<Buffer>& results) {
+  if (site.out) return WriteThroughPython(site, value, results);
   switch (WriteDirectly(site, value, results)) {
     case Written::kYes:
       return true;
@@ -195,6 +196,20 @@ bool WriteResults(const CallSite& site, PyObject* value, const std::vector<Buffe
       return WriteThroughPython(site, value, results);
   }
   return false;
+}
+
+void PrepareToWrite(const Dtype& dtype, const Buffer& target) noexcept {
+  const int64_t bytes = CountElements(target.rank, target.dims) * dtype.itemsize;
+  if (bytes >= kHugeResult) AdviseHugePages(target.data, static_cast<size_t>(bytes));
+}
+
+void FinishWriting(PyObject* array, const Dtype& dtype, const Buffer& target) noexcept {
+  const int64_t count = CountElements(target.rank, target.dims);
+  if (array != nullptr) {
+    CopyContiguous(dtype, PyArray_DATA(AsArray(array)), count, target);
+  } else if (dtype.type_num == NPY_BOOL) {
+    CopyBooleans(target.data, count, target.data);
+  }
 }
 
 void Poison(const std::vector<Buffer>& results) noexcept {

@@ -8,6 +8,7 @@ from callbax._check.check import check as check
 from callbax._check.report import CheckError as CheckError
 from callbax._errors import CallbackError as CallbackError
 from callbax._errors import CallbackResultError as CallbackResultError
+from callbax._errors import CallbackViewError as CallbackViewError
 from callbax._errors import original_exception as original_exception
 from callbax._errors import reraise as reraise
 from callbax._external.external import External as External

@@ -1,7 +1,8 @@
 """Exceptions of callbax, and the way of a callback's exception to the caller.
 
     CallbackError
-    └── CallbackResultError   what a callback returned does not fit result_shape_dtypes
+    ├── CallbackResultError   what a callback returned does not fit result_shape_dtypes
+    └── CallbackViewError     a callback kept a view of XLA's memory
 
 An exception that a callback raises cannot travel through XLA, which carries a message only. It is
 kept in a table here, and the message ends with its number; `original_exception` finds it again.
@@ -48,7 +49,11 @@ class CallbackResultError(CallbackError, RuntimeError):
     """What a callback returned does not fit its `result_shape_dtypes`."""
 
 
-for _error in (CallbackError, CallbackResultError):
+class CallbackViewError(CallbackError, RuntimeError):
+    """A callback kept a view of XLA's memory after it returned."""
+
+
+for _error in (CallbackError, CallbackResultError, CallbackViewError):
     _error.__module__ = "callbax"  # where users find them
 
 

@@ -18,57 +18,55 @@ from jax.tree_util import PyTreeDef
 
 from callbax import _jax, _nested, _threads
 from callbax._errors import CallbackResultError, describe_function
-
-
-class Hashable:
-    """Any value as a part of a key: by value if it can be hashed, by identity if it cannot.
-
-    The type counts, since values of different types may be equal (`numpy.dtype("int32")` equals
-    the string "int32").
-    """
-
-    __slots__ = ("_key", "value")
-
-    def __init__(self, value: Any):
-        self.value = value
-        try:
-            hash(value)
-            self._key: Any = (type(value), value)
-        except Exception:  # noqa: BLE001 - whatever a user's __hash__ raises
-            self._key = id(value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Hashable) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
+from callbax._host_function import Hashable as Hashable
+from callbax._host_function import HostFunction as HostFunction
 
 
 @dataclasses.dataclass(frozen=True)
 class HostCall:
     """A host function, the tree of its (args, kwargs), and the leaves that are static.
 
-    `static` holds (position among all leaves, value) for the leaves that JAX cannot trace.
+    `static` holds (position among all leaves, value) for the leaves that JAX cannot trace. `views`,
+    `name` and `out` are the options of a HostFunction; `out` is the structure of the result, if the
+    function writes it into arrays that it is given.
     """
 
     _function: Hashable
     tree: PyTreeDef
     static: tuple[tuple[int, Hashable], ...] = ()
+    views: bool = False
+    out: PyTreeDef | None = None
+    name: str | None = None
     # Its name in programs, if it has no stable one; given by _identity.py.
     unique_name: str | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_arguments(
-        cls, function: Callable[..., Any], args: Any, kwargs: Any, *, split_static: bool
+        cls,
+        function: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        *,
+        split_static: bool = False,
+        result_tree: PyTreeDef | None = None,
     ) -> tuple[HostCall, list[Any]]:
-        """The HostCall of `function(*args, **kwargs)`, and the values to bind."""
+        """The HostCall of `function(*args, **kwargs)`, and the values to bind.
+
+        The function may be a HostFunction.
+        """
+        options: dict[str, Any] = {}
+        if isinstance(function, HostFunction):
+            split_static = split_static or function.static
+            out = _out_tree(function, kwargs, result_tree) if function.out else None
+            options = {"views": function.views, "out": out, "name": function.name}
+            function = function.function
         leaves, tree = jax.tree.flatten((args, kwargs))
         static: tuple[tuple[int, Hashable], ...] = ()
         if split_static:
             traced = [_jax.is_array_like(leaf) for leaf in leaves]
             static = tuple((i, Hashable(leaf)) for i, leaf in enumerate(leaves) if not traced[i])
             leaves = [leaf for i, leaf in enumerate(leaves) if traced[i]]
-        return cls(Hashable(function), tree, static), leaves
+        return cls(Hashable(function), tree, static, **options), leaves
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -81,11 +79,31 @@ class HostCall:
         return f"<{self}>"
 
     def __call__(self, *values: Any) -> Any:
-        """Calls the function with `values` put into the tree; returns what it returns."""
+        """Calls the function with `values` put into the tree; returns what it returns.
+
+        The last values are the arrays for its results, if it has asked for them.
+        """
         leaves = list(values)
+        outs = []
+        if self.out is not None:
+            first = len(leaves) - self.out.num_leaves
+            leaves, outs = leaves[:first], leaves[first:]
+        args, kwargs = jax.tree.unflatten(self.tree, self.with_static(leaves))
+        if self.out is None:
+            return self._call(args, kwargs)
+        value = self._call(args, {**kwargs, "out": jax.tree.unflatten(self.out, outs)})
+        if value is not None and not _same_objects(jax.tree.leaves(value), outs):
+            raise _not_out(self, value)
+        return None
+
+    def with_static(self, leaves: Sequence[Any]) -> list[Any]:
+        """All leaves of the arguments, from those that JAX traces."""
+        leaves = list(leaves)
         for position, leaf in self.static:
             leaves.insert(position, leaf.value)
-        args, kwargs = jax.tree.unflatten(self.tree, leaves)
+        return leaves
+
+    def _call(self, args: Any, kwargs: Any) -> Any:
         if _threads.on_worker() and self.holds_jax_arrays:
             with _nested.warn_if_stuck(self), _nested.moved(self.function) as function:
                 return function(*args, **kwargs)
@@ -104,21 +122,33 @@ class HostCall:
         """
         positional, named = self.tree.children()
         flat = all(_is_leaf(child) for child in (*positional.children(), *named.children()))
+        if self.out is not None:
+            flat = flat and _is_leaf(self.out)
         if self.static or not flat or self.holds_jax_arrays:
             return self, None
-        return self.function, tuple(named.node_data()[1]) or None
+        names = (*named.node_data()[1], *(() if self.out is None else ("out",)))
+        return self.function, names or None
 
     @functools.cached_property
     def tree_text(self) -> str | None:
-        """The tree as a Python literal with 0 for each leaf; None if it has nodes of other types."""
-        if not _is_plain(self.tree):
+        """The structure as a Python literal, (args, kwargs) or (args, kwargs, out), with 0 for each
+        leaf; None if it has nodes of other types."""
+        children = (*self.tree.children(), *(() if self.out is None else (self.out,)))
+        if not all(map(_is_plain, children)):
             return None
-        text = repr(jax.tree.unflatten(self.tree, [0] * self.tree.num_leaves))
+        text = repr(tuple(jax.tree.unflatten(tree, [0] * tree.num_leaves) for tree in children))
         try:
-            faithful = jax.tree.structure(ast.literal_eval(text)) == self.tree
+            structures = map(jax.tree.structure, ast.literal_eval(text))
         except (ValueError, SyntaxError, TypeError):
             return None  # a dict with keys that are no literals
-        return text if faithful else None
+        return text if tuple(structures) == children else None
+
+    @classmethod
+    def from_text(cls, function: Callable[..., Any], text: str) -> HostCall:
+        """The HostCall of that `tree_text`."""
+        args, kwargs, *out = ast.literal_eval(text)
+        tree = jax.tree.structure((args, kwargs))
+        return cls(Hashable(function), tree, out=jax.tree.structure(out[0]) if out else None)
 
 
 def _is_leaf(tree: PyTreeDef) -> bool:
@@ -133,6 +163,31 @@ def _is_plain(tree: PyTreeDef) -> bool:
     return kind in (tuple, list, dict, type(None)) and all(map(_is_plain, tree.children()))
 
 
+def _out_tree(function: HostFunction, kwargs: Any, result_tree: PyTreeDef | None) -> PyTreeDef:
+    if result_tree is None or not result_tree.num_leaves:
+        raise ValueError(f"{function.callbax_description} has out=True, but no result to write")
+    if "out" in kwargs:
+        raise ValueError(
+            f"{function.callbax_description} has out=True, so it gets its argument 'out' from the "
+            "runtime, and it cannot be passed; leave it away, or leave out=True off"
+        )
+    return result_tree
+
+
+def _same_objects(values: Sequence[Any], others: Sequence[Any]) -> bool:
+    return len(values) == len(others) and all(
+        value is other for value, other in zip(values, others, strict=True)
+    )
+
+
+def _not_out(call: HostCall, value: Any) -> CallbackResultError:
+    return CallbackResultError(
+        f"The callback {call} has out=True, so it must write its result into the argument `out` (as "
+        f"in out[...] = x) and return None or `out` itself, but it returned another object, of type "
+        f"{type(value).__name__}."
+    )
+
+
 def convert_results(
     call: HostCall,
     value: Any,
@@ -145,6 +200,8 @@ def convert_results(
     `canonicalize` says that 64-bit values may be narrowed, as JAX does while x64 is off. The phrases
     of the messages are those of JAX, which user code matches on.
     """
+    if call.out is not None:
+        raise _not_out(call, value)
     leaves = jax.tree.leaves(value)
     if len(leaves) != len(shapes):
         raise CallbackResultError(

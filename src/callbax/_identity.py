@@ -1,13 +1,13 @@
 """Names of callbacks in compiled programs.
 
-A function that can be imported is named by module and qualified name, with the structure of its
-arguments: the program text is then the same in every process, and another process can find the
-function. Any other gets a random name of this process, that nobody else can have.
+A function has the name that it was given, or else, if it can be imported, its module and qualified
+name, followed by the structure of its arguments: the program text is then the same in every process,
+and another process can find the function. Any other gets a random name of this process, that nobody
+else can have.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import itertools
 import sys
@@ -15,11 +15,11 @@ import threading
 import uuid
 from typing import Any
 
-import jax
 import numpy as np
 
 from callbax import _errors, _native
-from callbax._host_call import Hashable, HostCall
+from callbax._host_call import HostCall
+from callbax._host_function import find_named
 
 _lock = threading.Lock()
 _process = uuid.uuid4().hex
@@ -51,17 +51,26 @@ def _is_same(function: Any, other: Any) -> bool:
 
 
 def resolve(name: str) -> Any:
-    """Registers the importable function that a stable name stands for (called by the runtime)."""
-    path, bracket, arguments = name.partition("(")
+    """Registers the function that a stable name stands for (called by the runtime).
+
+    That is a living one that was given the name, or one that can be imported.
+    """
+    path, bracket, structure = name.partition("(")
     module, colon, qualname = path.partition(":")
-    if not (bracket and colon):
-        raise LookupError(f"{name!r} is not the name of an importable function")
-    function: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        function = getattr(function, part)
-    tree = jax.tree.structure(ast.literal_eval(bracket + arguments))
+    if not bracket:
+        raise LookupError(f"{name!r} is not a stable name")
+    function: Any
+    if colon:
+        function = importlib.import_module(module)
+        for part in qualname.split("."):
+            function = getattr(function, part)
+    else:
+        named = find_named(path)
+        if named is None:
+            raise LookupError(f"no living function was given the name {path!r}")
+        function = named.function
     with _lock:
-        return _enter(name, HostCall(Hashable(function), tree))
+        return _enter(name, HostCall.from_text(function, bracket + structure))
 
 
 def _enter(name: str, call: HostCall) -> Any:
@@ -69,7 +78,7 @@ def _enter(name: str, call: HostCall) -> Any:
 
 
 def _stable_name(call: HostCall) -> str | None:
-    path = _own_name(call.function) or import_path(call.function)
+    path = call.name or _own_name(call.function) or import_path(call.function)
     if path is None or call.static or call.tree_text is None:
         return None
     return path + call.tree_text

@@ -16,7 +16,14 @@ def register(name: str, target: object, function: object, keywords: object | Non
 def lookup(name: str) -> object | None:
     """The living target of that name, or None."""
 
-def set_hooks(report: object, convert: object, resolve: object, enter_worker: object) -> None:
+def set_hooks(
+    report: object,
+    convert: object,
+    resolve: object,
+    enter_worker: object,
+    clear_tracebacks: object,
+    report_kept: object,
+) -> None:
     """Sets the Python functions that the runtime calls."""
 
 def handlers() -> dict:

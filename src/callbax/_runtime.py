@@ -10,7 +10,7 @@ import time
 
 import jax
 
-from callbax import _errors, _host_call, _identity, _jax, _native, _nested, _threads
+from callbax import _errors, _host_call, _identity, _jax, _native, _nested, _threads, _views
 
 TARGET = "callbax_call"
 # The same handler under the names that XLA's partitioner needs, for programs on several devices.
@@ -99,7 +99,12 @@ def _after_fork_in_child() -> None:
 
 def _start() -> None:
     _native.set_hooks(
-        _errors.report, _host_call.convert_results, _identity.resolve, _nested.enter_worker
+        _errors.report,
+        _host_call.convert_results,
+        _identity.resolve,
+        _nested.enter_worker,
+        _views.clear_tracebacks,
+        _views.report_kept,
     )
     jax.ffi.register_ffi_type("callbax_call_site", _native.state_type(), platform="cpu")
     for target in (TARGET, PLACED_TARGET, PARTITIONED_TARGET):

@@ -52,6 +52,6 @@ def io_callback(
     """
     check_callable("io_callback", callback)
     avals, tree = flatten_result_spec(result_shape_dtypes, callback)
-    host_call, values = HostCall.from_arguments(callback, args, kwargs, split_static=False)
+    host_call, values = HostCall.from_arguments(callback, args, kwargs, result_tree=tree)
     results = primitives.bind(IO, host_call, values, avals, sharding=sharding, ordered=ordered)
     return jax.tree.unflatten(tree, results)

@@ -62,6 +62,10 @@ def lower(
     if lanes.sizes:
         attributes["lanes"] = np.array(lanes.sizes, np.int64)
         attributes["operand_lanes"] = np.array(lanes.operand_axes, np.int64)
+    if host_call.views:
+        attributes["views"] = np.bool_(True)
+    if host_call.out is not None:
+        attributes["out"] = np.bool_(True)
     effect = flavour.ordered_effect if ordered else None
     return _emit(ctx, operands, attributes, effect, op_sharding, partitioned, flavour)
 

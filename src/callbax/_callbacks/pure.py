@@ -65,7 +65,7 @@ def pure_callback(
         )
     check_callable("pure_callback", callback)
     avals, tree = flatten_result_spec(result_shape_dtypes, callback)
-    host_call, values = HostCall.from_arguments(callback, args, kwargs, split_static=False)
+    host_call, values = HostCall.from_arguments(callback, args, kwargs, result_tree=tree)
     results = primitives.bind(
         PURE, host_call, values, avals, sharding=sharding, vmap_method=vmap_method
     )

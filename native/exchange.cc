@@ -1,0 +1,201 @@
+#include "exchange.h"
+
+#include <chrono>
+#include <thread>
+
+#include "arrays.h"
+#include "results.h"
+#include "views.h"
+
+namespace callbax {
+namespace {
+
+// A larger argument is not copied for a trial: there may be no room for it.
+constexpr int64_t kTrialLimit = int64_t{1} << 30;
+// How often, and for how long at first, another thread is waited for; each wait is twice the last.
+constexpr int kWaits = 6;
+constexpr std::chrono::microseconds kFirstWait{500};
+
+void ClearTracebacks(PyObject* exception) {
+  Owned done(PyObject_CallFunctionObjArgs(GetHooks().clear_tracebacks, exception, nullptr));
+  if (!done) PyErr_WriteUnraisable(GetHooks().clear_tracebacks);
+}
+
+// The exception that is set, normalised and no longer set; null if none is.
+Owned TakeException() {
+  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  if (type == nullptr) return Owned();
+  PyErr_NormalizeException(&type, &value, &traceback);
+  if (traceback != nullptr && value != nullptr) PyException_SetTraceback(value, traceback);
+  Py_XDECREF(type);
+  Py_XDECREF(traceback);
+  return Owned(value);
+}
+
+void SetException(PyObject* exception) {
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception)), exception);
+}
+
+void ReportKept(const CallSite& site, const std::vector<size_t>& kept, size_t operands,
+                PyObject* exception) {
+  Owned positions(PyTuple_New(static_cast<Py_ssize_t>(kept.size())));
+  for (size_t i = 0; positions && i < kept.size(); ++i) {
+    PyTuple_SET_ITEM(positions.get(), static_cast<Py_ssize_t>(i), PyLong_FromSize_t(kept[i]));
+  }
+  if (!positions) return;
+  Owned done(PyObject_CallFunction(GetHooks().report_kept, "OOnO",
+                                   static_cast<PyObject*>(site.slot->callable().target),
+                                   positions.get(), static_cast<Py_ssize_t>(operands),
+                                   exception == nullptr ? Py_None : exception));
+}
+
+}  // namespace
+
+CallArrays::CallArrays(CallSite& site, const std::vector<Buffer>& operands,
+                       const std::vector<Buffer>& results)
+    : site_(site),
+      operands_(operands),
+      results_(results),
+      watched_(site.views || site.out),
+      trial_(watched_ && !site.trusted),
+      count_(operands.size() + (site.out ? results.size() : 0)) {
+  // One list of spare arrays for each; the number is fixed, so this happens once.
+  if (site.spare.size() != count_) site.spare.resize(count_);
+  if (count_ > kInline) {
+    heap_.resize(count_ + 1);
+    arguments_ = heap_.data() + 1;
+  }
+}
+
+CallArrays::~CallArrays() {
+  while (made_ > 0) Py_DECREF(arguments_[--made_]);
+}
+
+CallArrays::Kind CallArrays::KindOf(size_t i, const Dtype& dtype) const {
+  const bool result = i >= operands_.size();
+  if (!result && !site_.views) return Kind::kCopy;
+  // XLA packs these, or they are lanes of a buffer that is unpacked for the time of the call.
+  if (dtype.packed()) return result ? Kind::kScratch : Kind::kCopy;
+  const bool trial = trial_ && CountElements(buffer(i).rank, buffer(i).dims) * dtype.itemsize <= kTrialLimit;
+  if (result) return trial ? Kind::kTrialScratch : Kind::kWritableView;
+  return trial ? Kind::kTrialCopy : Kind::kView;
+}
+
+PyObject* CallArrays::Take(size_t i) {
+  const Dtype* dtype = FindDtype(buffer(i).dtype);
+  if (dtype == nullptr) {
+    PyErr_Format(PyExc_TypeError, "argument %zu has XLA data type %d, which has no NumPy dtype", i,
+                 buffer(i).dtype);
+    return nullptr;
+  }
+  switch (KindOf(i, *dtype)) {
+    case Kind::kCopy:
+      return TakeArgument(site_.spare[i], *dtype, buffer(i));
+    case Kind::kTrialCopy:
+      return NewReadOnlyCopy(*dtype, buffer(i));
+    case Kind::kView:
+      return TakeView(site_.spare[i], *dtype, buffer(i), false);
+    case Kind::kScratch:
+    case Kind::kTrialScratch:
+      return NewScratch(*dtype, buffer(i));
+    case Kind::kWritableView:
+      PrepareToWrite(*dtype, buffer(i));
+      return TakeView(site_.spare[i], *dtype, buffer(i), true);
+  }
+  return nullptr;
+}
+
+bool CallArrays::Make() {
+  while (made_ < count_) {
+    arguments_[made_] = Take(made_);
+    if (arguments_[made_] == nullptr) return false;
+    ++made_;
+  }
+  return true;
+}
+
+bool CallArrays::TakeResults(PyObject* value) {
+  if (!site_.out) return WriteResults(site_, value, results_);
+  const bool alone = results_.size() == 1 && value == arguments_[operands_.size()];
+  if (value != Py_None && !alone) return WriteResults(site_, value, results_);
+  for (size_t i = operands_.size(); i < count_; ++i) {
+    const bool in_place = KindOf(i, dtype(i)) == Kind::kWritableView;
+    FinishWriting(in_place ? nullptr : arguments_[i], dtype(i), buffer(i));
+  }
+  return true;
+}
+
+void CallArrays::Return(size_t i) {
+  switch (KindOf(i, dtype(i))) {
+    case Kind::kCopy:
+      return ReturnArgument(site_.spare[i], dtype(i), buffer(i), arguments_[i]);
+    case Kind::kView:
+      return ReturnView(site_.spare[i], dtype(i), buffer(i), false, arguments_[i]);
+    case Kind::kWritableView:
+      return ReturnView(site_.spare[i], dtype(i), buffer(i), true, arguments_[i]);
+    case Kind::kTrialCopy:
+    case Kind::kScratch:
+    case Kind::kTrialScratch:
+      return Py_DECREF(arguments_[i]);
+  }
+}
+
+std::vector<size_t> CallArrays::Kept() const {
+  std::vector<size_t> kept;
+  for (size_t i = 0; i < made_; ++i) {
+    if (Py_REFCNT(arguments_[i]) == 1) continue;
+    const Kind kind = KindOf(i, dtype(i));
+    if (kind != Kind::kCopy && kind != Kind::kScratch) kept.push_back(i);
+  }
+  return kept;
+}
+
+bool CallArrays::Finish(bool ok) {
+  if (watched_) ok = SettleKept(ok);
+  for (size_t i = 0; i < made_; ++i) Return(i);
+  made_ = 0;
+  return ok;
+}
+
+bool CallArrays::SettleKept(bool ok) {
+  std::vector<size_t> kept = Kept();
+  if (kept.empty()) {
+    if (ok) site_.trusted = true;
+    return ok;
+  }
+  Owned exception = TakeException();
+  if (exception) {
+    ClearTracebacks(exception.get());
+    kept = Kept();
+  }
+  if (!kept.empty()) {
+    PyGC_Collect();
+    kept = Kept();
+  }
+  auto wait = kFirstWait;
+  for (int i = 0; i < kWaits && !kept.empty(); ++i, wait *= 2) {
+    Py_BEGIN_ALLOW_THREADS
+    std::this_thread::sleep_for(wait);
+    Py_END_ALLOW_THREADS
+    kept = Kept();
+  }
+  if (!kept.empty()) {
+    site_.trusted = false;
+    for (size_t i : kept) {
+      const Kind kind = KindOf(i, dtype(i));
+      if (kind == Kind::kView || kind == Kind::kWritableView) {
+        Detach(arguments_[i], dtype(i), buffer(i));
+      }
+    }
+    ReportKept(site_, kept, operands_.size(), exception.get());
+    ok = false;
+  }
+  if (exception) {
+    PyErr_Clear();  // of a report that failed: the function's own matters more
+    SetException(exception.get());
+  }
+  return ok;
+}
+
+}  // namespace callbax

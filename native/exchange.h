@@ -1,0 +1,75 @@
+// The arrays that one call exchanges with its function: made before it, taken back after it.
+//
+// With views or out, a call fails if its function has kept an array of XLA's memory, which would be a
+// use after free. That is known from the reference counts once the results are written and the
+// returned value is dropped, so that a view may be returned. What only looks like keeping is not an
+// error: frames of a traceback, whose variables are cleared; cycles, which are collected; another
+// thread on its way to let go, which is given a moment.
+//
+// The memory of an array that was kept is safe as far as it can be:
+//  * A call site's first call gets copies in the place of views, and is judged as if they were views.
+//    Only a function that has let go of them gets views. So one that always keeps is found out while
+//    that is harmless. After an array was kept the site begins anew.
+//  * Of a view that is kept, the array itself is given memory of its own.
+//  * Not safe: what was made from such a view without a copy. The error says so.
+#pragma once
+
+#include <vector>
+
+#include "call.h"
+#include "dtypes.h"
+#include "python.h"
+
+namespace callbax {
+
+// Needs the GIL throughout.
+class CallArrays {
+ public:
+  CallArrays(CallSite& site, const std::vector<Buffer>& operands,
+             const std::vector<Buffer>& results);
+  ~CallArrays();
+  CallArrays(const CallArrays&) = delete;
+  CallArrays& operator=(const CallArrays&) = delete;
+
+  // False with an error set if an array could not be made.
+  bool Make();
+  // In the order of the operands; with out, those of the results follow. One place in front is free.
+  PyObject** arguments() { return arguments_; }
+  size_t size() const { return count_; }
+
+  // Takes what the function returned as its results. False with an error set if it does not fit.
+  bool TakeResults(PyObject* value);
+
+  // Takes the arrays back; `ok` is whether no error is set. Returns the same for the call as a whole.
+  bool Finish(bool ok);
+
+ private:
+  // A copy is the function's to keep. The others are not: the trial copy stands for a view.
+  enum class Kind { kCopy, kTrialCopy, kView, kScratch, kTrialScratch, kWritableView };
+
+  Kind KindOf(size_t i, const Dtype& dtype) const;
+  const Buffer& buffer(size_t i) const {
+    return i < operands_.size() ? operands_[i] : results_[i - operands_.size()];
+  }
+  const Dtype& dtype(size_t i) const { return *FindDtype(buffer(i).dtype); }
+  PyObject* Take(size_t i);
+  void Return(size_t i);
+  std::vector<size_t> Kept() const;
+  bool SettleKept(bool ok);
+
+  // Small calls stay off the heap.
+  static constexpr size_t kInline = 8;
+
+  CallSite& site_;
+  const std::vector<Buffer>& operands_;
+  const std::vector<Buffer>& results_;
+  const bool watched_;  // the site has views or out
+  const bool trial_;
+  size_t count_;
+  size_t made_ = 0;
+  PyObject* inline_[kInline + 1];
+  std::vector<PyObject*> heap_;
+  PyObject** arguments_ = inline_ + 1;
+};
+
+}  // namespace callbax

@@ -1,0 +1,26 @@
+// Arrays over XLA's own memory, without a copy. XLA uses the memory for other data after the call, so
+// one that somebody still holds then is an error (see exchange.h).
+//
+// Every NumPy view of such an array, memoryview, DLPack capsule and foreign tensor holds a reference to
+// the array object itself: the array has no owner behind it that they could refer to instead. So a
+// reference count of one proves that nothing refers to the memory. Such an array is recycled.
+#pragma once
+
+#include "call.h"
+#include "dtypes.h"
+#include "python.h"
+
+namespace callbax {
+
+// A new reference to an array over the buffer, or null with an error set. Needs the GIL, as all here.
+PyObject* TakeView(SpareArrays& spare, const Dtype& dtype, const Buffer& buffer, bool writable);
+
+// Takes the reference back after the call.
+void ReturnView(SpareArrays& spare, const Dtype& dtype, const Buffer& buffer, bool writable,
+                PyObject* view);
+
+// Gives a view that is kept memory of its own, with the same content. Arrays made from it still refer
+// to XLA's.
+void Detach(PyObject* view, const Dtype& dtype, const Buffer& buffer) noexcept;
+
+}  // namespace callbax

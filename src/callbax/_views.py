@@ -1,0 +1,96 @@
+"""What is done about arrays over XLA's memory that a host function keeps after its call.
+
+Natively (see native/exchange.h) each such array is found by its reference count. Here are the parts
+that speak Python: letting go of what a traceback holds, and the error.
+"""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from callbax._errors import CallbackViewError
+from callbax._host_call import HostCall
+
+
+def clear_tracebacks(exception: BaseException) -> None:
+    """Drops the local variables of the frames that an exception, its causes and contexts have been in.
+
+    They would keep views alive. Frames that still run are left alone.
+    """
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [exception]
+    while waiting:
+        current = waiting.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        traceback.clear_frames(current.__traceback__)
+        waiting += [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            waiting += current.exceptions
+
+
+def report_kept(
+    call: HostCall, positions: Sequence[int], arguments: int, exception: BaseException | None
+) -> None:
+    """Says which arrays a call has kept: in an error of its own, or in a note of the call's error.
+
+    `positions` counts the arguments that JAX traces, and then the arrays in `out`.
+    """
+    message = _message(call, [_describe(call, i, arguments) for i in positions])
+    if exception is None:
+        raise CallbackViewError(message)
+    exception.add_note(f"callbax: {message}")
+
+
+def _message(call: HostCall, kept: Sequence[str]) -> str:
+    return (
+        f"The callback {call} kept {' and '.join(kept)} after it returned: a view of XLA's memory, "
+        "which holds other data from now on. Keep a copy instead (x.copy()), or leave zero_copy and "
+        "out off (views and out of a HostFunction). What was made from the view without a copy (a "
+        "slice, a memoryview, a tensor) must not be used any more."
+    )
+
+
+def _describe(call: HostCall, position: int, arguments: int) -> str:
+    if position >= arguments:
+        assert call.out is not None
+        paths = _paths(call.out)
+        return f"its array for the result, out{paths[position - arguments]}"
+    path = _path(call, position)
+    if path[0].idx == 1:  # of (args, kwargs)
+        return f"its argument {path[1].key!r}{jax.tree_util.keystr(path[2:])}"
+    name = _parameter_name(call.function, path[1].idx)
+    label = path[1].idx if name is None else repr(name)
+    return f"its argument {label}{jax.tree_util.keystr(path[2:])}"
+
+
+def _path(call: HostCall, position: int) -> Any:
+    """Where in (args, kwargs) an argument is."""
+    numbered = jax.tree.unflatten(call.tree, range(call.tree.num_leaves))
+    paths = jax.tree_util.tree_flatten_with_path(numbered)[0]
+    static = {i for i, _ in call.static}
+    return [path for path, i in paths if i not in static][position]
+
+
+def _paths(tree: Any) -> list[str]:
+    numbered = jax.tree.unflatten(tree, range(tree.num_leaves))
+    return [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path(numbered)[0]]
+
+
+def _parameter_name(function: Any, number: int) -> str | None:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # many functions in C have none
+        return None
+    if number >= len(parameters) or parameters[number].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        return None
+    return parameters[number].name
