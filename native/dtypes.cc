@@ -78,6 +78,13 @@ const Dtype* FindDtype(int code) noexcept {
   return &dtypes[code];
 }
 
+int DtypeCode(const std::string& name) {
+  for (const Row& row : kRows) {
+    if (name == row.name) return row.code;
+  }
+  return -1;
+}
+
 void Unpack(const Dtype& dtype, const void* packed, int64_t count, void* bytes) noexcept {
   const auto* in = static_cast<const uint8_t*>(packed);
   auto* out = static_cast<uint8_t*>(bytes);

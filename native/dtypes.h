@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace callbax {
 
@@ -22,6 +23,9 @@ bool ImportDtypes();
 
 // Null for a code that NumPy has no dtype for (tokens, 1-bit integers).
 const Dtype* FindDtype(int code) noexcept;
+
+// The code of a dtype by its name, or -1.
+int DtypeCode(const std::string& name);
 
 void Unpack(const Dtype& dtype, const void* packed, int64_t count, void* bytes) noexcept;
 void Pack(const Dtype& dtype, const void* bytes, int64_t count, void* packed) noexcept;

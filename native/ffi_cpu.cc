@@ -5,94 +5,18 @@
 // any XLA thread, several at once.
 #include "ffi_cpu.h"
 
-#include <cstring>
 #include <string>
 
 #include "call.h"
-#include "xla/ffi/api/c_api.h"
+#include "ffi.h"
 
 namespace callbax {
 namespace {
 
-// XLA would give an id of its own on registration, but jaxlib registers queued handlers before
-// queued types, and a handler must state its id by then. So, as jaxlib does, the address is the id.
-XLA_FFI_TypeId* StateTypeId() {
-  static XLA_FFI_TypeId id = [] {
-    XLA_FFI_TypeId self;
-    self.type_id = reinterpret_cast<int64_t>(&id);
-    return self;
-  }();
-  return &id;
-}
-
-void DeleteCallSite(void* state) { delete static_cast<CallSite*>(state); }
-
-XLA_FFI_TypeInfo* StateTypeInfo() {
-  static XLA_FFI_TypeInfo info{XLA_FFI_TypeInfo_STRUCT_SIZE, nullptr, DeleteCallSite};
-  return &info;
-}
-
-XLA_FFI_Error* MakeError(const XLA_FFI_Api* api, XLA_FFI_Error_Code code,
-                         const std::string& message) {
-  XLA_FFI_Error_Create_Args args{XLA_FFI_Error_Create_Args_STRUCT_SIZE, nullptr, message.c_str(),
-                                 code};
-  return api->XLA_FFI_Error_Create(&args);
-}
-
-// XLA asks each handler about itself before it uses it.
-bool AnswerMetadata(XLA_FFI_CallFrame* frame) {
-  XLA_FFI_Extension_Base* extension = frame->extension_start;
-  if (extension == nullptr || extension->type != XLA_FFI_Extension_Metadata) return false;
-  XLA_FFI_Metadata* metadata = reinterpret_cast<XLA_FFI_Metadata_Extension*>(extension)->metadata;
-  metadata->api_version = XLA_FFI_Api_Version{XLA_FFI_Api_Version_STRUCT_SIZE, nullptr,
-                                              XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR};
-  metadata->traits = 0;
-  metadata->state_type_id = *StateTypeId();
-  return true;
-}
-
-// Attributes of a call by name; what is absent keeps its default.
-class Attributes {
- public:
-  explicit Attributes(const XLA_FFI_Attrs& attrs) : attrs_(attrs) {}
-
-  void Read(const char* name, std::string* out) const {
-    const int64_t i = Find(name, XLA_FFI_AttrType_STRING);
-    if (i < 0) return;
-    const auto* span = static_cast<const XLA_FFI_ByteSpan*>(attrs_.attrs[i]);
-    out->assign(span->ptr, span->len);
-  }
-  void Read(const char* name, bool* out) const {
-    const int64_t i = Find(name, XLA_FFI_AttrType_SCALAR);
-    if (i < 0) return;
-    const auto* scalar = static_cast<const XLA_FFI_Scalar*>(attrs_.attrs[i]);
-    if (scalar->dtype == XLA_FFI_DataType_PRED) std::memcpy(out, scalar->value, sizeof *out);
-  }
-  void Read(const char* name, std::vector<int64_t>* out) const {
-    const int64_t i = Find(name, XLA_FFI_AttrType_ARRAY);
-    if (i < 0) return;
-    const auto* array = static_cast<const XLA_FFI_Array*>(attrs_.attrs[i]);
-    if (array->dtype != XLA_FFI_DataType_S64) return;
-    out->resize(array->size);
-    std::memcpy(out->data(), array->data, array->size * sizeof(int64_t));
-  }
-
- private:
-  int64_t Find(const char* name, XLA_FFI_AttrType type) const {
-    for (int64_t i = 0; i < attrs_.size; ++i) {
-      const XLA_FFI_ByteSpan* key = attrs_.names[i];
-      if (key->len == std::strlen(name) && std::memcmp(key->ptr, name, key->len) == 0) {
-        return attrs_.types[i] == type ? i : -1;
-      }
-    }
-    return -1;
-  }
-
-  const XLA_FFI_Attrs& attrs_;
-};
+using State = StateOf<CallSite>;
 
 XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
-  if (AnswerMetadata(frame)) return nullptr;
+  if (AnswerMetadata(frame, State::Id())) return nullptr;
   auto site = std::make_unique<CallSite>();
   std::string name;
   const Attributes attributes(frame->attrs);
@@ -113,11 +37,7 @@ XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
                          "importable module is found by its name; any other exists only in the "
                          "process that traced the program.");
   }
-  XLA_FFI_State_Set_Args args{XLA_FFI_State_Set_Args_STRUCT_SIZE, nullptr,        frame->ctx,
-                              XLA_FFI_ExecutionStage_INSTANTIATE, StateTypeId(), site.get()};
-  XLA_FFI_Error* error = frame->api->XLA_FFI_State_Set(&args);
-  if (error == nullptr) site.release();  // XLA owns it now
-  return error;
+  return State::Set(frame, std::move(site));
 }
 
 // Tokens carry no data: they order calls, and the callback does not see them.
@@ -140,11 +60,10 @@ int64_t RunId(XLA_FFI_CallFrame* frame) {
 }
 
 XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame) {
-  if (AnswerMetadata(frame)) return nullptr;
-  XLA_FFI_State_Get_Args args{XLA_FFI_State_Get_Args_STRUCT_SIZE, nullptr,        frame->ctx,
-                              XLA_FFI_ExecutionStage_INSTANTIATE, StateTypeId(), nullptr};
-  if (XLA_FFI_Error* error = frame->api->XLA_FFI_State_Get(&args)) return error;
-  auto& site = *static_cast<CallSite*>(args.state);
+  if (AnswerMetadata(frame, State::Id())) return nullptr;
+  CallSite* state = nullptr;
+  if (XLA_FFI_Error* error = State::Get(frame, &state)) return error;
+  CallSite& site = *state;
   std::vector<Buffer> operands;
   std::vector<Buffer> results;
   CollectBuffers(frame->args.args, frame->args.size, &operands);
@@ -158,7 +77,7 @@ XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame) {
 
 void* InstantiateHandler() { return reinterpret_cast<void*>(Instantiate); }
 void* ExecuteHandler() { return reinterpret_cast<void*>(Execute); }
-void* StateTypeIdPointer() { return StateTypeId(); }
-void* StateTypeInfoPointer() { return StateTypeInfo(); }
+void* StateTypeIdPointer() { return State::Id(); }
+void* StateTypeInfoPointer() { return State::Info(); }
 
 }  // namespace callbax

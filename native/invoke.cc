@@ -7,6 +7,7 @@
 
 #include "call.h"
 #include "exchange.h"
+#include "failure.h"
 #include "floating_point.h"
 #include "interrupt.h"
 #include "lanes.h"
@@ -47,34 +48,6 @@ class FailedRuns {
 FailedRuns& failed_runs() {
   static FailedRuns* instance = new FailedRuns;
   return *instance;
-}
-
-struct Failure {
-  std::string message;  // what XLA carries to the caller
-  bool poison = false;  // the run must go on, with poisoned results
-};
-
-// Takes the exception that is set, and leaves it to Python to keep, log and describe it.
-Failure ReportFailure(const CallSite& site) {
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  if (traceback != nullptr && value != nullptr) PyException_SetTraceback(value, traceback);
-  Owned exception(value);
-  Py_XDECREF(type);
-  Py_XDECREF(traceback);
-  Owned report(PyObject_CallFunction(GetHooks().report, "OsOO", Target(site), site.flavour.c_str(),
-                                     exception.get(), site.shared_run ? Py_True : Py_False));
-  if (!GilScope::OnForeignThread() &&
-      PyErr_GivenExceptionMatches(exception.get(), PyExc_KeyboardInterrupt) && TakeSignal()) {
-    // A Ctrl-C that this callback happened to receive is meant for the program: the main thread gets
-    // its KeyboardInterrupt once it is back in Python, or code that retries could not be stopped.
-    PyErr_SetInterrupt();
-  }
-  const char* text = nullptr;
-  int poison = 0;
-  if (report && PyArg_ParseTuple(report.get(), "sp", &text, &poison)) return {text, poison != 0};
-  return {"a callback failed, and so did reporting it: " + TakeErrorText(), site.shared_run};
 }
 
 // Calls the function and takes its results. False with an error set on failure.
@@ -153,7 +126,7 @@ Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
     OrdinaryFloatingPoint floating_point;
     RunningCallback running(Target(site));
     if (Run(site, operands, results)) return {};
-    Failure failure = ReportFailure(site);
+    Failure failure = ReportFailure(Target(site), site.flavour, site.shared_run);
     if (!failure.poison) return {false, std::move(failure.message)};
     failed_runs().Add(run_id);
     Poison(results);

@@ -7,6 +7,8 @@
 #include "dtypes.h"
 #include "ffi_cpu.h"
 #include "interrupt.h"
+#include "loop_module.h"
+#include "loops.h"
 #include "python.h"
 #include "registry.h"
 
@@ -65,6 +67,7 @@ nb::dict Statistics() {
   const BlockStatistics blocks = CountBlocks();
   nb::dict statistics;
   statistics["registered"] = LiveSlots();
+  statistics["loops"] = LiveLoops();
   statistics["in_flight"] = CallsInFlight();
   statistics["in_flight_on_workers"] = CallsInFlightOnWorkers();
   statistics["idle_bytes"] = blocks.idle_bytes;
@@ -100,4 +103,5 @@ NB_MODULE(_native, m) {
   m.def("watch_interrupts", &WatchInterrupts, "Chains the Ctrl-C watcher to Python's handler.");
   m.def("close", &CloseCalls, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),
         "Refuses new calls and waits for those in flight; false on time-out.");
+  DefineLoops(m);
 }

@@ -91,6 +91,18 @@ Hooks& GetHooks() noexcept {
   return hooks;
 }
 
+bool ThreadHasException() noexcept {
+  if (!InterpreterAlive()) return false;
+  // Nobody but this thread touches the exception of its own thread state.
+  const PyThreadState* state = PyGILState_GetThisThreadState();
+  if (state == nullptr) return false;
+#if PY_VERSION_HEX >= 0x030C0000
+  return state->current_exception != nullptr;
+#else
+  return state->curexc_type != nullptr;
+#endif
+}
+
 std::string TakeErrorText() {
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
   PyErr_Fetch(&type, &value, &traceback);

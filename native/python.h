@@ -75,8 +75,15 @@ struct Hooks {
   PyObject* enter_worker = nullptr;   // () -> None, once on each XLA worker thread
   PyObject* clear_tracebacks = nullptr;  // (exception) -> None
   PyObject* report_kept = nullptr;    // (target, positions, operands, exception | None) -> None
+  PyObject* resolve_loop = nullptr;   // (name) -> LoopRegistration, for a name not registered yet
+  PyObject* enter_loop = nullptr;     // (policy) -> None, on each thread before a checked loop
+  PyObject* leave_loop = nullptr;     // (policy) -> None, on each thread after a checked loop
+  PyObject* judge_loop = nullptr;     // (loop's owner, policy, flags) -> None, or raises
 };
 Hooks& GetHooks() noexcept;
+
+// Whether an exception is set on this thread. Does not need the GIL.
+bool ThreadHasException() noexcept;
 
 // "Type: message" of the exception that is set, which is cleared. Never fails.
 std::string TakeErrorText();

@@ -1,20 +1,15 @@
 #include "registry.h"
 
-#include <mutex>
-#include <unordered_map>
 #include <utility>
+
+#include "name_table.h"
 
 namespace callbax {
 namespace {
 
 // Never destroyed: executables may be freed after static destructors have run.
-struct Table {
-  std::mutex mutex;
-  std::unordered_map<std::string, std::weak_ptr<Slot>> slots;  // guarded by mutex
-};
-
-Table& table() {
-  static Table* instance = new Table;
+NameTable<Slot>& table() {
+  static NameTable<Slot>* instance = new NameTable<Slot>;
   return *instance;
 }
 
@@ -24,42 +19,20 @@ Slot::Slot(std::string name, Callable callable, DropReference drop)
     : name_(std::move(name)), callable_(callable), drop_(drop) {}
 
 Slot::~Slot() {
-  {
-    Table& t = table();
-    std::lock_guard<std::mutex> lock(t.mutex);
-    auto found = t.slots.find(name_);
-    // A slot entered under the same name while this one was dying must stay.
-    if (found != t.slots.end() && found->second.expired()) t.slots.erase(found);
-  }
+  table().Remove(name_);
   drop_(callable_.target);
   drop_(callable_.function);
   drop_(callable_.keywords);
 }
 
-SlotPtr FindSlot(const std::string& name) {
-  Table& t = table();
-  std::lock_guard<std::mutex> lock(t.mutex);
-  auto found = t.slots.find(name);
-  return found == t.slots.end() ? nullptr : found->second.lock();
-}
+SlotPtr FindSlot(const std::string& name) { return table().Find(name); }
 
 SlotPtr AddSlot(const std::string& name, Callable callable, DropReference drop) {
-  // Made before the lock is taken: were it dropped inside, ~Slot would take the lock again.
-  SlotPtr fresh = std::make_shared<Slot>(name, callable, drop);
-  SlotPtr living;
-  Table& t = table();
-  std::lock_guard<std::mutex> lock(t.mutex);
-  std::weak_ptr<Slot>& entry = t.slots[name];
-  living = entry.lock();
-  if (living) return living;
-  entry = fresh;
-  return fresh;
+  // Dropped outside of the table's lock, if another has the name: ~Slot takes the lock again.
+  const SlotPtr fresh = std::make_shared<Slot>(name, callable, drop);
+  return table().Add(name, fresh);
 }
 
-size_t LiveSlots() {
-  Table& t = table();
-  std::lock_guard<std::mutex> lock(t.mutex);
-  return t.slots.size();
-}
+size_t LiveSlots() { return table().size(); }
 
 }  // namespace callbax

@@ -1,10 +1,14 @@
 """callbax's native runtime: XLA FFI handlers that call Python."""
 
+from collections.abc import Sequence
+
+
 class Registration:
     """Keeps a registered callback alive."""
 
     @property
     def name(self) -> str: ...
+
     @property
     def target(self) -> object: ...
 
@@ -16,14 +20,7 @@ def register(name: str, target: object, function: object, keywords: object | Non
 def lookup(name: str) -> object | None:
     """The living target of that name, or None."""
 
-def set_hooks(
-    report: object,
-    convert: object,
-    resolve: object,
-    enter_worker: object,
-    clear_tracebacks: object,
-    report_kept: object,
-) -> None:
+def set_hooks(report: object, convert: object, resolve: object, enter_worker: object, clear_tracebacks: object, report_kept: object) -> None:
     """Sets the Python functions that the runtime calls."""
 
 def handlers() -> dict:
@@ -40,3 +37,35 @@ def watch_interrupts() -> None:
 
 def close(seconds: float) -> bool:
     """Refuses new calls and waits for those in flight; false on time-out."""
+
+class LoopRegistration:
+    """Keeps a registered loop alive."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def target(self) -> object: ...
+
+def register_loop(name: str, function: int, data: int, operands: Sequence[int], results: Sequence[int], core: Sequence[Sequence[int]], may_raise: bool, owner: object) -> LoopRegistration:
+    """
+    Enters a loop, by addresses, under a name, unless a living one has it; returns the one that has it. Types are XLA's codes; `core` has the core dimensions of each argument, or nothing.
+    """
+
+def lookup_loop(name: str) -> object | None:
+    """The owner of the living loop of that name, or None."""
+
+def ufunc_loop(ufunc: object, index: int) -> tuple[int, int]:
+    """The addresses of a ufunc's loop and of its data."""
+
+def dtype_code(name: str) -> int:
+    """XLA's code of a dtype, by its name; -1: none."""
+
+def set_loop_hooks(resolve: object, enter: object, leave: object, judge: object) -> None:
+    """Sets the Python functions that loops may need."""
+
+def loop_handlers() -> dict:
+    """Capsules of the FFI handlers of loops, by stage."""
+
+def loop_state_type() -> dict:
+    """Capsules of the loop handlers' state type."""

@@ -1,0 +1,19 @@
+// The way of an exception out of a call: kept, logged and described by Python (_errors.report).
+#pragma once
+
+#include <string>
+
+#include "python.h"
+
+namespace callbax {
+
+struct Failure {
+  std::string message;  // what XLA carries to the caller
+  bool poison = false;  // the run must go on, with poisoned results
+};
+
+// Takes the exception that is set, and leaves it to Python to keep, log and describe it as one of
+// `target`. Needs the GIL.
+Failure ReportFailure(PyObject* target, const std::string& flavour, bool shared_run);
+
+}  // namespace callbax
