@@ -34,7 +34,8 @@ XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
     return MakeError(frame->api, XLA_FFI_Error_Code_NOT_FOUND,
                      "callbax: this program calls the host function '" + name +
                          "', which this process does not have. A function at the top level of an "
-                         "importable module is found by its name; any other exists only in the "
+                         "importable module is found by its name, and one that was given a name by "
+                         "that, if this process has made it too; any other exists only in the "
                          "process that traced the program.");
   }
   return State::Set(frame, std::move(site));

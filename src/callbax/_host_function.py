@@ -108,7 +108,7 @@ def _give_name(new: HostFunction) -> None:
         )
     with _lock:
         for other in _living(name):
-            if other != new and not _is_redefined(other.function, new.function):
+            if other._key != new._key and not _is_redefined(other.function, new.function):
                 raise ValueError(
                     f"the name {name!r}, given to {describe_function(new.function)}, is already that "
                     f"of {describe_function(other.function)}; programs find a function by its name, "
