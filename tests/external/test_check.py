@@ -1,0 +1,155 @@
+"""callbax.check: it finds planted faults, names them, and passes what is right."""
+
+import jax
+import numpy as np
+import pytest
+
+import callbax as cb
+
+x = np.linspace(0.5, 1.5, 3).astype(np.float32)
+like_first = {"result": cb.like(0)}
+
+
+def broken(report):
+    return [finding.name for finding in report.failures]
+
+
+def with_jvp(rule, function=np.sin, **keywords):
+    external = cb.external(function, **{**like_first, **keywords})
+    external.defjvps(rule)
+    return external
+
+
+def cosine(tangent, answer, a):
+    return tangent * jax.numpy.cos(a)
+
+
+def test_a_right_function_passes(capsys):
+    report = cb.check(with_jvp(cosine), x, raise_on_failure=True)
+    assert report.ok and not report.failures
+    assert all(finding.ok for finding in report.findings)
+    assert str(report) in capsys.readouterr().out
+
+
+def test_a_sharp_look_in_float64():
+    with jax.enable_x64(True):
+        almost = with_jvp(lambda t, answer, a: cosine(t, answer, a) * 1.001)
+        assert cb.check(with_jvp(cosine), x.astype(float), print_table=False).ok
+        assert "forward mode against differences" in broken(
+            cb.check(almost, x.astype(float), print_table=False)
+        )
+
+
+def doubles_in_place(a):
+    a *= 2
+    return a
+
+
+def mixes_lanes(a):
+    return a - a.mean()
+
+
+class Counting:
+    calls = 0
+
+    def __call__(self, a):
+        self.calls += 1
+        return a + np.float32(self.calls)
+
+
+FAULTS = {
+    "wrong derivative": (
+        lambda: with_jvp(lambda t, answer, a: 2 * t * jax.numpy.cos(a)),
+        ["forward mode against differences", "reverse mode against differences"],
+        "derivative in argument 0",
+    ),
+    "wrong shape": (
+        lambda: cb.external(lambda a: a[:1], **like_first),
+        ["result fits its declaration"],
+        "Incorrect output shape",
+    ),
+    "wrong dtype": (
+        lambda: cb.external(lambda a: a > 0, **like_first),
+        ["result fits its declaration"],
+        "Incorrect output dtype",
+    ),
+    "wrong tree": (
+        lambda: cb.external(lambda a: (a, a), **like_first),
+        ["result fits its declaration"],
+        "Mismatched number of outputs",
+    ),
+    "writes to its input": (
+        lambda: cb.external(doubles_in_place, **like_first),
+        ["inputs are not modified"],
+        "it wrote to a: 1.0 instead of 0.5 at (0,)",
+    ),
+    "not a function of its arguments": (
+        lambda: cb.external(Counting(), **like_first),
+        ["same inputs, same outputs"],
+        "a second call with the same arguments gave",
+    ),
+    "a batching that mixes lanes": (
+        lambda: cb.external(mixes_lanes, vmap_method="expand_dims", **like_first),
+        ["vmap agrees with a loop", "nested vmap agrees with loops"],
+        "vmap over a (vmap_method='expand_dims')",
+    ),
+    "a rule that raises": (
+        lambda: with_jvp(lambda t, answer, a: 1 / 0),
+        ["forward mode against differences"],
+        "ZeroDivisionError",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_and_described(fault):
+    make, rows, detail = FAULTS[fault]
+    report = cb.check(make(), x, print_table=False)
+    assert not report.ok
+    assert set(rows) <= set(broken(report))
+    assert detail in report.failures[0].detail
+    with pytest.raises(cb.CheckError, match="tests failed\ncallbax.check of"):
+        cb.check(make(), x, print_table=False, raise_on_failure=True)
+
+
+def test_the_argument_with_the_wrong_derivative_is_named():
+    product = cb.external(np.multiply, result="broadcast")
+    product.defjvps(lambda t, answer, a, b: t * b, lambda t, answer, a, b: t * b)
+    report = cb.check(product, x, 2 * x, print_table=False)
+    assert "derivative in argument 1" in report.failures[0].detail
+
+
+def test_pytrees_statics_integers_and_complex_numbers():
+    @cb.external(result=lambda kind, tree, n: tree["a"])
+    def power(kind, tree, n):
+        return tree["a"] ** n * tree["b"]
+
+    @power.defjvp
+    def power_jvp(primals, tangents):
+        kind, tree, n = primals
+        _, tangent, _ = tangents
+        value = power(kind, tree, n)
+        by_a = n * tree["a"] ** (n - 1) * tree["b"]
+        return value, by_a * tangent["a"] + tree["a"] ** n * tangent["b"]
+
+    tree = {"a": x.astype(np.complex64) * (1 + 1j), "b": np.complex64(2 - 1j)}
+    report = cb.check(power, "kind", tree, 3, print_table=False)
+    assert report.ok, str(report)
+
+
+def test_what_cannot_be_tested_is_said():
+    report = cb.check(cb.external(np.sin, **like_first), x, print_table=False)
+    assert report.ok and report.findings[-1].detail == "no derivative is defined"
+    integers = cb.check(with_jvp(cosine, np.abs), np.arange(3), print_table=False)
+    assert integers.findings[-1].detail == "no argument is differentiable"
+
+    calls = []
+    noting = cb.external(calls.append, result=None, effects="io")
+    report = cb.check(noting, x, print_table=False)
+    assert report.ok and len(calls) == 1
+    assert "it has effects" in report.findings[-1].detail
+
+
+def test_only_external_functions_are_checked():
+    with pytest.raises(TypeError, match="wrap the host function first"):
+        cb.check(np.sin, x)
