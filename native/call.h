@@ -47,6 +47,7 @@ struct CallSite {
   bool canonicalize = false;  // 64-bit results may be narrowed: x64 was off when this was traced
   bool shared_run = false;    // the program runs on several devices
   bool no_results = false;    // whatever result buffers there are, the callback has none
+  bool cast = false;          // results of another dtype of the same kind are converted
   bool views = false;         // arguments are views of XLA's memory
   bool out = false;           // the function writes its results in place
   bool trusted = false;       // the last call has kept no view; guarded by the GIL

@@ -163,7 +163,7 @@ bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector
   }
   Owned arrays(PyObject_CallFunctionObjArgs(
       GetHooks().convert, static_cast<PyObject*>(site.slot->callable().target), value, shapes.get(),
-      dtypes.get(), site.canonicalize ? Py_True : Py_False, nullptr));
+      dtypes.get(), site.canonicalize ? Py_True : Py_False, site.cast ? Py_True : Py_False, nullptr));
   if (!arrays) return false;
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject* array = PyList_GET_ITEM(arrays.get(), i);

@@ -26,9 +26,9 @@ from callbax._host_function import HostFunction as HostFunction
 class HostCall:
     """A host function, the tree of its (args, kwargs), and the leaves that are static.
 
-    `static` holds (position among all leaves, value) for the leaves that JAX cannot trace. `views`,
-    `name` and `out` are the options of a HostFunction; `out` is the structure of the result, if the
-    function writes it into arrays that it is given.
+    `static` holds (position among all leaves, value) for the leaves that JAX cannot trace. The other
+    fields are the options of a HostFunction; `out` is the structure of the result, if the function
+    writes it into arrays that it is given.
     """
 
     _function: Hashable
@@ -36,7 +36,9 @@ class HostCall:
     static: tuple[tuple[int, Hashable], ...] = ()
     views: bool = False
     out: PyTreeDef | None = None
+    cast: bool = False
     name: str | None = None
+    advice: str = ""
     # Its name in programs, if it has no stable one; given by _identity.py.
     unique_name: str | None = dataclasses.field(default=None, compare=False, repr=False)
 
@@ -58,7 +60,13 @@ class HostCall:
         if isinstance(function, HostFunction):
             split_static = split_static or function.static
             out = _out_tree(function, kwargs, result_tree) if function.out else None
-            options = {"views": function.views, "out": out, "name": function.name}
+            options = {
+                "views": function.views,
+                "out": out,
+                "cast": function.cast,
+                "name": function.name,
+                "advice": function.advice,
+            }
             function = function.function
         leaves, tree = jax.tree.flatten((args, kwargs))
         static: tuple[tuple[int, Hashable], ...] = ()
@@ -194,11 +202,13 @@ def convert_results(
     shapes: Sequence[tuple[int, ...]],
     dtypes: Sequence[np.dtype],
     canonicalize: bool,
+    cast: bool,
 ) -> list[np.ndarray]:
     """The leaves of what a callback returned, as arrays of just the expected shapes and dtypes.
 
-    `canonicalize` says that 64-bit values may be narrowed, as JAX does while x64 is off. The phrases
-    of the messages are those of JAX, which user code matches on.
+    `canonicalize` says that 64-bit values may be narrowed, as JAX does while x64 is off; `cast`, that
+    any dtype of the same kind is converted. The phrases of the messages are those of JAX, which user
+    code matches on.
     """
     if call.out is not None:
         raise _not_out(call, value)
@@ -216,6 +226,8 @@ def convert_results(
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if canonicalize and array.dtype != dtype:
             array = array.astype(_NARROWED.get(array.dtype, array.dtype), copy=False)
+        if cast and np.can_cast(array.dtype, dtype, "same_kind"):
+            array = array.astype(dtype, copy=False)
         if array.dtype.kind in "OSUMm":
             raise CallbackResultError(
                 f"Incorrect output dtype for return value #{i}: Expected: {dtype}, Actual: "

@@ -53,9 +53,12 @@ class HostFunction:
       out: it gets one more keyword argument, `out`, and writes its result there: a writable view of
         the result's memory, or a pytree of them in the structure of `result_shape_dtypes`. It returns
         None or `out`. What it does not write is undefined.
+      cast: results of another dtype are converted, if NumPy calls that "same_kind" (float64 to float32,
+        integers to floating point).
       static: leaves of its arguments that are no arrays (strings, functions) are passed as they are.
       name: its name in programs, stable from process to process, in place of the path that it can
         be imported from.
+      advice: what to say when a derivative is asked of it, in place of the flavour's own message.
 
     Raises:
       ValueError: `name` is taken by another living function, or cannot be a name.
@@ -71,7 +74,9 @@ class HostFunction:
     views: bool = dataclasses.field(default=False, kw_only=True)
     out: bool = dataclasses.field(default=False, kw_only=True)
     static: bool = dataclasses.field(default=False, kw_only=True)
+    cast: bool = dataclasses.field(default=False, kw_only=True)
     name: str | None = dataclasses.field(default=None, kw_only=True)
+    advice: str = dataclasses.field(default="", kw_only=True)
     _key: Hashable = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:

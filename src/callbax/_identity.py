@@ -64,6 +64,7 @@ def resolve(name: str) -> Any:
         function = importlib.import_module(module)
         for part in qualname.split("."):
             function = getattr(function, part)
+        function = _host_function(function)
     else:
         named = find_named(path)
         if named is None:
@@ -91,8 +92,15 @@ def _own_name(function: Any) -> str | None:
     return None
 
 
+def _host_function(value: Any) -> Any:
+    """The function itself, or the host function of a callable of callbax's own that wraps it."""
+    if isinstance(getattr(type(value), "callbax_host_function", None), property):
+        return value.callbax_host_function
+    return value
+
+
 def import_path(function: Any) -> str | None:
-    """'module:qualname' if importing that gives this very object."""
+    """'module:qualname' if importing that gives this very object, or its wrapper of callbax's."""
     qualname = _errors.attribute(function, "__qualname__") or _errors.attribute(
         function, "__name__"
     )
@@ -103,7 +111,7 @@ def import_path(function: Any) -> str | None:
     for module in (
         (own_module, *_UFUNC_MODULES) if isinstance(function, np.ufunc) else (own_module,)
     ):
-        if isinstance(module, str) and _look_up(module, qualname) is function:
+        if isinstance(module, str) and _host_function(_look_up(module, qualname)) is function:
             return f"{module}:{qualname}"
     return None
 

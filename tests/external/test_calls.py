@@ -105,7 +105,7 @@ def test_wrong_arguments_are_refused_by_signature():
     ):
         one(x, x)
     with pytest.raises(
-        TypeError, match=r"b of pair \(.*\) is of type set, which is neither an array"
+        TypeError, match=r"b of .*pair \(.*\) is of type set, which is neither an array"
     ):
 
         @cb.external(result=cb.like(0))
@@ -155,7 +155,6 @@ def test_nothing_is_traced_or_compiled_twice():
         program(1.0, x)
     assert len(traces) == 1
 
-    @jax.jit
     def with_static(call, z):
         traces.append(2)
         return call(0.0, z)

@@ -81,7 +81,7 @@ FAULTS = {
     "writes to its input": (
         lambda: cb.external(doubles_in_place, **like_first),
         ["inputs are not modified"],
-        "it wrote to a: 1.0 instead of 0.5 at (0,)",
+        "it wrote to a: 3.0 instead of 1.5 at (2,)",
     ),
     "not a function of its arguments": (
         lambda: cb.external(Counting(), **like_first),

@@ -62,6 +62,8 @@ def lower(
     if lanes.sizes:
         attributes["lanes"] = np.array(lanes.sizes, np.int64)
         attributes["operand_lanes"] = np.array(lanes.operand_axes, np.int64)
+    if host_call.cast:
+        attributes["cast"] = np.bool_(True)
     if host_call.views:
         attributes["views"] = np.bool_(True)
     if host_call.out is not None:

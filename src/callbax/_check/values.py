@@ -35,8 +35,9 @@ def result_fits(sample: Sample) -> str:
     call = HostCall(Hashable(sample.function.function), sample.structure.tree)
     shapes = [struct.shape for struct in structs]
     dtypes = [np.dtype(struct.dtype) for struct in structs]
-    narrow = sample.function.narrows or not jax.config.jax_enable_x64
-    convert_results(call, on_host(sample), shapes, dtypes, narrow)
+    canonicalize = not jax.config.jax_enable_x64
+    cast = sample.function.narrows
+    convert_results(call, on_host(sample), shapes, dtypes, canonicalize, cast)
     return ""
 
 

@@ -12,8 +12,9 @@ from jax.tree_util import PyTreeDef
 from callbax._callbacks.io import io_callback
 from callbax._callbacks.pure import pure_callback
 from callbax._callbacks.results import flatten_result_spec
+from callbax._external.host import JaxArrays, KeywordsInOne
 from callbax._external.structure import Structure
-from callbax._host_call import Hashable
+from callbax._host_function import Hashable, HostFunction
 
 if TYPE_CHECKING:
     from callbax._external.external import External
@@ -60,29 +61,50 @@ class Call:
         """What messages call each array of the arguments."""
         return self.structure.names(self.external.parameters)
 
-    def on_host(self, leaves: Sequence[Any]) -> list[Any]:
-        """Calls the host function with `leaves`; returns the flat results."""
-        options = self.external.options
-        function = StaticCall(Hashable(self.external.function), self.structure)
-        if options.effects == "none":
-            return jax.tree.leaves(
-                pure_callback(
-                    function, list(self.result_structs), *leaves, vmap_method=options.vmap_method
-                )
+    def on_host(self, leaves: Sequence[Any], advice: str = "") -> list[Any]:
+        """Calls the host function with `leaves`; returns the flat results.
+
+        Args:
+          advice: what to say if that call is differentiated.
+        """
+        external = self.external
+        options = external.options
+        function = HostFunction(
+            external.function
+            if options.arrays == "numpy"
+            else JaxArrays(Hashable(external.function)),
+            views=options.zero_copy,
+            out=options.out,
+            static=True,
+            cast=external.narrows,
+            name=options.name,
+            advice=advice or self._advice(),
+        )
+        args, kwargs = self.structure.unflatten(leaves)
+        if _OWN_KEYWORDS & kwargs.keys():
+            function = dataclasses.replace(
+                function, function=KeywordsInOne(Hashable(external.function))
             )
-        ordered = options.effects == "ordered"
-        return jax.tree.leaves(
-            io_callback(function, list(self.result_structs), *leaves, ordered=ordered)
+            args, kwargs = (args, kwargs), {}
+        spec = jax.tree.unflatten(self.result_tree, self.result_structs)
+        if options.effects == "none":
+            method = options.vmap_method
+            value = pure_callback(function, spec, *args, vmap_method=method, **kwargs)
+        else:
+            ordered = options.effects == "ordered"
+            value = io_callback(function, spec, *args, ordered=ordered, **kwargs)
+        return jax.tree.leaves(value)
+
+    def _advice(self) -> str:
+        return (
+            f"The external function {self.where} has no derivative. Define one: by JAX code with "
+            "defjvp, defjvps or defvjp; by host code with def_host_jvp or def_host_vjp; with "
+            "def_transpose if it is linear; or make it with derivative='central' (numerical). Where "
+            "none is wanted, pass its arguments through jax.lax.stop_gradient."
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class StaticCall:
-    """A host function that takes the arrays of its arguments; it puts them into their tree."""
-
-    function: Hashable
-    structure: Structure
-
-    def __call__(self, *leaves: Any) -> Any:
-        args, kwargs = self.structure.unflatten(leaves)
-        return self.function.value(*args, **kwargs)
+# Keyword arguments of these names would be taken for options of the public functions.
+_OWN_KEYWORDS = frozenset(
+    {"callback", "result_shape_dtypes", "sharding", "vmap_method", "vectorized", "ordered"}
+)

@@ -18,7 +18,7 @@ from callbax._external.call import Call
 from callbax._external.options import MISSING, Options, make_options
 from callbax._external.results import Arguments
 from callbax._external.signature import Shape, broadcast
-from callbax._host_call import Hashable
+from callbax._host_function import Hashable
 
 
 class External(derivatives.Definitions):
@@ -68,6 +68,11 @@ class External(derivatives.Definitions):
 
     def _result(self, arguments: Arguments) -> Any:
         return None if self.options.result is None else self.options.result(arguments)
+
+    @property
+    def callbax_host_function(self) -> Callable[..., Any]:
+        """What the runtime calls; programs name it by the path of this object."""
+        return self.function
 
     @property
     def narrows(self) -> bool:

@@ -87,6 +87,11 @@ def make_options(
             "program does and without out=; with effects or out=True, give the result as a struct or "
             "as a function of the arguments"
         )
+    if arrays == "jax" and (zero_copy or out):
+        raise ValueError(
+            f"external function {where}: zero_copy=True and out=True hand NumPy views of XLA's memory "
+            "to the function, and arrays='jax' makes arrays of its own; choose one"
+        )
     if derivative is not None and effects != "none":
         raise ValueError(
             f"external function {where} has effects={effects!r}, so it has no derivative: the "

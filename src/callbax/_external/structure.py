@@ -12,7 +12,7 @@ from jax.tree_util import PyTreeDef
 
 from callbax import _jax
 from callbax._errors import describe_function
-from callbax._host_call import Hashable
+from callbax._host_function import Hashable
 
 
 @dataclasses.dataclass(frozen=True)
