@@ -107,8 +107,7 @@ void DefineLoops(nb::module_& m) {
   m.def("register_loop", &RegisterLoop, nb::arg("name"), nb::arg("function"), nb::arg("data"),
         nb::arg("operands"), nb::arg("results"), nb::arg("core"), nb::arg("may_raise"),
         nb::arg("owner"),
-        "Enters a loop, by addresses, under a name, unless a living one has it; returns the one that "
-        "has it. Types are XLA's codes; `core` has the core dimensions of each argument, or nothing.");
+        "Enters a loop under a name, unless a living one has it; returns the one that has it.");
   m.def("lookup_loop", &LookupLoop, nb::arg("name"),
         nb::sig("def lookup_loop(name: str) -> object | None"),
         "The owner of the living loop of that name, or None.");

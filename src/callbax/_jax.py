@@ -132,6 +132,33 @@ def set_sharding(module_context: Any, operation: Any, sharding: Any) -> None:
         mlir.set_sharding(operation, sharding)
 
 
+def device_count(ctx: Any) -> int:
+    """Of the program that is being lowered."""
+    context = ctx.module_context.axis_context
+    if isinstance(context, SPMDAxisContext):
+        return int(context.mesh.size)
+    return int(context.num_devices) if isinstance(context, ShardingContext) else 1
+
+
+def is_partitioned_automatically(ctx: Any) -> bool:
+    """Whether the compiler distributes the program over several devices, at least in part."""
+    context = ctx.module_context.axis_context
+    by_hand = isinstance(context, SPMDAxisContext) and set(context.manual_axes) == set(
+        context.mesh.axis_names
+    )
+    return device_count(ctx) > 1 and not by_hand
+
+
+def string_attributes(values: dict[str, str]) -> Any:
+    return mlir.ir.DictAttr.get({k: mlir.ir.StringAttr.get(v) for k, v in values.items()})
+
+
+def set_sharding_rule(operation: Any, rule: str) -> None:
+    """Tells Shardy how the dimensions of an operation's operands and results go together."""
+    if _uses_shardy():
+        operation.attributes["sdy.sharding_rule"] = mlir.ir.Attribute.parse(rule)
+
+
 # XLA's partitioner keeps the placement of a custom call only under names that it knows for host
 # callbacks (xla::sdy::isPythonCallbackCustomCall, and the partitioner registered for the partitioned
 # name); of any other call it drops the annotation, and then runs it on every device. The GPU names

@@ -49,7 +49,7 @@ class LoopRegistration:
 
 def register_loop(name: str, function: int, data: int, operands: Sequence[int], results: Sequence[int], core: Sequence[Sequence[int]], may_raise: bool, owner: object) -> LoopRegistration:
     """
-    Enters a loop, by addresses, under a name, unless a living one has it; returns the one that has it. Types are XLA's codes; `core` has the core dimensions of each argument, or nothing.
+    Enters a loop under a name, unless a living one has it; returns the one that has it.
     """
 
 def lookup_loop(name: str) -> object | None:

@@ -17,6 +17,8 @@ TARGET = "callbax_call"
 PLACED_TARGET = _jax.PLACED_TARGET
 PARTITIONED_TARGET = _jax.PARTITIONED_TARGET
 
+LOOP_TARGET = "callbax_loop"
+
 _POLL_SECONDS = 0.05
 _DAEMON_SECONDS = 1.0
 _INTERRUPTED_SECONDS = 0.3
@@ -109,6 +111,9 @@ def _start() -> None:
     jax.ffi.register_ffi_type("callbax_call_site", _native.state_type(), platform="cpu")
     for target in (TARGET, PLACED_TARGET, PARTITIONED_TARGET):
         jax.ffi.register_ffi_target(target, _native.handlers(), platform="cpu")
+    jax.ffi.register_ffi_type("callbax_loop_site", _native.loop_state_type(), platform="cpu")
+    jax.ffi.register_ffi_target(LOOP_TARGET, _native.loop_handlers(), platform="cpu")
+    jax.ffi.register_ffi_target_as_batch_partitionable(LOOP_TARGET)
     atexit.register(_shut_down)
     os.register_at_fork(after_in_child=_after_fork_in_child)
 

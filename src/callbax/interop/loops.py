@@ -1,35 +1,146 @@
-"""The primitive that calls a compiled loop, and its rules."""
+"""Compiled loops: the primitive that calls one, and its rules.
+
+A loop is a C function of NumPy's inner-loop form,
+
+    void loop(char** args, npy_intp const* dims, npy_intp const* steps, void* data)
+
+which reads and writes whole arrays of items, and is called without Python and without the GIL. An
+item is an element, or, if the loop has core dimensions, the trailing part of the array that these
+make up. The other dimensions are the loop dimensions: `vmap` adds one.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
 
 from callbax import _jax
-from callbax._callbacks.pure import pure_callback
+from callbax.interop import error_state, loop_lowering
 from callbax.interop.derivatives import Derivatives
-from callbax.interop.dtypes import Resolution
 
 
-def call(derivatives: Derivatives, resolution: Resolution, values: list[Any]) -> list[Any]:
-    """Broadcasts and calls. Scalars stay scalars: the loop reads them again and again."""
-    shape = jnp.broadcast_shapes(*(value.shape for value in values))
-    values = [value if value.shape == () else jnp.broadcast_to(value, shape) for value in values]
-    return _primitive.bind(*values, derivatives=derivatives, resolution=resolution)
+class LoopSource(Protocol):
+    """Where a loop comes from. Hashable; equal sources are the same function; kept alive with it."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def path(self) -> str | None:
+        """'module:name' by which another process finds it; None if it exists in this one only."""
+
+    def address(self) -> tuple[int, int]:
+        """The addresses of the C function and of its data."""
 
 
-def _abstract_eval(*avals: Any, resolution: Resolution, **_: Any) -> Any:
-    shape = next((aval.shape for aval in avals if aval.shape), ())
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """A compiled loop, as a parameter of the primitive: equal loops share traces and programs.
+
+    Attributes:
+      source: what it belongs to.
+      operands, results: the types that the C function reads and writes.
+      core: for each operand and then each result, the numbers of its core dimensions, which are
+        counted as they first appear; empty for an elementwise loop.
+      may_raise: the C function may set a Python exception (it takes the GIL itself).
+    """
+
+    source: Any
+    operands: tuple[np.dtype, ...]
+    results: tuple[np.dtype, ...]
+    core: tuple[tuple[int, ...], ...] = ()
+    may_raise: bool = False
+    # Its name in programs, if it cannot be imported; given by loop_names.py.
+    unique_name: str | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def types(self) -> str:
+        """As NumPy writes them: 'dd->d'."""
+        letters = ["".join(dtype.char for dtype in some) for some in (self.operands, self.results)]
+        return "->".join(letters)
+
+    def __str__(self) -> str:
+        return f"{self.source.name} ({self.types})"
+
+    def core_of(self, position: int) -> tuple[int, ...]:
+        return self.core[position] if self.core else ()
+
+    def loop_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """The loop dimensions, from operands' shapes."""
+        cut = (shape[: len(shape) - len(self.core_of(i))] for i, shape in enumerate(shapes))
+        return next((shape for shape in cut if shape), ())
+
+
+def bind_loop(
+    loop: Loop,
+    args: Sequence[Any],
+    *,
+    result_dtypes: Sequence[np.dtype] | None = None,
+    core_sizes: tuple[int, ...] = (),
+    derivatives: Derivatives | None = None,
+) -> list[Any]:
+    """Calls a compiled loop on JAX values. The loop dimensions broadcast.
+
+    Args:
+      loop: the loop.
+      args: one array for each operand, of the loop's types, or where these have 64 bits of the same
+        kind with 32, which the runtime widens.
+      result_dtypes: of the results; the loop's, or likewise narrower ones. Default: the loop's, as
+        far as JAX has them.
+      core_sizes: the size of each core dimension.
+      derivatives: how to differentiate; without, that is an error.
+
+    Returns:
+      A list with one array for each result.
+    """
+    ranks = [len(loop.core_of(i)) for i in range(len(args))]
+    shape = jnp.broadcast_shapes(
+        *(arg.shape[: arg.ndim - rank] for arg, rank in zip(args, ranks, strict=True))
+    )
+    # One item for all stays one: the loop reads it again and again.
+    values = [
+        arg if arg.ndim == rank else jnp.broadcast_to(arg, (*shape, *arg.shape[arg.ndim - rank :]))
+        for arg, rank in zip(args, ranks, strict=True)
+    ]
+    if result_dtypes is None:
+        result_dtypes = [_jax.canonical_dtype(dtype) for dtype in loop.results]
+    return _primitive.bind(
+        *values,
+        loop=loop,
+        result_dtypes=tuple(result_dtypes),
+        core_sizes=core_sizes,
+        derivatives=derivatives,
+        errors=error_state.current(loop.source),
+    )
+
+
+def _abstract_eval(
+    *avals: Any, loop: Loop, result_dtypes: Any, core_sizes: tuple[int, ...], **_: Any
+) -> Any:
+    shape = loop.loop_shape([aval.shape for aval in avals])
     weak = all(aval.weak_type for aval in avals)
-    return [_jax.ShapedArray(shape, dtype, weak_type=weak) for dtype in resolution.result_dtypes]
+    return [
+        _jax.ShapedArray(
+            (*shape, *(core_sizes[d] for d in loop.core_of(len(avals) + i))), dtype, weak_type=weak
+        )
+        for i, dtype in enumerate(result_dtypes)
+    ]
 
 
-def _jvp(primals: Any, tangents: Any, *, derivatives: Derivatives, **params: Any) -> Any:
-    answers = _primitive.bind(*primals, derivatives=derivatives, **params)
+def _jvp(primals: Any, tangents: Any, *, loop: Loop, derivatives: Any, **params: Any) -> Any:
+    answers = _primitive.bind(*primals, loop=loop, derivatives=derivatives, **params)
     given = [None if _jax.is_zero_tangent(tangent) else tangent for tangent in tangents]
+    if derivatives is None:
+        raise NotImplementedError(
+            f"{loop.source.name} has no derivative. Give derivative rules with derivatives=, or stop "
+            "the differentiation of its arguments with jax.lax.stop_gradient."
+        )
     outputs = derivatives.jvp(primals, answers, given)
     return answers, [
         _jax.zero_tangent(answer) if output is None else output
@@ -37,19 +148,24 @@ def _jvp(primals: Any, tangents: Any, *, derivatives: Derivatives, **params: Any
     ]
 
 
-def _batch(args: Any, dims: Any, **params: Any) -> Any:
+def _batch(args: Any, dims: Any, *, loop: Loop, **params: Any) -> Any:
     size = next(arg.shape[d] for arg, d in zip(args, dims, strict=True) if d is not None)
-    shape = next((s for s in map(_shape_without, args, dims) if s), ())
+    shape = loop.loop_shape([_shape_without(arg, d) for arg, d in zip(args, dims, strict=True)])
 
-    def widen(arg: Any, d: int | None) -> Any:
+    def widen(position: int, arg: Any, d: int | None) -> Any:
+        rank = len(loop.core_of(position))
         if d is None:
-            return arg if arg.shape == () else jnp.broadcast_to(arg, (size, *shape))
+            if arg.ndim == rank:
+                return arg
+            return jnp.broadcast_to(arg, (size, *arg.shape))
         arg = _jax.move_axis(arg, d, 0)
-        if arg.ndim == 1:  # a scalar for each lane
-            arg = arg.reshape(size, *(1,) * len(shape))
-        return jnp.broadcast_to(arg, (size, *shape))
+        core = arg.shape[arg.ndim - rank :]
+        if arg.ndim == rank + 1:  # one item for each lane
+            arg = arg.reshape(size, *(1,) * len(shape), *core)
+        return jnp.broadcast_to(arg, (size, *shape, *core))
 
-    results = _primitive.bind(*map(widen, args, dims), **params)
+    values = [widen(i, arg, d) for i, (arg, d) in enumerate(zip(args, dims, strict=True))]
+    results = _primitive.bind(*values, loop=loop, **params)
     return results, [0] * len(results)
 
 
@@ -57,28 +173,17 @@ def _shape_without(arg: Any, d: int | None) -> tuple[int, ...]:
     return arg.shape if d is None else (*arg.shape[:d], *arg.shape[d + 1 :])
 
 
-def _lower(ctx: Any, *operands: Any, derivatives: Derivatives, resolution: Resolution) -> Any:
-    ufunc = derivatives.function.ufunc  # type: ignore[attr-defined]
-
-    def on_host(*arrays: np.ndarray) -> Any:
-        inputs = [a.astype(d) for a, d in zip(arrays, resolution.operands, strict=True)]
-        shape = np.broadcast_shapes(*(a.shape for a in arrays))
-        results = ufunc(*inputs, sig=(*resolution.operands, *resolution.results))
-        results = (results,) if ufunc.nout == 1 else results
-        return [
-            np.broadcast_to(np.asarray(r).astype(d), shape)
-            for r, d in zip(results, resolution.result_dtypes, strict=True)
-        ]
-
-    return _jax.lower_fun(lambda *args: pure_callback(on_host, ctx.avals_out, *args))(
-        ctx, *operands
-    )
+def _define(name: str) -> Any:
+    primitive = _jax.Primitive(name)
+    primitive.multiple_results = True
+    primitive.def_abstract_eval(_abstract_eval)
+    return primitive
 
 
-_primitive = _jax.Primitive("callbax_loop")
-_primitive.multiple_results = True
-_primitive.def_abstract_eval(_abstract_eval)
+_primitive = _define("callbax_loop")
 _primitive.def_impl(partial(_jax.apply_primitive, _primitive))
 _jax.primitive_jvps[_primitive] = _jvp
 _jax.primitive_batchers[_primitive] = _batch
-_jax.register_lowering(_primitive, _lower)
+# In programs that JAX distributes over several devices; every operand has all loop dimensions.
+_partitioned = _define("callbax_partitioned_loop")
+loop_lowering.register(_primitive, _partitioned)

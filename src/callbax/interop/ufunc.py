@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from callbax import _jax
+from callbax import _jax, _native
 from callbax._errors import attribute, describe_function
 from callbax._identity import import_path
 from callbax.interop import derivatives as _derivatives
 from callbax.interop import dtypes, loops
 from callbax.interop.derivatives import CENTRAL, Derivatives
+
+
+@dataclasses.dataclass(frozen=True)
+class UfuncLoop:
+    """One loop of a ufunc, as a source of loops."""
+
+    ufunc: np.ufunc
+    index: int
+
+    @property
+    def name(self) -> str:
+        return self.ufunc.__name__
+
+    @property
+    def path(self) -> str | None:
+        return import_path(self.ufunc)
+
+    def address(self) -> tuple[int, int]:
+        return _native.ufunc_loop(self.ufunc, self.index)
 
 
 class Ufunc:
@@ -46,7 +66,13 @@ class Ufunc:
             _jax.convert_element_type(arg, dtype)
             for arg, dtype in zip(args, resolution.operand_dtypes, strict=True)
         ]
-        results = loops.call(self._differentiation, resolution, values)
+        source = UfuncLoop(self.ufunc, resolution.index)
+        results = loops.bind_loop(
+            loops.Loop(source, resolution.operands, resolution.results),
+            values,
+            result_dtypes=resolution.result_dtypes,
+            derivatives=self._differentiation,
+        )
         results = [
             _jax.convert_element_type(result, dtype)
             for result, dtype in zip(results, resolution.final_dtypes, strict=True)
