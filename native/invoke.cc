@@ -10,6 +10,7 @@
 #include "failure.h"
 #include "floating_point.h"
 #include "interrupt.h"
+#include "kernels.h"
 #include "lanes.h"
 #include "python.h"
 #include "results.h"
@@ -60,6 +61,17 @@ bool CallFunction(const CallSite& site, CallArrays& arrays) {
   Owned value(PyObject_Vectorcall(function, arrays.arguments(),
                                   (arrays.size() - named) | PY_VECTORCALL_ARGUMENTS_OFFSET, keywords));
   return value && arrays.TakeResults(value.get());
+}
+
+// Sets the exception that the target makes of a kernel's failure. Needs the GIL.
+void RaiseKernelFailure(const CallSite& site, const KernelFailure& failure) {
+  Owned function(PyObject_GetAttrString(Target(site), "function"));
+  if (!function) return;
+  Owned message(PyUnicode_DecodeUTF8(failure.message.data(),
+                                     static_cast<Py_ssize_t>(failure.message.size()), "replace"));
+  if (!message) return;
+  Owned error(PyObject_CallMethod(function.get(), "failure", "iO", failure.code, message.get()));
+  if (error) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.get())), error.get());
 }
 
 bool RunLane(CallSite& site, const std::vector<Buffer>& operands,
@@ -121,11 +133,18 @@ Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
       Poison(results);
       return {};
     }
+    OrdinaryFloatingPoint floating_point;
+    const bool is_kernel = site.slot->callable().kernel.function != nullptr;
+    KernelFailure kernel_failure;
+    if (is_kernel && RunKernel(site, operands, results, &kernel_failure)) return {};
     GilScope gil;
     ReleasePending();
-    OrdinaryFloatingPoint floating_point;
     RunningCallback running(Target(site));
-    if (Run(site, operands, results)) return {};
+    if (is_kernel) {
+      RaiseKernelFailure(site, kernel_failure);
+    } else if (Run(site, operands, results)) {
+      return {};
+    }
     Failure failure = ReportFailure(Target(site), site.flavour, site.shared_run);
     if (!failure.poison) return {false, std::move(failure.message)};
     failed_runs().Add(run_id);

@@ -1,5 +1,6 @@
 // The Python module callbax._native: registrations and little else.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
@@ -11,6 +12,9 @@
 #include "loops.h"
 #include "python.h"
 #include "registry.h"
+#include "scalar_ufuncs.h"
+#include "symbols.h"
+#include "trampolines.h"
 
 namespace nb = nanobind;
 
@@ -29,8 +33,9 @@ nb::object TargetOf(const SlotPtr& slot) {
 }
 
 Registration Register(const std::string& name, nb::object target, nb::object function,
-                      nb::object keywords) {
+                      nb::object keywords, std::pair<uintptr_t, uintptr_t> kernel) {
   Callable callable;
+  callable.kernel = {reinterpret_cast<void*>(kernel.first), reinterpret_cast<void*>(kernel.second)};
   callable.target = target.release().ptr();
   callable.function = function.release().ptr();
   callable.keywords = keywords.is_none() ? nullptr : keywords.release().ptr();
@@ -47,6 +52,20 @@ void SetHooks(nb::object report, nb::object convert, nb::object resolve, nb::obj
   GetHooks() = Hooks{report.release().ptr(),           convert.release().ptr(),
                      resolve.release().ptr(),          enter_worker.release().ptr(),
                      clear_tracebacks.release().ptr(), report_kept.release().ptr()};
+}
+
+nb::object ScalarUfunc(const std::string& name, const std::string& doc, const std::string& signature,
+                       uintptr_t function, uintptr_t user_data, nb::handle owner) {
+  PyObject* ufunc =
+      MakeScalarUfunc(name, doc, signature, reinterpret_cast<void*>(function),
+                      reinterpret_cast<void*>(user_data), owner.ptr());
+  if (ufunc == nullptr) nb::raise_python_error();
+  return nb::steal(ufunc);
+}
+
+std::pair<std::string, std::string> KeepLibrary(uintptr_t address) {
+  const Symbol symbol = KeepLibraryOf(reinterpret_cast<void*>(address));
+  return {symbol.name, symbol.library};
 }
 
 nb::dict Handlers() {
@@ -83,20 +102,29 @@ NB_MODULE(_native, m) {
   // Programs in JAX's caches may outlive the interpreter, and keep their callbacks registered.
   nb::set_leak_warnings(false);
   m.doc() = "callbax's native runtime: XLA FFI handlers that call Python.";
-  if (!ImportDtypes()) nb::raise_python_error();
+  if (!ImportDtypes() || !ImportUfuncApi()) nb::raise_python_error();
 
   nb::class_<Registration>(m, "Registration", "Keeps a registered callback alive.")
       .def_prop_ro("name", [](const Registration& self) { return self.slot->name(); })
       .def_prop_ro("target", [](const Registration& self) { return TargetOf(self.slot); });
 
   m.def("register", &Register, nb::arg("name"), nb::arg("target"), nb::arg("function"),
-        nb::arg("keywords").none(),
+        nb::arg("keywords").none(), nb::arg("kernel") = std::pair<uintptr_t, uintptr_t>(),
         "Enters a callable under a name, unless a living one has it; returns the one that has it.");
   m.def("lookup", &Lookup, nb::arg("name"), nb::sig("def lookup(name: str) -> object | None"),
         "The living target of that name, or None.");
   m.def("set_hooks", &SetHooks, nb::arg("report"), nb::arg("convert"), nb::arg("resolve"),
         nb::arg("enter_worker"), nb::arg("clear_tracebacks"), nb::arg("report_kept"),
         "Sets the Python functions that the runtime calls.");
+  m.def(
+      "has_scalar_loop",
+      [](const std::string& signature) { return FindScalarLoop(signature) != nullptr; },
+      nb::arg("signature"), "Whether scalar C functions of that signature can be called.");
+  m.def("scalar_ufunc", &ScalarUfunc, nb::arg("name"), nb::arg("doc"), nb::arg("signature"),
+        nb::arg("function"), nb::arg("user_data"), nb::arg("owner").none(),
+        "A NumPy ufunc that calls a scalar C function, and keeps its owner alive.");
+  m.def("keep_library", &KeepLibrary, nb::arg("address"),
+        "Name and library of the function at an address; the library stays loaded.");
   m.def("handlers", &Handlers, "Capsules of the FFI handlers, by stage.");
   m.def("state_type", &StateType, "Capsules of the handlers' state type.");
   m.def("statistics", &Statistics, "Counts of what the runtime holds.");

@@ -12,11 +12,18 @@
 
 namespace callbax {
 
+// A compiled function of the prototype in callbax/kernel.h. Its target keeps it alive.
+struct NativeKernel {
+  void* function = nullptr;
+  void* user_data = nullptr;
+};
+
 // Opaque here: only python-side files look inside.
 struct Callable {
   void* target = nullptr;     // the HostCall
   void* function = nullptr;   // the user's function, if its arguments are flat; else null
   void* keywords = nullptr;   // tuple of names of trailing keyword arguments; may be null
+  NativeKernel kernel;        // called in place of the function, if there is one
 };
 
 using DropReference = void (*)(void* object);

@@ -2,7 +2,8 @@
 
     CallbackError
     ├── CallbackResultError   what a callback returned does not fit result_shape_dtypes
-    └── CallbackViewError     a callback kept a view of XLA's memory
+    ├── CallbackViewError     a callback kept a view of XLA's memory
+    └── KernelError           a compiled kernel returned an error code
 
 An exception that a callback raises cannot travel through XLA, which carries a message only. It is
 kept in a table here, and the message ends with its number; `original_exception` finds it again.
@@ -53,7 +54,22 @@ class CallbackViewError(CallbackError, RuntimeError):
     """A callback kept a view of XLA's memory after it returned."""
 
 
-for _error in (CallbackError, CallbackResultError, CallbackViewError):
+class KernelError(CallbackError, RuntimeError):
+    """A compiled kernel returned an error code.
+
+    Attributes:
+      code: what it returned; 1 if it threw a C++ exception.
+    """
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message, code)
+        self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+for _error in (CallbackError, CallbackResultError, CallbackViewError, KernelError):
     _error.__module__ = "callbax"  # where users find them
 
 

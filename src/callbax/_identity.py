@@ -75,7 +75,9 @@ def resolve(name: str) -> Any:
 
 
 def _enter(name: str, call: HostCall) -> Any:
-    return _native.register(name, call, *call.direct())
+    # A compiled kernel says where its code and its data are; the runtime then calls it itself.
+    kernel = getattr(call.function, "callbax_kernel", (0, 0))
+    return _native.register(name, call, *call.direct(), kernel)
 
 
 def _stable_name(call: HostCall) -> str | None:

@@ -12,7 +12,13 @@ class Registration:
     @property
     def target(self) -> object: ...
 
-def register(name: str, target: object, function: object, keywords: object | None) -> Registration:
+def register(
+    name: str,
+    target: object,
+    function: object,
+    keywords: object | None,
+    kernel: tuple[int, int] = (0, 0),
+) -> Registration:
     """
     Enters a callable under a name, unless a living one has it; returns the one that has it.
     """
@@ -22,6 +28,21 @@ def lookup(name: str) -> object | None:
 
 def set_hooks(report: object, convert: object, resolve: object, enter_worker: object, clear_tracebacks: object, report_kept: object) -> None:
     """Sets the Python functions that the runtime calls."""
+
+def has_scalar_loop(signature: str) -> bool:
+    """Whether scalar C functions of that signature can be called."""
+
+def scalar_ufunc(
+    name: str, doc: str, signature: str, function: int, user_data: int, owner: object | None
+) -> object:
+    """
+    A NumPy ufunc that calls a scalar C function, and keeps its owner alive.
+    """
+
+def keep_library(address: int) -> tuple[str, str]:
+    """
+    Name and library of the function at an address; the library stays loaded.
+    """
 
 def handlers() -> dict:
     """Capsules of the FFI handlers, by stage."""

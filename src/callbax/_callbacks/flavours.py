@@ -97,4 +97,18 @@ DEBUG = Flavour(
     saveable=True,
 )
 
-FLAVOURS = (PURE, IO, DEBUG)
+# A compiled kernel (see interop/kernels.py): pure, with its own name in messages.
+KERNEL = dataclasses.replace(
+    PURE,
+    name="native_kernel",
+    public_name="native",
+    jvp_error=(
+        "Kernels do not support JVP. Give the call a derivative with `jax.custom_jvp` or "
+        "`jax.custom_vjp`."
+    ),
+    transpose_error=(
+        "Kernels do not support transpose. Give the call a derivative with `jax.custom_vjp`."
+    ),
+)
+
+FLAVOURS = (PURE, IO, DEBUG, KERNEL)

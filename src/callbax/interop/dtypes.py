@@ -69,8 +69,55 @@ def resolve(ufunc: np.ufunc, args: Sequence[Any]) -> Resolution:
         to = _FLOAT32 if to.itemsize < 4 else to
         wanted = [to if moved else dtype for moved, dtype in zip(promoted, wanted, strict=True)]
         loop = _numpys_choice(ufunc, wanted, given)
-    operands, results = loop[: ufunc.nin], loop[ufunc.nin :]
-    final = tuple(_final(dtype, common, given) for dtype in results)
+    final = tuple(_final(dtype, common, given) for dtype in loop[ufunc.nin :])
+    return _resolution(ufunc, loop, given, final)
+
+
+def resolve_only_loop(ufunc: np.ufunc, args: Sequence[Any]) -> Resolution:
+    """For a ufunc with one loop, that of a C function: arguments convert to its types, or fail.
+
+    As in JAX's promotion, numbers become those of a larger kind (integer, float, complex) of any width,
+    and Python scalars do not widen; no other conversion may lose bits.
+
+    Raises:
+      TypeError: an argument does not convert.
+    """
+    given = [np.dtype(jnp.result_type(arg)) for arg in args]
+    loop = tuple(map(np.dtype, ufunc.types[0].replace("->", "")))
+    for position, (arg, dtype) in enumerate(zip(args, given, strict=True)):
+        if not _converts(dtype, loop[position], _jax.is_weakly_typed(arg)):
+            raise TypeError(
+                f"{ufunc.__name__} computes with ({', '.join(map(str, loop[: ufunc.nin]))}), but "
+                f"argument {position} has dtype {dtype}, which does not convert to {loop[position]} "
+                "without loss; convert it with .astype"
+            )
+    common = np.dtype(jnp.result_type(*args))
+    narrow = _is_inexact(common) and common.itemsize < 4
+    final = tuple(
+        common if narrow and dtype.kind == "f" else _jax.canonical_dtype(dtype)
+        for dtype in loop[ufunc.nin :]
+    )
+    return _resolution(ufunc, loop, given, final)
+
+
+_KIND_RANKS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
+
+
+def _converts(dtype: np.dtype, to: np.dtype, weak: bool) -> bool:
+    dtype = _at_least_32_bits(dtype)
+    if dtype.kind not in _KIND_RANKS:
+        return False
+    gained = _KIND_RANKS[to.kind] - _KIND_RANKS[dtype.kind]
+    return gained > 0 or (gained == 0 and (weak or np.can_cast(dtype, to, "safe")))
+
+
+def _resolution(
+    ufunc: np.ufunc,
+    loop: Sequence[np.dtype],
+    given: Sequence[np.dtype],
+    final: tuple[np.dtype, ...],
+) -> Resolution:
+    operands, results = tuple(loop[: ufunc.nin]), tuple(loop[ufunc.nin :])
     return Resolution(
         index=_loop_index(ufunc, loop),
         operands=operands,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Ufunc:
                 f"{self!r} takes {self.nin} argument(s), one array each and by position, but got "
                 f"{len(args)}"
             )
-        resolution = dtypes.resolve(self.ufunc, args)
+        resolution = self._resolve(args)
         values = [
             _jax.convert_element_type(arg, dtype)
             for arg, dtype in zip(args, resolution.operand_dtypes, strict=True)
@@ -79,10 +79,22 @@ class Ufunc:
         ]
         return results[0] if self.nout == 1 else tuple(results)
 
+    def _resolve(self, args: Sequence[Any]) -> dtypes.Resolution:
+        return dtypes.resolve(self.ufunc, args)
+
     @functools.cached_property
     def _differentiation(self) -> Derivatives:
         # Of a copy: what has been traced must not change when rules are set anew.
-        return Derivatives(Ufunc(self.ufunc, self.derivatives), self.__name__, self.derivatives)
+        copy = self.with_derivatives(self.derivatives)
+        return Derivatives(copy, self.__name__, self.derivatives)
+
+    def with_derivatives(self, rules: tuple[Any, ...]) -> Self:
+        """The same function with other rules."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.pop("_differentiation", None)
+        copy.derivatives = rules
+        return copy
 
     def defjvps(self, *rules: Any) -> None:
         """Sets the derivative rules, one for each argument, as `jax.custom_jvp.defjvps` does.
@@ -148,14 +160,16 @@ def ufunc(
     """
     if derivative not in (None, CENTRAL):
         raise ValueError(f'derivative must be "central" or None, but is {derivative!r}')
-    inner, rules = (u.ufunc, u.derivatives) if isinstance(u, Ufunc) else (_inner(u), None)
-    rules = rules or (None,) * inner.nin
+    if not isinstance(u, Ufunc):
+        inner = _inner(u)
+        u = Ufunc(inner, (None,) * inner.nin)
+    rules = u.derivatives
     if derivatives is not None:
-        new = _derivatives.check(inner.__name__, derivatives, inner.nin)
+        new = _derivatives.check(u.__name__, derivatives, u.nin)
         rules = tuple(old if rule is None else rule for rule, old in zip(new, rules, strict=True))
     if derivative is not None:
         rules = tuple(rule if callable(rule) else derivative for rule in rules)
-    return Ufunc(inner, rules)
+    return u.with_derivatives(rules)
 
 
 def _inner(u: Any) -> np.ufunc:

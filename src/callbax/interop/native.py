@@ -1,0 +1,223 @@
+"""`native`: compiled C functions, by their pointers, as JAX functions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast, overload
+
+import numpy as np
+
+from callbax import _native
+from callbax.interop import callees
+from callbax.interop.callees import Callee
+from callbax.interop.dtypes import Resolution, resolve_only_loop
+from callbax.interop.kernels import Kernel
+from callbax.interop.signature import Signature, parse
+from callbax.interop.ufunc import Ufunc, ufunc
+
+
+def get_include() -> str:
+    """The directory to give to a C compiler's -I, for `#include <callbax/kernel.h>`.
+
+    >>> import callbax, os
+    >>> os.path.exists(os.path.join(callbax.get_include(), "callbax", "kernel.h"))
+    True
+    """
+    return str(Path(__file__).resolve().parent.parent / "include")
+
+
+@overload
+def native(
+    fn: Any,
+    signature: str | None = None,
+    *,
+    kernel: Literal[False] = False,
+    user_data: Any = None,
+    derivatives: Sequence[Any] | None = None,
+    derivative: str | None = None,
+) -> ScalarFunction: ...
+
+
+@overload
+def native(
+    fn: Any,
+    *,
+    kernel: Literal[True],
+    result: Any,
+    user_data: Any = None,
+    vmap_method: str = "sequential",
+) -> Kernel: ...
+
+
+def native(
+    fn: Any,
+    signature: str | None = None,
+    *,
+    kernel: bool = False,
+    result: Any = None,
+    user_data: Any = None,
+    vmap_method: str | None = None,
+    derivatives: Sequence[Any] | None = None,
+    derivative: str | None = None,
+) -> ScalarFunction | Kernel:
+    """Makes a JAX function of a compiled C function. Python and its GIL have no part in a call.
+
+    There are two shapes of callee. A *scalar* function, such as `double (double, int)`, is mapped over
+    arrays that broadcast, and batched and differentiated like a ufunc; see `callbax.ufunc`. Its
+    arguments and its result are of the types double, float, int and 64-bit integers, up to four in
+    any mixture; or, up to three, of complex double (or complex float) with real numbers of the same
+    precision and integers. A *kernel* gets whole arrays, by the prototype of `callbax/kernel.h` (see
+    `callbax.get_include`).
+
+    The function may be called on several threads at once, so it must not keep state between calls.
+    It, the object that it comes from and its shared library stay alive as long as a program may call
+    it.
+
+    Args:
+      fn: a function of ctypes or cffi, a Numba `@cfunc`, a `scipy.LowLevelCallable`, a capsule of a
+        Cython module's `__pyx_capi__` or another capsule of a function pointer, or an address. It has
+        to be a C function of just the signature that it is said to have: nothing can check that.
+      signature: as in C, "double (double, int)", or as in Numba, "float64(float64, int32)"; needed
+        if `fn` does not say itself. Only for scalar functions.
+      kernel: `fn` is a kernel.
+      result: of a kernel: a pytree of `jax.ShapeDtypeStruct`, or a function of the abstract arguments
+        that returns one, such as `lambda x, *_: x`.
+      user_data: what the function gets as its trailing `void*` argument, or the kernel as
+        `call->user_data`: a NumPy array or a ctypes object, by its address, or a pointer.
+      vmap_method: of a kernel, as in `callbax.pure_callback`. The default runs it once for each lane,
+        in one native loop.
+      derivatives, derivative: of a scalar function, as in `callbax.ufunc`.
+
+    Returns:
+      A function of arrays. The elements are converted to the C function's types where JAX's
+      promotion loses nothing; with x64 disabled a double result becomes float32 afterwards.
+
+    Raises:
+      TypeError: `fn` is none of these objects, or what it says differs from `signature`; there is no
+        signature, or one that cannot be called; later, arguments that the function cannot take.
+      ValueError: a null pointer; text that is no signature.
+
+    >>> import callbax as cb, jax
+    >>> from scipy.special import cython_special
+    >>> digamma = cb.native(cython_special.__pyx_capi__["__pyx_fuse_1psi"])
+    >>> jax.jit(jax.vmap(digamma))(jax.numpy.array([1.0, 2.0]))
+    Array([-0.5772157 ,  0.42278433], dtype=float32)
+    """
+    callee = callees.read_callee(fn)
+    data = callee.user_data if user_data is None else callees.address_of_data(user_data)
+    owners = Owners(callee.owner, user_data)
+    if kernel:
+        _check_kernel(callee, signature, result)
+        if derivatives is not None or derivative is not None:
+            raise TypeError(
+                f"the kernel {callee} takes no derivatives=; give its call a derivative with "
+                "jax.custom_jvp or jax.custom_vjp"
+            )
+        return Kernel(callee, result, data, owners, vmap_method or "sequential")
+    for name, value in (("result", result), ("vmap_method", vmap_method)):
+        if value is not None:
+            raise TypeError(
+                f"{name}= is for kernels, but {callee} is called elementwise: its result follows from "
+                "its signature. Say kernel=True if it is a kernel of callbax/kernel.h."
+            )
+    code = _callable_code(callee, _agree(callee, signature))
+    scalar = ScalarFunction(_scalar_ufunc(callee.address, code, data, callee, owners))
+    return cast(ScalarFunction, ufunc(scalar, derivatives=derivatives, derivative=derivative))
+
+
+class ScalarFunction(Ufunc):
+    """A C function that is called elementwise; `callbax.native` makes it."""
+
+    def __init__(self, inner: np.ufunc):
+        super().__init__(inner, (None,) * inner.nin)
+        self.__doc__ = inner.__doc__
+
+    def _resolve(self, args: Sequence[Any]) -> Resolution:
+        return resolve_only_loop(self.ufunc, args)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} cannot be pickled: it stands for an address in this process")
+
+    def __repr__(self) -> str:
+        return f"<callbax.native function {self.__name__}>"
+
+
+class Owners:
+    """What a C function needs alive. All are alike: the addresses tell functions apart."""
+
+    def __init__(self, *owners: Any):
+        self._owners = owners
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Owners)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@functools.lru_cache(maxsize=256)
+def _scalar_ufunc(address: int, code: str, data: int, callee: Callee, owners: Owners) -> np.ufunc:
+    """One ufunc for one function, so that equal calls share their traces and programs.
+
+    What is kept here keeps its owners, so no other function can come to lie at its address.
+    """
+    doc = f"The C function {callee}."
+    made = _native.scalar_ufunc(callee.short_name, doc, code, address, data, owners)
+    return cast(np.ufunc, made)
+
+
+def _agree(callee: Callee, text: str | None) -> Signature:
+    """The signature that the object carries and the one that the user gives, if they are the same."""
+    given = None if text is None else parse(text)
+    known = callee.signature
+    if known is None and given is None:
+        raise TypeError(
+            f"{callee} does not say what its signature is; give it as "
+            'callbax.native(fn, "double (double, int)")'
+        )
+    if known is None or given is None:
+        return known or given  # type: ignore[return-value]
+    if not known.is_said_by(given):
+        raise TypeError(f"{callee} is declared as {known}, but was given the signature {given}")
+    return known
+
+
+def _callable_code(callee: Callee, signature: Signature) -> str:
+    code = signature.code
+    if code is None or not _native.has_scalar_loop(code):
+        raise TypeError(
+            f"{callee} has the signature {signature}, which cannot be called elementwise. Scalar "
+            "functions have a result and one to four arguments of the types double, float, int and "
+            "int64_t; or up to three of double complex, double, int and int64_t, or of float "
+            "complex, float, int and int64_t; a trailing void* of a double function gets user_data. "
+            "For others write a kernel (callbax/kernel.h, kernel=True), or call them with ctypes in "
+            "a function for callbax.external."
+        )
+    return code
+
+
+def _check_kernel(callee: Callee, signature: str | None, result: Any) -> None:
+    if result is None:
+        raise TypeError(
+            f"the kernel {callee} needs result=: shape and dtype of what it writes, as a pytree of "
+            "jax.ShapeDtypeStruct, or a function of the abstract arguments that returns one"
+        )
+    if signature is not None:
+        raise TypeError(
+            f"the kernel {callee} was given the signature {signature!r}, but every kernel has the one "
+            "of callbax/kernel.h: int (const callbax_call*)"
+        )
+    known = callee.signature
+    if known is not None and not _may_be_kernel(known):
+        raise TypeError(
+            f"{callee} is declared as {known}, but a kernel is int (const callbax_call*), see "
+            "callbax/kernel.h; without kernel=True it is called elementwise"
+        )
+
+
+def _may_be_kernel(signature: Signature) -> bool:
+    """One pointer in, whatever the library that wraps it calls its target."""
+    pointers = [*signature.arguments, *([signature.tail] if signature.tail else [])]
+    return signature.result == "int32" and len(pointers) == 1 and pointers[0].endswith("*")

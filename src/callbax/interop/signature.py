@@ -1,0 +1,170 @@
+"""Signatures of C functions: reading them, and the code that names them to the runtime.
+
+    parse("double (double, int n)")   ->  Signature("float64", ("float64", "int32"))
+
+Types are named as in NumPy where NumPy has them, and as they were written where it has not, so that a
+message can show them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import re
+
+_LONG = f"int{8 * ctypes.sizeof(ctypes.c_long)}"
+_SIZE = f"int{8 * ctypes.sizeof(ctypes.c_ssize_t)}"
+
+# Spellings of C, of ctypes (without its "c_"), of Cython and of Numba.
+_TYPES = {
+    "double": "float64",
+    "float64": "float64",
+    "npy_double": "float64",
+    "float": "float32",
+    "float32": "float32",
+    "npy_float": "float32",
+    "int": "int32",
+    "int32": "int32",
+    "int32_t": "int32",
+    "npy_int32": "int32",
+    "intc": "int32",
+    "long": _LONG,
+    "long long": "int64",
+    "longlong": "int64",
+    "int64": "int64",
+    "int64_t": "int64",
+    "npy_int64": "int64",
+    "ssize_t": _SIZE,
+    "Py_ssize_t": _SIZE,
+    "ptrdiff_t": _SIZE,
+    "intptr_t": _SIZE,
+    "npy_intp": _SIZE,
+    "intp": _SIZE,
+    "double complex": "complex128",
+    "double_complex": "complex128",
+    "complex128": "complex128",
+    "npy_cdouble": "complex128",
+    "__pyx_t_double_complex": "complex128",
+    "std::complex<double>": "complex128",
+    "float complex": "complex64",
+    "float_complex": "complex64",
+    "complex64": "complex64",
+    "npy_cfloat": "complex64",
+    "__pyx_t_float_complex": "complex64",
+    "std::complex<float>": "complex64",
+    "voidptr": "void*",
+}
+_C_NAMES = {
+    "float64": "double",
+    "float32": "float",
+    "int32": "int",
+    "int64": "int64_t",
+    "complex128": "double complex",
+    "complex64": "float complex",
+}
+_LETTERS = {
+    "float64": "d",
+    "float32": "f",
+    "int32": "i",
+    "int64": "l",
+    "complex128": "D",
+    "complex64": "F",
+}
+_KEYWORDS = frozenset(
+    "double float int long short char signed unsigned complex _Complex bool _Bool".split()
+)
+_SKIP_DISPATCH = "__pyx_skip_dispatch"  # Cython's: always 0 when called from C
+_USER_DATA = "void*"
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """Of a C function.
+
+    Attributes:
+      result: the result's type.
+      arguments: the operands' types.
+      tail: an argument after these that is no operand: "" for none, "skip_dispatch" for the int that
+        functions of Cython modules have, "void*" for the user's data.
+    """
+
+    result: str
+    arguments: tuple[str, ...]
+    tail: str = ""
+
+    def __str__(self) -> str:
+        """As one would write it in C."""
+        types = [_C_NAMES.get(name, name) for name in (self.result, *self.arguments)]
+        tail = {"": [], "skip_dispatch": ["int skip_dispatch"], _USER_DATA: ["void*"]}[self.tail]
+        return f"{types[0]} ({', '.join([*types[1:], *tail])})"
+
+    @property
+    def code(self) -> str | None:
+        """What the runtime's table of loops knows it by (see trampolines.h)."""
+        types = (*self.arguments, self.result)
+        if any(name not in _LETTERS for name in types):
+            return None
+        letters = [_LETTERS[name] for name in types]
+        return f"{''.join(letters[:-1])}>{letters[-1]}{_TAIL_LETTERS[self.tail]}"
+
+    def is_said_by(self, other: Signature) -> bool:
+        """Whether a user who writes `other` means this one: nobody writes Cython's extra argument."""
+        if self.tail == "skip_dispatch" and not other.tail:
+            return dataclasses.replace(self, tail="") == other
+        return self == other
+
+
+_TAIL_LETTERS = {"": "", "skip_dispatch": "0", _USER_DATA: "p"}
+
+
+def parse(text: str) -> Signature:
+    """Reads "double (double, int n)" or, as in Numba, "float64(float64, int32)".
+
+    Raises:
+      ValueError: the text is no signature.
+
+    >>> parse("double complex f(long n, const double complex z)")
+    Signature(result='complex128', arguments=('int64', 'complex128'), tail='')
+    >>> print(parse("float64(float64, int32)"))
+    double (double, int)
+    """
+    found = re.fullmatch(r"\s*([^()]+?)\s*(?:\(\s*\*\s*\w*\s*\))?\s*\(([^()]*)\)\s*;?\s*", text)
+    if found is None:
+        raise ValueError(
+            f"{text!r} is not the signature of a C function; write it as in C, for instance "
+            '"double (double, int)"'
+        )
+    result, arguments = found.groups()
+    pieces = [piece for piece in arguments.split(",") if piece.strip() not in ("", "void")]
+    types = [_read_type(piece) for piece in pieces]
+    tail = ""
+    if pieces and pieces[-1].split()[-1] == _SKIP_DISPATCH:
+        tail = "skip_dispatch"
+    elif types and types[-1] == _USER_DATA:
+        tail = _USER_DATA
+    return Signature(_read_type(result), tuple(types[:-1] if tail else types), tail)
+
+
+def _read_type(text: str) -> str:
+    """The type of "const double x"; a type that is not in the table stays as it is written."""
+    text = re.sub(r"\s*\*", "*", text)
+    words = [word for word in text.split() if word not in ("const", "volatile", "restrict")]
+    named = len(words) > 1 and words[-1] not in _KEYWORDS  # a parameter's or the function's name
+    known = _known_type(words) or (_known_type(words[:-1]) if named else None)
+    if known is not None:
+        return known
+    pointer = re.fullmatch(r"(.+\*)\s*\w*", " ".join(words))
+    if pointer is not None:
+        return pointer[1]
+    return " ".join(words)
+
+
+def _known_type(words: list[str]) -> str | None:
+    is_complex = any(word in ("complex", "_Complex") for word in words)
+    plain = [word for word in words if word not in ("complex", "_Complex", "signed")]
+    if len(plain) > 1 and "long" in plain and "int" in plain:
+        plain.remove("int")
+    if not plain and "signed" in words:
+        plain = ["int"]
+    name = " ".join(plain) + (" complex" if is_complex else "")
+    return _TYPES.get(name)
