@@ -1,8 +1,12 @@
 """Settings that must stand before JAX starts: eight CPU devices, and no other platform."""
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 _DEVICES = "--xla_force_host_platform_device_count"
 if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
@@ -11,3 +15,27 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # With importlib's import mode pytest leaves sys.path alone; the tests import `helpers` by name.
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def compile_c(tmp_path_factory):
+    """Compiles source text to a shared library, with callbax's header at hand; returns its path."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+
+    def compile_source(source: str, suffix: str = ".c") -> str:
+        import callbax
+
+        directory = tmp_path_factory.mktemp("library")
+        path = directory / f"source{suffix}"
+        path.write_text(source)
+        library = directory / "library.so"
+        language = ["-std=c99", "-Wpedantic"] if suffix == ".c" else ["-lstdc++"]
+        flags = ["-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", *language]
+        include = f"-I{callbax.get_include()}"
+        command = [compiler, include, str(path), "-o", str(library), *flags, "-lm"]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        return str(library)
+
+    return compile_source

@@ -76,7 +76,8 @@ def resolve(name: str) -> Any:
 
 def _enter(name: str, call: HostCall) -> Any:
     # A compiled kernel says where its code and its data are; the runtime then calls it itself.
-    kernel = getattr(call.function, "callbax_kernel", (0, 0))
+    is_kernel = isinstance(getattr(type(call.function), "callbax_kernel", None), property)
+    kernel: Any = call.function.callbax_kernel if is_kernel else (0, 0)  # type: ignore[attr-defined]
     return _native.register(name, call, *call.direct(), kernel)
 
 
