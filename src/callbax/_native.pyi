@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-
 class Registration:
     """Keeps a registered callback alive."""
 
     @property
     def name(self) -> str: ...
-
     @property
     def target(self) -> object: ...
 
@@ -26,7 +24,14 @@ def register(
 def lookup(name: str) -> object | None:
     """The living target of that name, or None."""
 
-def set_hooks(report: object, convert: object, resolve: object, enter_worker: object, clear_tracebacks: object, report_kept: object) -> None:
+def set_hooks(
+    report: object,
+    convert: object,
+    resolve: object,
+    enter_worker: object,
+    clear_tracebacks: object,
+    report_kept: object,
+) -> None:
     """Sets the Python functions that the runtime calls."""
 
 def has_scalar_loop(signature: str) -> bool:
@@ -64,11 +69,19 @@ class LoopRegistration:
 
     @property
     def name(self) -> str: ...
-
     @property
     def target(self) -> object: ...
 
-def register_loop(name: str, function: int, data: int, operands: Sequence[int], results: Sequence[int], core: Sequence[Sequence[int]], may_raise: bool, owner: object) -> LoopRegistration:
+def register_loop(
+    name: str,
+    function: int,
+    data: int,
+    operands: Sequence[int],
+    results: Sequence[int],
+    core: Sequence[Sequence[int]],
+    may_raise: bool,
+    owner: object,
+) -> LoopRegistration:
     """
     Enters a loop under a name, unless a living one has it; returns the one that has it.
     """
