@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.tree_util import PyTreeDef
 
-from callbax._callbacks.io import io_callback
+from callbax._callbacks.io import io_callback_over_batch
 from callbax._callbacks.pure import pure_callback
 from callbax._callbacks.results import flatten_result_spec
+from callbax._external import dispatch, masks
 from callbax._external.host import JaxArrays, KeywordsInOne
 from callbax._external.structure import Structure
 from callbax._host_function import Hashable, HostFunction
@@ -31,6 +33,8 @@ class Call:
       structure: of the arguments.
       structs: shape and dtype of each array of the arguments.
       result_tree, result_structs: the result; flat results follow `result_structs`.
+      masked: the first array is a mask, which the host function does not get: it is called in live
+        lanes only, and results in the others are zero. `structs` does not count it.
     """
 
     external: External
@@ -38,6 +42,7 @@ class Call:
     structs: tuple[jax.ShapeDtypeStruct, ...]
     result_tree: PyTreeDef
     result_structs: tuple[jax.ShapeDtypeStruct, ...]
+    masked: bool = False
 
     @classmethod
     def of(
@@ -46,11 +51,12 @@ class Call:
         structure: Structure,
         structs: Sequence[jax.ShapeDtypeStruct],
         result: Any,
+        masked: bool = False,
     ) -> Call:
         """The call whose result is a pytree of structs (or of anything with shape and dtype)."""
         avals, tree = flatten_result_spec(result, external.function)
         of_result = tuple(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals)
-        return cls(external, structure, tuple(structs), tree, of_result)
+        return cls(external, structure, tuple(structs), tree, of_result, masked)
 
     @property
     def where(self) -> str:
@@ -61,29 +67,40 @@ class Call:
         """What messages call each array of the arguments."""
         return self.structure.names(self.external.parameters)
 
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What the runtime calls with the arguments."""
+        function = self.external.function
+        as_jax = self.external.options.arrays == "jax"
+        return JaxArrays(Hashable(function)) if as_jax else function
+
+    def entered(self, leaves: Sequence[Any]) -> contextlib.AbstractContextManager[Sequence[Any]]:
+        """The leaves without the mask, which holds for the external functions called inside."""
+        return masks.entered(leaves) if self.masked else contextlib.nullcontext(leaves)
+
     def on_host(self, leaves: Sequence[Any], advice: str = "") -> list[Any]:
         """Calls the host function with `leaves`; returns the flat results.
 
         Args:
           advice: what to say if that call is differentiated.
         """
-        external = self.external
-        options = external.options
+        advice = advice or self._advice()
+        if dispatch.is_needed(self):
+            return dispatch.on_host(self, leaves, advice)
+        options = self.external.options
         function = HostFunction(
-            external.function
-            if options.arrays == "numpy"
-            else JaxArrays(Hashable(external.function)),
+            self.function,
             views=options.zero_copy,
             out=options.out,
             static=True,
-            cast=external.narrows,
+            cast=self.external.narrows,
             name=options.name,
-            advice=advice or self._advice(),
+            advice=advice,
         )
         args, kwargs = self.structure.unflatten(leaves)
         if _OWN_KEYWORDS & kwargs.keys():
             function = dataclasses.replace(
-                function, function=KeywordsInOne(Hashable(external.function))
+                function, function=KeywordsInOne(Hashable(self.function))
             )
             args, kwargs = (args, kwargs), {}
         spec = jax.tree.unflatten(self.result_tree, self.result_structs)
@@ -92,7 +109,9 @@ class Call:
             value = pure_callback(function, spec, *args, vmap_method=method, **kwargs)
         else:
             ordered = options.effects == "ordered"
-            value = io_callback(function, spec, *args, ordered=ordered, **kwargs)
+            value = io_callback_over_batch(
+                function, spec, args, kwargs, ordered=ordered, vmap_method=options.vmap_method
+            )
         return jax.tree.leaves(value)
 
     def _advice(self) -> str:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from callbax._callbacks.results import check_callable
 from callbax._errors import describe_function
-from callbax._external import derivatives, structure
+from callbax._external import derivatives, masks, structure
 from callbax._external.batches import over_batch
 from callbax._external.call import Call
 from callbax._external.options import MISSING, Options, make_options
@@ -45,26 +45,76 @@ class External(derivatives.Definitions):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the host function; arguments are pytrees of arrays and of static values."""
+        return self._call(masks.current(), args, kwargs)[0]
+
+    def call_where(self, mask: Any, *args: Any, otherwise: Any = 0, **kwargs: Any) -> Any:
+        """Calls the host function where `mask` holds; elsewhere the result is `otherwise`.
+
+        JAX computes all lanes of a batch, also those whose result is not used: those of the other
+        branch of a `cond`, those in which a `while_loop` has ended. Here the host sees live lanes
+        only, for every vmap_method and executor; if there is none, it is not called at all. A function
+        that handles whole batches (vmap_method "expand_dims" or "broadcast_all") gets the live
+        lanes of a batch stacked in one leading dimension. Derivatives are zero in dead lanes, and
+        the host calls of derivatives see live lanes only, too.
+
+        Args:
+          mask: a boolean scalar (for each lane, under `vmap`); with a signature, or if the result is
+            "broadcast", an array that broadcasts with the arguments' batch dimensions.
+          *args, **kwargs: as for a call.
+          otherwise: a pytree like the result, or one value for all of its leaves.
+
+        Raises:
+          TypeError: the mask is not boolean; `otherwise` does not fit the result.
+
+        >>> import jax, numpy as np, callbax as cb
+        >>> root = cb.external(np.sqrt, result="broadcast")
+        >>> x = np.float32([4, -1, 9])
+        >>> jax.vmap(lambda x: root.call_where(x > 0, x, otherwise=-1))(x)
+        Array([ 2., -1.,  3.], dtype=float32)
+        """
+        mask = masks.both(masks.check_mask(mask, self.where), masks.current())
+        result, batch = self._call(mask, args, kwargs)
+        return masks.select(mask, result, otherwise, len(batch), self.where)
+
+    def _call(self, mask: Any, args: Any, kwargs: Any) -> tuple[Any, Shape]:
+        """The result, and its batch dimensions. `mask` is None where every lane is live."""
         of_arguments, leaves = structure.flatten(self.function, self._signature, args, kwargs)
         names = tuple(of_arguments.names(self.parameters))
         if self.options.elementwise:
             leaves = _equalise_ranks(leaves)
         shapes = [jnp.shape(leaf) for leaf in leaves]
-        batch: Shape = ()
-        batches: list[Shape] = [()] * len(leaves)
-        if self.options.signature is not None:
-            self.options.signature.bind(shapes, names, self.where)
-            batches = self.options.signature.batch_shapes(shapes)
-            batch = broadcast(batches, names, f"{self.where}, before their core dimensions,")
+        batches = self._batches(shapes, names, mask)
         structs = tuple(
             jax.ShapeDtypeStruct(shape[len(own) :], jax.dtypes.canonicalize_dtype(_dtype(leaf)))
             for leaf, shape, own in zip(leaves, shapes, batches, strict=True)
         )
         weak = tuple(_is_weak(leaf) for leaf in leaves)
         arguments = Arguments(self.function, self.where, of_arguments, structs, weak, names)
-        call = Call.of(self, of_arguments, structs, self._result(arguments))
-        results = over_batch(functools.partial(derivatives.apply, call), leaves, batches, batch)
-        return jax.tree.unflatten(call.result_tree, results)
+        masked = mask is not None
+        call = Call.of(self, of_arguments, structs, self._result(arguments), masked)
+        apply = functools.partial(derivatives.apply, call)
+        if masked:
+            leaves, batches = [mask, *leaves], [jnp.shape(mask), *batches]
+            names = ("the mask of call_where", *names)
+            apply = functools.partial(masks.apply, call, derivatives.apply)
+        batch = broadcast(batches, names, f"{self.where}, before their core dimensions,")
+        results = over_batch(apply, leaves, batches, batch)
+        return jax.tree.unflatten(call.result_tree, results), batch
+
+    def _batches(self, shapes: list[Shape], names: tuple[str, ...], mask: Any) -> list[Shape]:
+        """The leading dimensions of each array that are of the batch."""
+        if self.options.signature is not None:
+            self.options.signature.bind(shapes, names, self.where)
+            return self.options.signature.batch_shapes(shapes)
+        if mask is None or not jnp.ndim(mask):
+            return [()] * len(shapes)
+        if self.options.elementwise:
+            return shapes  # each element is a lane
+        raise ValueError(
+            f"the mask of call_where of {self.where} has the shape {jnp.shape(mask)}, but must be a "
+            "scalar: one call is one lane. Use jax.vmap over mask and arguments together, or give the "
+            "function a signature=, which says what its batch dimensions are."
+        )
 
     def _result(self, arguments: Arguments) -> Any:
         return None if self.options.result is None else self.options.result(arguments)

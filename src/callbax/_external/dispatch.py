@@ -1,0 +1,70 @@
+"""Calls for which the host side needs to know lanes: masks, threads, executors, batches of effects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from callbax._callbacks.io import io_callback_over_batch
+from callbax._callbacks.pure import pure_callback
+from callbax._external.lanes import InTurn, LaneCall, LaneFunction, Runner, Whole
+from callbax._host_function import Hashable, HostFunction
+
+if TYPE_CHECKING:
+    from callbax._external.call import Call
+    from callbax._external.options import Options
+
+
+def is_needed(call: Call) -> bool:
+    """Whether the runtime's own way of batching does not do."""
+    options = call.external.options
+    return call.masked or options.vmap_method not in _OF_THE_RUNTIME
+
+
+def on_host(call: Call, leaves: Sequence[Any], advice: str) -> list[Any]:
+    """Calls the host function lane by lane, in the way that its options say; flat results.
+
+    Args:
+      advice: what to say if that call is differentiated.
+    """
+    options = call.external.options
+    lanes = LaneCall(
+        LaneFunction(
+            Hashable(call.function),
+            call.structure,
+            call.result_tree,
+            shared_views=options.zero_copy,
+            out=options.out,
+        ),
+        _runner(options),
+        call.structs,
+        call.result_structs,
+        call.masked,
+        canonicalize=not jax.config.jax_enable_x64,
+        cast=call.external.narrows,
+    )
+    function, spec = HostFunction(lanes, advice=advice), list(call.result_structs)
+    if options.effects == "none":
+        return pure_callback(function, spec, *leaves, vmap_method="expand_dims")
+    return io_callback_over_batch(
+        function,
+        spec,
+        tuple(leaves),
+        {},
+        ordered=options.effects == "ordered",
+        vmap_method="expand_dims",
+    )
+
+
+_OF_THE_RUNTIME: dict[str, Runner] = {
+    "sequential": InTurn(),
+    "sequential_unrolled": InTurn(),
+    "expand_dims": Whole(repeats=False),
+    "broadcast_all": Whole(repeats=True),
+}
+
+
+def _runner(options: Options) -> Runner:
+    return _OF_THE_RUNTIME[options.vmap_method]

@@ -1,0 +1,148 @@
+"""Calls for live lanes only: External.call_where.
+
+The mask is an operand of the call, its first. So it is batched as the others are, and the host sees
+the mask of all lanes beside their arguments. Derivative rules call other external functions; what
+they call is masked alike, by the mask that is in force while the rule is traced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from callbax._host_function import Hashable
+
+if TYPE_CHECKING:
+    from callbax._external.call import Call
+
+_in_force: contextvars.ContextVar[Any] = contextvars.ContextVar("callbax_mask", default=None)
+
+# A function under `jit` that is called in a rule is traced with the rule's mask, a tracer. JAX must
+# not use that trace again elsewhere: it looks at this context, which is another one for each rule.
+_trace_key = jax.make_user_context(None)
+
+
+def current() -> Any:
+    """The mask that is in force, a boolean scalar; None outside of masked rules."""
+    return _in_force.get()
+
+
+@contextlib.contextmanager
+def entered(leaves: Sequence[Any]) -> Iterator[list[Any]]:
+    """The leaves of a masked call without the mask, which is in force inside."""
+    mask, *others = leaves
+    token = _in_force.set(mask)
+    try:
+        with _trace_key(object()):
+            yield others
+    finally:
+        _in_force.reset(token)
+
+
+def both(mask: Any, other: Any) -> Any:
+    """Live in both, where None is live everywhere."""
+    if mask is None or other is None:
+        return mask if other is None else other
+    return jnp.logical_and(mask, other)
+
+
+def check_mask(mask: Any, where: str) -> Any:
+    """The mask as a boolean array."""
+    dtype = jax.dtypes.result_type(mask)
+    if dtype != np.bool_:
+        raise TypeError(
+            f"the mask of call_where of {where} is of dtype {dtype}, but must be boolean: True for "
+            "the lanes that are to be called; compare with something, as in x > 0"
+        )
+    return jnp.asarray(mask)
+
+
+def gated(mask: Any, leaves: Sequence[Any]) -> list[Any]:
+    """The leaves, whose derivatives are zero in dead lanes.
+
+    There a rule may compute anything, as 0 * inf; only a selection makes that zero.
+    """
+    return [
+        _gate(mask, leaf) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) else leaf
+        for leaf in leaves
+    ]
+
+
+@jax.custom_jvp
+def _gate(mask: Any, leaf: Any) -> Any:
+    return leaf  # not a selection: a leaf that all lanes share must stay one
+
+
+@_gate.defjvp
+def _gate_jvp(primals: Any, tangents: Any) -> Any:
+    mask, leaf = primals
+    tangent = tangents[1]
+    return _gate(mask, leaf), jnp.where(mask, tangent, jnp.zeros_like(tangent))
+
+
+def select(mask: Any, results: Any, otherwise: Any, batch_rank: int, where: str) -> Any:
+    """`results` in live lanes, `otherwise` in dead ones.
+
+    Args:
+      mask: it broadcasts with the batch.
+      otherwise: a pytree like `results`, or one value for all leaves.
+      batch_rank: how many dimensions of the results are of the batch.
+    """
+    leaves, tree = jax.tree.flatten(results)
+    others = jax.tree.leaves(otherwise)
+    if jax.tree.structure(otherwise) != tree:
+        if len(others) != 1 or not jax.tree_util.treedef_is_leaf(jax.tree.structure(otherwise)):
+            raise TypeError(
+                f"otherwise= of call_where of {where} has the structure "
+                f"{jax.tree.structure(otherwise)}, but the result has {tree}; give one value, or a "
+                "pytree like the result"
+            )
+        others = others * len(leaves)
+    chosen = [
+        _select_leaf(mask, leaf, other, batch_rank, where)
+        for leaf, other in zip(leaves, others, strict=True)
+    ]
+    return jax.tree.unflatten(tree, chosen)
+
+
+def _select_leaf(mask: Any, leaf: Any, other: Any, batch_rank: int, where: str) -> Any:
+    if jnp.result_type(leaf, other) != leaf.dtype:
+        raise TypeError(
+            f"otherwise= of call_where of {where} has the dtype {jnp.result_type(other)}, which the "
+            f"result's, {leaf.dtype}, cannot hold; convert it"
+        )
+    if not _broadcasts(jnp.shape(other), leaf.shape):
+        raise ValueError(
+            f"otherwise= of call_where of {where} has the shape {jnp.shape(other)}, which does not "
+            f"broadcast to the result's, {leaf.shape}"
+        )
+    inner = leaf.ndim - batch_rank
+    spread = jnp.reshape(mask, (*jnp.shape(mask), *(1,) * inner))
+    return jnp.where(spread, leaf, jnp.asarray(other, leaf.dtype))
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    sizes = zip(reversed(shape), reversed(target), strict=False)
+    return len(shape) <= len(target) and all(size in (1, wanted) for size, wanted in sizes)
+
+
+def apply(call: Call, function: Any, leaves: Sequence[Any]) -> list[Any]:
+    """`function(call, leaves)` for a masked call, with derivatives that are zero in dead lanes.
+
+    Traced even outside of `jit`, once for equal calls: rules are traced in a context of their own,
+    in which nothing is found in JAX's caches.
+    """
+    return _jitted(call, Hashable(call.external.rules), function, list(leaves))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+def _jitted(call: Call, rules: Hashable, function: Any, leaves: list[Any]) -> list[Any]:
+    mask, *others = leaves
+    return function(call, [mask, *gated(mask, others)])
