@@ -119,7 +119,7 @@ def import_path(function: Any) -> str | None:
     return None
 
 
-_UFUNC_MODULES = ("numpy", "scipy.special")
+_UFUNC_MODULES = ("numpy", "scipy.special", "numpy.linalg._umath_linalg")
 
 
 def _look_up(module: str, qualname: str) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,12 +33,13 @@ class Derivatives:
       function: what is differentiated; it takes and gives JAX values.
       name: for messages.
       rules: one entry for each argument.
-      nin: the number of arguments.
+      signature: of a function with core dimensions; its rules see these alone.
     """
 
     function: Callable[..., Any]
     name: str
     rules: tuple[Any, ...]
+    signature: str | None = None
 
     @property
     def nin(self) -> int:
@@ -67,13 +69,28 @@ class Derivatives:
             partial = central_difference(self.function, position, primals)
         elif callable(rule):
             if takes_tangent(rule, self.nin):
-                answer = answers[0] if len(answers) == 1 else tuple(answers)
-                return self._as_tuple(rule(tangent, answer, *primals), len(answers), position)
+                return self._tangents(rule, position, tangent, primals, answers)
             partial = rule(*primals)
         else:
             raise NotImplementedError(self._no_rule(position, rule))
         partials = self._as_tuple(partial, len(answers), position)
         return [None if p is None else p * tangent for p in partials]
+
+    def _tangents(
+        self, rule: Any, position: int, tangent: Any, primals: Sequence[Any], answers: Sequence[Any]
+    ) -> Sequence[Any]:
+        count = len(answers)
+
+        def apply(tangent: Any, *values: Any) -> Any:
+            answer = values[0] if count == 1 else values[:count]
+            return self._as_tuple(rule(tangent, answer, *values[count:]), count, position)
+
+        if self.signature is not None:
+            operands, results = self.signature.replace(" ", "").split("->")
+            own = re.findall(r"\([^)]*\)", operands)[position]
+            apply = jnp.vectorize(apply, signature=f"{own},{results},{operands}->{results}")
+            return self._as_tuple(apply(tangent, *answers, *primals), count, position)
+        return apply(tangent, *answers, *primals)
 
     def _as_tuple(self, value: Any, count: int, position: int) -> Sequence[Any]:
         if count == 1 and not isinstance(value, (tuple, list)):
@@ -107,7 +124,9 @@ class Derivatives:
         )
 
 
-def check(name: str, rules: Sequence[Any], nin: int) -> tuple[Any, ...]:
+def check(
+    name: str, rules: Sequence[Any], nin: int, *, elementwise: bool = True
+) -> tuple[Any, ...]:
     """The rules as a tuple, if they can be the rules of a function of `nin` arguments.
 
     Raises:
@@ -121,7 +140,14 @@ def check(name: str, rules: Sequence[Any], nin: int) -> tuple[Any, ...]:
             f"but got {len(rules)}. An argument that cannot be differentiated has None."
         )
     for position, rule in enumerate(rules):
-        if callable(rule):
+        if not elementwise and (rule == CENTRAL or callable(rule)):
+            if rule == CENTRAL or not takes_tangent(rule, nin):
+                raise TypeError(
+                    f"{name} has core dimensions, so that it has no elementwise derivative. The rule "
+                    f"for argument {position} must take (tangent, answer, *arguments) and return the "
+                    "output's tangent"
+                )
+        elif callable(rule):
             takes_tangent(rule, nin)
         elif not (rule is None or rule == CENTRAL or hasattr(rule, "reason")):
             raise TypeError(

@@ -19,7 +19,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from callbax import _jax
+from callbax import _jax, _native
 
 # Operand and result types that the native code converts itself, in blocks, beside the type that the
 # loop has: only for these may JAX lack the loop's type (x64 disabled). Denormals survive.
@@ -124,7 +124,7 @@ def _resolution(
         results=results,
         operand_dtypes=tuple(map(_operand_dtype, operands, given)),
         result_dtypes=tuple(
-            dtype if _CONVERTED_NATIVELY.get(dtype) == result else _jax.canonical_dtype(result)
+            dtype if _is_narrower(dtype, result) else _jax.canonical_dtype(result)
             for dtype, result in zip(final, results, strict=True)
         ),
         final_dtypes=final,
@@ -159,7 +159,10 @@ def _numpys_choice(
     ufunc: np.ufunc, wanted: Sequence[Any], given: Sequence[np.dtype]
 ) -> tuple[np.dtype, ...]:
     try:
-        return ufunc.resolve_dtypes((*wanted, *(None,) * ufunc.nout))
+        loop = ufunc.resolve_dtypes((*wanted, *(None,) * ufunc.nout))
+        if any(_native.dtype_code(dtype.name) < 0 for dtype in loop):
+            raise TypeError(f"the loop for these types is of {loop}, which JAX does not have")
+        return loop
     except TypeError as error:
         types = ", ".join(map(str, given))
         raise TypeError(
@@ -183,8 +186,13 @@ def _loop_index(ufunc: np.ufunc, loop: Sequence[np.dtype]) -> int:
     )
 
 
+def _is_narrower(dtype: np.dtype, loop: np.dtype) -> bool:
+    """Whether the native code converts between the two. (float64 == None holds in NumPy.)"""
+    return dtype in _CONVERTED_NATIVELY and _CONVERTED_NATIVELY[dtype] == loop
+
+
 def _operand_dtype(loop: np.dtype, given: np.dtype) -> np.dtype:
-    if _CONVERTED_NATIVELY.get(given) == loop:
+    if _is_narrower(given, loop):
         return given
     if _jax.canonical_dtype(loop) != loop:
         return _jax.canonical_dtype(loop)

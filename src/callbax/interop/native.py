@@ -130,6 +130,8 @@ def native(
 class ScalarFunction(Ufunc):
     """A C function that is called elementwise; `callbax.native` makes it."""
 
+    _may_raise = False
+
     def __init__(self, inner: np.ufunc):
         super().__init__(inner, (None,) * inner.nin)
         self.__doc__ = inner.__doc__

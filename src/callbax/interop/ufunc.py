@@ -13,27 +13,38 @@ from callbax import _jax, _native
 from callbax._errors import attribute, describe_function
 from callbax._identity import import_path
 from callbax.interop import derivatives as _derivatives
-from callbax.interop import dtypes, loops
+from callbax.interop import dtypes, gufuncs, loop_names, loops
 from callbax.interop.derivatives import CENTRAL, Derivatives
+from callbax.interop.dtypes import Resolution
 
 
 @dataclasses.dataclass(frozen=True)
 class UfuncLoop:
-    """One loop of a ufunc, as a source of loops."""
+    """One loop of a ufunc, as a source of loops.
 
-    ufunc: np.ufunc
+    Attributes:
+      original: what has been given by the user; Numba wraps the ufunc.
+      index: of the loop.
+    """
+
+    original: Any
     index: int
 
     @property
     def name(self) -> str:
-        return self.ufunc.__name__
+        return ufunc_inside(self.original).__name__
 
     @property
     def path(self) -> str | None:
-        return import_path(self.ufunc)
+        return import_path(self.original)
+
+    @property
+    def may_raise(self) -> bool:
+        """NumPy's and SciPy's raise only as `error_state` says; of others nobody knows."""
+        return not (self.path or "").startswith(("numpy:", "numpy.", "scipy."))
 
     def address(self) -> tuple[int, int]:
-        return _native.ufunc_loop(self.ufunc, self.index)
+        return _native.ufunc_loop(ufunc_inside(self.original), self.index)
 
 
 class Ufunc:
@@ -45,15 +56,20 @@ class Ufunc:
       derivatives: the rules, one for each argument.
     """
 
-    def __init__(self, ufunc: np.ufunc, rules: tuple[Any, ...]):
-        self.ufunc = ufunc
-        self.nin: int = ufunc.nin
-        self.nout: int = ufunc.nout
+    _may_raise = True  # as far as the loop's source says so
+
+    def __init__(self, original: Any, rules: tuple[Any, ...]):
+        self._original = original
+        self.ufunc = ufunc_inside(original)
+        self.nin: int = self.ufunc.nin
+        self.nout: int = self.ufunc.nout
         self.derivatives = rules
-        self.__name__ = self.__qualname__ = ufunc.__name__
-        path = import_path(ufunc)
-        original = path.replace(":", ".") if path else ufunc.__name__
-        self.__doc__ = f"`{original}` as a JAX function. Its own documentation:\n\n{ufunc.__doc__}"
+        self.__name__ = self.__qualname__ = self.ufunc.__name__
+        path = import_path(original)
+        self._title = path.replace(":", ".") if path else self.__name__
+        self.__doc__ = (
+            f"`{self._title}` as a JAX function. Its own documentation:\n\n{self.ufunc.__doc__}"
+        )
 
     def __call__(self, *args: Any) -> Any:
         if len(args) != self.nin:
@@ -66,21 +82,40 @@ class Ufunc:
             _jax.convert_element_type(arg, dtype)
             for arg, dtype in zip(args, resolution.operand_dtypes, strict=True)
         ]
-        source = UfuncLoop(self.ufunc, resolution.index)
-        results = loops.bind_loop(
-            loops.Loop(source, resolution.operands, resolution.results),
-            values,
-            result_dtypes=resolution.result_dtypes,
-            derivatives=self._differentiation,
-        )
+        results = self._call(values, resolution)
         results = [
             _jax.convert_element_type(result, dtype)
             for result, dtype in zip(results, resolution.final_dtypes, strict=True)
         ]
         return results[0] if self.nout == 1 else tuple(results)
 
-    def _resolve(self, args: Sequence[Any]) -> dtypes.Resolution:
+    def _resolve(self, args: Sequence[Any]) -> Resolution:
         return dtypes.resolve(self.ufunc, args)
+
+    def _call(self, values: list[Any], resolution: Resolution) -> list[Any]:
+        if self.ufunc.signature is None:
+            return loops.bind_loop(
+                self._loop(resolution),
+                values,
+                result_dtypes=resolution.result_dtypes,
+                derivatives=self._differentiation,
+            )
+        dimensions = gufuncs.core_dimensions(
+            self.ufunc.signature, [value.shape for value in values], repr(self)
+        )
+        results = loops.bind_loop(
+            self._loop(resolution, dimensions.core),
+            dimensions.expand(values),
+            result_dtypes=resolution.result_dtypes,
+            core_sizes=dimensions.sizes,
+            derivatives=dataclasses.replace(self._differentiation, signature=dimensions.signature),
+        )
+        return dimensions.squeeze(results)
+
+    def _loop(self, resolution: Resolution, core: tuple[tuple[int, ...], ...] = ()) -> loops.Loop:
+        source = UfuncLoop(self._original, resolution.index)
+        may_raise = self._may_raise and source.may_raise
+        return loops.Loop(source, resolution.operands, resolution.results, core, may_raise)
 
     @functools.cached_property
     def _differentiation(self) -> Derivatives:
@@ -103,13 +138,13 @@ class Ufunc:
           *rules: as `derivatives` of `callbax.ufunc`; None for an argument that cannot be
             differentiated.
         """
-        self.derivatives = _derivatives.check(self.__name__, rules, self.nin)
+        self.derivatives = _check(self.ufunc, rules)
         self.__dict__.pop("_differentiation", None)
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Ufunc)
-            and self.ufunc is other.ufunc
+            and self._original is other._original
             and self.derivatives == other.derivatives
         )
 
@@ -117,11 +152,10 @@ class Ufunc:
         return hash(self.ufunc)
 
     def __reduce__(self) -> Any:
-        return Ufunc, (self.ufunc, self.derivatives)
+        return Ufunc, (self._original, self.derivatives)
 
     def __repr__(self) -> str:
-        path = import_path(self.ufunc)
-        return f"<callbax.ufunc of {path.replace(':', '.') if path else self.__name__}>"
+        return f"<callbax.ufunc of {self._title}>"
 
 
 def ufunc(
@@ -129,10 +163,15 @@ def ufunc(
 ) -> Ufunc:
     """Makes a JAX function of a NumPy universal function with compiled loops.
 
-    Its C loop is called directly, without Python and without the GIL. Arguments broadcast, the
-    loop is chosen by their types as NumPy chooses it, and the values are bit for bit the original's.
-    With x64 disabled, the float32 loop is taken, and a result that would have 64 bits has 32;
-    float16 and bfloat16 are computed in float32; integers promote as they do in JAX.
+    Its C loop is called directly, without Python and without the GIL, on all cores if that is worth
+    it. Arguments broadcast, the loop is chosen by their types as NumPy chooses it, and the values are
+    bit for bit the original's. With x64 disabled, the float32 loop is taken, and a result that would
+    have 64 bits has 32; float16 and bfloat16 are computed in float32; integers promote as in JAX.
+
+    An error state that differs from NumPy's default (`numpy.errstate`, and `scipy.special.errstate`
+    for SciPy's functions) holds for the calls that are made, and in compiled functions traced, inside
+    of it. "raise" becomes the error of the program, a `jax.errors.JaxRuntimeError` whose
+    `callbax.original_exception` is the FloatingPointError or SpecialFunctionError.
 
     Args:
       u: a `numpy.ufunc` of NumPy, SciPy or any other library, the result of `numba.vectorize` or
@@ -140,8 +179,9 @@ def ufunc(
       derivatives: one entry for each argument. None: it cannot be differentiated. A function of the
         arguments: the partial derivative, elementwise (a tuple, if there are several results). A
         function of (tangent, answer, *arguments): the output's tangent, as in
-        `jax.custom_jvp.defjvps`; generalised ufuncs need this form. "central": a central
-        difference. A rule may call Ufuncs again, so that there are higher derivatives.
+        `jax.custom_jvp.defjvps`. "central": a central difference. A rule may call Ufuncs again, so
+        that there are higher derivatives. Rules of generalised ufuncs take (tangent, answer,
+        *arguments), and get one item, the core dimensions alone.
       derivative: "central" for every argument without a rule.
 
     Returns:
@@ -161,28 +201,32 @@ def ufunc(
     if derivative not in (None, CENTRAL):
         raise ValueError(f'derivative must be "central" or None, but is {derivative!r}')
     if not isinstance(u, Ufunc):
-        inner = _inner(u)
-        u = Ufunc(inner, (None,) * inner.nin)
+        u = Ufunc(u, (None,) * ufunc_inside(u).nin)
     rules = u.derivatives
     if derivatives is not None:
-        new = _derivatives.check(u.__name__, derivatives, u.nin)
+        new = _check(u.ufunc, derivatives)
         rules = tuple(old if rule is None else rule for rule, old in zip(new, rules, strict=True))
     if derivative is not None:
-        rules = tuple(rule if callable(rule) else derivative for rule in rules)
+        rules = _check(u.ufunc, [rule if callable(rule) else derivative for rule in rules])
     return u.with_derivatives(rules)
 
 
-def _inner(u: Any) -> np.ufunc:
-    """The ufunc itself; Numba wraps it.
+def _check(inner: np.ufunc, rules: Sequence[Any]) -> tuple[Any, ...]:
+    return _derivatives.check(inner.__name__, rules, inner.nin, elementwise=inner.signature is None)
+
+
+def ufunc_inside(original: Any) -> np.ufunc:
+    """The ufunc itself.
 
     Raises:
       TypeError: it is no ufunc, or nothing in it is compiled.
     """
-    inner = u if isinstance(u, np.ufunc) else attribute(u, "ufunc")
+    inner = original if isinstance(original, np.ufunc) else attribute(original, "ufunc")
     if not isinstance(inner, np.ufunc):
         raise TypeError(
-            f"cb.ufunc takes a numpy.ufunc with compiled loops, but got {describe_function(u)} of "
-            f"type {type(u).__name__}. A Python function is called with cb.external."
+            "cb.ufunc takes a numpy.ufunc with compiled loops, but got "
+            f"{describe_function(original)} of type {type(original).__name__}. A Python function is "
+            "called with cb.external."
         )
     if not inner.types:
         raise TypeError(
@@ -194,3 +238,17 @@ def _inner(u: Any) -> np.ufunc:
             "numpy.frompyfunc), which need the interpreter. Call it with cb.external."
         )
     return inner
+
+
+def _find(found: Any, types: str) -> loops.Loop | None:
+    """The loop of an imported ufunc, for programs that another process has traced."""
+    inner = found if isinstance(found, np.ufunc) else attribute(found, "ufunc")
+    if not isinstance(inner, np.ufunc) or types not in inner.types:
+        return None
+    operands, results = (tuple(map(np.dtype, letters)) for letters in types.split("->"))
+    source = UfuncLoop(found, inner.types.index(types))
+    core = gufuncs.core_numbers(inner.signature) if inner.signature else ()
+    return loops.Loop(source, operands, results, core, source.may_raise)
+
+
+loop_names.add_finder(_find)
