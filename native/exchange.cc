@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "arrays.h"
 #include "results.h"
@@ -37,16 +38,29 @@ void SetException(PyObject* exception) {
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception)), exception);
 }
 
+// A list of (array, address of XLA's memory, address of the copy, bytes).
+Owned MovesOf(const std::vector<std::pair<PyObject*, Move>>& moves) {
+  Owned list(PyList_New(0));
+  for (const auto& [array, move] : moves) {
+    if (!list) break;
+    Owned item(Py_BuildValue("OKKL", array, reinterpret_cast<uintptr_t>(move.from),
+                             reinterpret_cast<uintptr_t>(move.to), move.bytes));
+    if (!item || PyList_Append(list.get(), item.get()) < 0) return Owned();
+  }
+  return list;
+}
+
 void ReportKept(const CallSite& site, const std::vector<size_t>& kept, size_t operands,
-                PyObject* exception) {
+                const std::vector<std::pair<PyObject*, Move>>& moves, PyObject* exception) {
   Owned positions(PyTuple_New(static_cast<Py_ssize_t>(kept.size())));
   for (size_t i = 0; positions && i < kept.size(); ++i) {
     PyTuple_SET_ITEM(positions.get(), static_cast<Py_ssize_t>(i), PyLong_FromSize_t(kept[i]));
   }
-  if (!positions) return;
-  Owned done(PyObject_CallFunction(GetHooks().report_kept, "OOnO",
+  Owned moved = MovesOf(moves);
+  if (!positions || !moved) return;
+  Owned done(PyObject_CallFunction(GetHooks().report_kept, "OOnOO",
                                    static_cast<PyObject*>(site.slot->callable().target),
-                                   positions.get(), static_cast<Py_ssize_t>(operands),
+                                   positions.get(), static_cast<Py_ssize_t>(operands), moved.get(),
                                    exception == nullptr ? Py_None : exception));
 }
 
@@ -182,13 +196,14 @@ bool CallArrays::SettleKept(bool ok) {
   }
   if (!kept.empty()) {
     site_.trusted = false;
+    std::vector<std::pair<PyObject*, Move>> moves;
     for (size_t i : kept) {
       const Kind kind = KindOf(i, dtype(i));
-      if (kind == Kind::kView || kind == Kind::kWritableView) {
-        Detach(arguments_[i], dtype(i), buffer(i));
-      }
+      if (kind != Kind::kView && kind != Kind::kWritableView) continue;
+      const Move move = Detach(arguments_[i], dtype(i), buffer(i));
+      if (move.bytes > 0) moves.emplace_back(arguments_[i], move);
     }
-    ReportKept(site_, kept, operands_.size(), exception.get());
+    ReportKept(site_, kept, operands_.size(), moves, exception.get());
     ok = false;
   }
   if (exception) {

@@ -10,8 +10,10 @@
 //  * A call site's first call gets copies in the place of views, and is judged as if they were views.
 //    Only a function that has let go of them gets views. So one that always keeps is found out while
 //    that is harmless. After an array was kept the site begins anew.
-//  * Of a view that is kept, the array itself is given memory of its own.
-//  * Not safe: what was made from such a view without a copy. The error says so.
+//  * A view that is kept is given memory of its own, with the same content, and so are the arrays and
+//    memoryviews made from it that Python's garbage collector can reach.
+//  * Not safe: what only C code refers to (a tensor of another library, an iterator of NumPy's), and a
+//    variable of a function that runs on another thread. The error says so.
 #pragma once
 
 #include <vector>

@@ -15,6 +15,7 @@
 #include "scalar_ufuncs.h"
 #include "symbols.h"
 #include "trampolines.h"
+#include "views.h"
 
 namespace nb = nanobind;
 
@@ -66,6 +67,10 @@ nb::object ScalarUfunc(const std::string& name, const std::string& doc, const st
 std::pair<std::string, std::string> KeepLibrary(uintptr_t address) {
   const Symbol symbol = KeepLibraryOf(reinterpret_cast<void*>(address));
   return {symbol.name, symbol.library};
+}
+
+void FollowMove(nb::object object, uintptr_t from, uintptr_t to, int64_t bytes) {
+  Follow(object.ptr(), Move{reinterpret_cast<char*>(from), reinterpret_cast<char*>(to), bytes});
 }
 
 nb::dict Handlers() {
@@ -125,6 +130,8 @@ NB_MODULE(_native, m) {
         "A NumPy ufunc that calls a scalar C function, and keeps its owner alive.");
   m.def("keep_library", &KeepLibrary, nb::arg("address"),
         "Name and library of the function at an address; the library stays loaded.");
+  m.def("follow", &FollowMove, nb::arg("object"), nb::arg("from_"), nb::arg("to"), nb::arg("bytes"),
+        "Points an array or memoryview into the copy of memory that it points into.");
   m.def("handlers", &Handlers, "Capsules of the FFI handlers, by stage.");
   m.def("state_type", &StateType, "Capsules of the handlers' state type.");
   m.def("statistics", &Statistics, "Counts of what the runtime holds.");

@@ -74,7 +74,7 @@ struct Hooks {
   PyObject* resolve = nullptr;        // (name) -> Registration, for a name not registered yet
   PyObject* enter_worker = nullptr;   // () -> None, once on each XLA worker thread
   PyObject* clear_tracebacks = nullptr;  // (exception) -> None
-  PyObject* report_kept = nullptr;    // (target, positions, operands, exception | None) -> None
+  PyObject* report_kept = nullptr;    // (target, positions, operands, moves, exception | None) -> None
   PyObject* resolve_loop = nullptr;   // (name) -> LoopRegistration, for a name not registered yet
   PyObject* enter_loop = nullptr;     // (policy) -> None, on each thread before a checked loop
   PyObject* leave_loop = nullptr;     // (policy) -> None, on each thread after a checked loop

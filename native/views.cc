@@ -57,21 +57,34 @@ void ReturnView(SpareArrays& spare, const Dtype& dtype, const Buffer& buffer, bo
   }
 }
 
-void Detach(PyObject* view, const Dtype& dtype, const Buffer& buffer) noexcept {
+Move Detach(PyObject* view, const Dtype& dtype, const Buffer& buffer) noexcept {
   PyArrayObject_fields* fields = Fields(view);
-  if (fields->base != Py_None || fields->data != Address(buffer)) return;
   const int64_t bytes = CountElements(buffer.rank, buffer.dims) * dtype.itemsize;
-  if (bytes == 0) return;
+  if (bytes == 0 || fields->base != Py_None || fields->data != buffer.data) return {};
   void* memory = nullptr;
   PyObject* owner = NewMemory(bytes, &memory);
   if (owner == nullptr) {
     PyErr_Clear();  // the error that follows says that the array must not be used
-    return;
+    return {};
   }
-  std::memcpy(memory, buffer.data, static_cast<size_t>(bytes));
-  fields->data = static_cast<char*>(memory);
+  const Move move{fields->data, static_cast<char*>(memory), bytes};
+  std::memcpy(move.to, move.from, static_cast<size_t>(bytes));
+  fields->data = move.to;
   fields->base = owner;
   Py_DECREF(Py_None);
+  return move;
+}
+
+void Follow(PyObject* object, const Move& move) noexcept {
+  char** pointer = nullptr;
+  if (PyArray_Check(object)) {
+    pointer = &Fields(object)->data;
+  } else if (PyMemoryView_Check(object)) {
+    pointer = reinterpret_cast<char**>(&PyMemoryView_GET_BUFFER(object)->buf);
+  }
+  // The end belongs to it: an empty slice may lie there.
+  if (pointer == nullptr || *pointer < move.from || *pointer > move.from + move.bytes) return;
+  *pointer = move.to + (*pointer - move.from);
 }
 
 }  // namespace callbax

@@ -19,8 +19,19 @@ PyObject* TakeView(SpareArrays& spare, const Dtype& dtype, const Buffer& buffer,
 void ReturnView(SpareArrays& spare, const Dtype& dtype, const Buffer& buffer, bool writable,
                 PyObject* view);
 
-// Gives a view that is kept memory of its own, with the same content. Arrays made from it still refer
-// to XLA's.
-void Detach(PyObject* view, const Dtype& dtype, const Buffer& buffer) noexcept;
+// A range of memory that was XLA's, and the copy of it that took its place.
+struct Move {
+  char* from = nullptr;
+  char* to = nullptr;
+  int64_t bytes = 0;
+};
+
+// Gives a view that is kept memory of its own, with the same content. What was made from it still refers
+// to XLA's memory until it is moved too. Zero bytes moved: there was no need, or no memory.
+Move Detach(PyObject* view, const Dtype& dtype, const Buffer& buffer) noexcept;
+
+// Points an array or a memoryview to the copy, if it points into the range. What it was made from must
+// own the copy.
+void Follow(PyObject* object, const Move& move) noexcept;
 
 }  // namespace callbax

@@ -49,6 +49,11 @@ def keep_library(address: int) -> tuple[str, str]:
     Name and library of the function at an address; the library stays loaded.
     """
 
+def follow(object: object, from_: int, to: int, bytes: int) -> None:
+    """
+    Points an array or memoryview into the copy of memory that it points into.
+    """
+
 def handlers() -> dict:
     """Capsules of the FFI handlers, by stage."""
 

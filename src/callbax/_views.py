@@ -1,18 +1,22 @@
 """What is done about arrays over XLA's memory that a host function keeps after its call.
 
 Natively (see native/exchange.h) each such array is found by its reference count. Here are the parts
-that speak Python: letting go of what a traceback holds, and the error.
+that speak Python: letting go of what a traceback holds, finding what was made from the array, and
+the error.
 """
 
 from __future__ import annotations
 
+import gc
 import inspect
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
+from callbax import _native
 from callbax._errors import CallbackViewError
 from callbax._host_call import HostCall
 
@@ -35,13 +39,64 @@ def clear_tracebacks(exception: BaseException) -> None:
             waiting += current.exceptions
 
 
+Move = tuple[Any, int, int, int]  # array, address of XLA's memory, address of the copy, bytes
+
+
+def _follow(moves: Sequence[Move]) -> None:
+    """Moves what was made from these arrays without a copy, as far as it can be found."""
+    moved = {id(array): addresses for array, *addresses in moves}
+    for item in _arrays_and_memoryviews():
+        addresses = moved.get(id(_origin(item)))
+        if addresses is not None:
+            _native.follow(item, *addresses)
+
+
+def _arrays_and_memoryviews() -> Iterator[Any]:
+    """All that the garbage collector knows of, each perhaps several times."""
+    containers = gc.get_objects()
+    while containers:
+        referents = gc.get_referents(*containers)
+        # By type alone: asking the object itself would run users' code.
+        yield from (i for i in referents if issubclass(type(i), (np.ndarray, memoryview)))
+        # The collector leaves out containers of objects that cannot be part of a cycle, as arrays.
+        containers = [
+            item for item in referents if type(item) in (tuple, dict) and not gc.is_tracked(item)
+        ]
+
+
+def _origin(item: Any) -> Any:
+    """The array that owns, or once had, the memory that an array or a memoryview shows."""
+    while True:
+        origin = _BASE(item) if issubclass(type(item), np.ndarray) else _object_of(item)
+        if not issubclass(type(origin), (np.ndarray, memoryview)):
+            return item
+        item = origin
+
+
+_BASE = np.ndarray.base.__get__  # type: ignore[attr-defined]
+
+
+def _object_of(view: memoryview) -> Any:
+    try:
+        return view.obj
+    except ValueError:  # it was released
+        return None
+
+
 def report_kept(
-    call: HostCall, positions: Sequence[int], arguments: int, exception: BaseException | None
+    call: HostCall,
+    positions: Sequence[int],
+    arguments: int,
+    moves: Sequence[Move],
+    exception: BaseException | None,
 ) -> None:
     """Says which arrays a call has kept: in an error of its own, or in a note of the call's error.
 
-    `positions` counts the arguments that JAX traces, and then the arrays in `out`.
+    `positions` counts the arguments that JAX traces, and then the arrays in `out`. `moves` are those
+    that had XLA's memory and have been given their own.
     """
+    if moves:
+        _follow(moves)
     message = _message(call, [_describe(call, i, arguments) for i in positions])
     if exception is None:
         raise CallbackViewError(message)
@@ -52,8 +107,8 @@ def _message(call: HostCall, kept: Sequence[str]) -> str:
     return (
         f"The callback {call} kept {' and '.join(kept)} after it returned: a view of XLA's memory, "
         "which holds other data from now on. Keep a copy instead (x.copy()), or leave zero_copy and "
-        "out off (views and out of a HostFunction). What was made from the view without a copy (a "
-        "slice, a memoryview, a tensor) must not be used any more."
+        "out off (views and out of a HostFunction). What a library in C made from the view without a "
+        "copy (a tensor, through DLPack) must not be used any more."
     )
 
 

@@ -174,28 +174,56 @@ def test_torch_tensors_of_an_argument_count_as_keeping():
         )
 
 
+class Plain:
+    """An object with an attribute."""
+
+    def __init__(self, value):
+        self.value = value
+
+
 @QUIET_CALLS
-def test_an_array_that_was_kept_holds_its_data(quiet):
-    keeper = Keeper(lambda x: x, quiet)
+@pytest.mark.parametrize(
+    ("keep", "find"),
+    [
+        (lambda x: x, lambda kept: kept),
+        (lambda x: x[1:], lambda kept: kept),
+        (lambda x: x[::-2], lambda kept: kept),
+        (lambda x: x.reshape(10, -1)[::2].T, lambda kept: kept),
+        (lambda x: x[x.size :], lambda kept: kept),
+        (lambda x: x.view(np.recarray)[3:], lambda kept: kept),
+        (memoryview, lambda kept: kept),
+        (lambda x: memoryview(x[5:])[7:], lambda kept: kept),
+        (lambda x: np.frombuffer(x, np.float32, offset=8), lambda kept: kept),
+        (lambda x: lambda: x[3:], lambda kept: kept()),
+        (lambda x: functools.partial(np.positive, x[2:]), lambda kept: kept()),
+        (lambda x: (x[2:],), lambda kept: kept[0]),
+        (lambda x: {"x": {"x": (x[2:],)}}, lambda kept: kept["x"]["x"][0]),
+        (lambda x: Plain(x[2:]), lambda kept: kept.value),
+        (lambda x: (row for row in [x[2:]]), next),
+    ],
+    ids="array slice reversed reshaped empty subclass memoryview memoryview_slice frombuffer closure "
+    "partial tuple dict object generator".split(),
+)
+def test_what_was_kept_holds_its_data(keep, find, quiet):
+    keeper = Keeper(keep, quiet)
     program = keeper.program()
-    for i in range(quiet + 20):
+    rounds = 3
+    for i in range(quiet + rounds):
+        keeper.quiet = max(quiet - i, 0)
         if i < quiet:
             run(program, jnp.full(1000, i, jnp.float32))
         else:
             error_of(program, jnp.full(1000, i, jnp.float32))
-    assert len(keeper.kept) == 20
-    for i, array in enumerate(keeper.kept):
-        assert (array == quiet + i).all()
-
-
-def test_what_was_made_from_an_array_of_the_first_call_holds_its_data():
-    for keep in (lambda x: x[1:], memoryview, lambda x: x.reshape(10, -1)[::2]):
-        keeper = Keeper(keep)
-        program = keeper.program()
-        for i in range(20):
-            error_of(program, jnp.full(1000, i, jnp.float32))
-        for i, view in enumerate(keeper.kept):
-            assert (np.asarray(view) == i).all()
+        # The next call of this program finds views again.
+        if i >= quiet and quiet:
+            keeper.quiet = 1
+            run(program, jnp.full(1000, -1, jnp.float32))
+    jax.clear_caches()
+    fresh = [np.full(1000, -2, np.float32) for _ in range(100)]
+    assert len(keeper.kept) == rounds
+    for i, kept in enumerate(keeper.kept):
+        assert (np.asarray(find(kept)) == quiet + i).all()
+    assert len(fresh) == 100
 
 
 def test_the_message_says_which_callback_which_argument_and_what_to_do():
