@@ -22,6 +22,7 @@ struct LoopSite {
   LoopPtr loop;
   std::string policy;            // about floating-point errors
   bool shared_run = false;       // the program runs on several devices
+  bool serial = false;           // one thread runs the whole call
   std::atomic<float> cost{0};    // of one item, in ns
 };
 
@@ -35,6 +36,7 @@ XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
   attributes.Read("loop", &name);
   attributes.Read("errors", &site->policy);
   attributes.Read("shared_run", &site->shared_run);
+  attributes.Read("serial", &site->serial);
   site->loop = ResolveLoop(name);
   if (!site->loop) {
     return MakeError(frame->api, XLA_FFI_Error_Code_NOT_FOUND,
@@ -128,6 +130,8 @@ int64_t CountThreads(void* context) {
   return 1;
 }
 
+int64_t OneThread(void*) { return 1; }
+
 bool Schedule(void* context, void (*task)(void*), void* data) {
   auto* frame = static_cast<XLA_FFI_CallFrame*>(context);
   XLA_FFI_ThreadPool_Schedule_Args args{XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, nullptr,
@@ -175,7 +179,7 @@ XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame) {
                      "callbax: the buffers of this call do not fit the loop " + site->loop->name +
                          "; in a partitioned program its arguments may be sharded differently");
   }
-  const Pool pool{frame, CountThreads, Schedule};
+  const Pool pool{frame, site->serial ? OneThread : CountThreads, Schedule};
   if (!site->policy.empty() || site->loop->may_raise) return RunGuarded(frame, *site, call, pool);
   RunLoop(call, pool, nullptr, &site->cost);
   if (!LoopHasRaised()) return nullptr;
