@@ -165,16 +165,60 @@ def external(
 ) -> Any:
     """Makes a host function (NumPy in, NumPy out) a JAX function.
 
-    To be used as a decorator with keywords, or as a call `external(function, ...)`. The result is
-    callable inside and outside `jit`. Arguments are pytrees; leaves that are no arrays (strings,
-    None, functions, any hashable object) are static and reach the host function as they are.
+    Used as a decorator, `@external(result=...)`, or as a call, `external(function, result=...)`. What
+    it returns is called inside and outside `jit`. Arguments are pytrees; leaves that are no arrays
+    (strings, functions, any hashable object) are static, and reach the host function as they are.
+    Python numbers count as arrays.
+
+    Args:
+      function: the host function; it gets NumPy arrays, and returns a pytree of what
+        `numpy.asarray` takes.
+      result: what it returns. A pytree of structs (anything with shape and dtype); a function that
+        computes it from the arguments, with a `jax.ShapeDtypeStruct` for each array; `like(i)`, as
+        argument i; "broadcast": the function is elementwise, and its result has the arguments'
+        broadcast shape and promoted floating-point or complex dtype; `infer`: whatever one trial call
+        on zeros returns, made while tracing, once for each shape and dtype; None for no result.
+      signature: a gufunc signature such as "(n,k),(k)->(n)": the core dimensions of each array of the
+        arguments, and of each result. Any dimensions in front are batch dimensions, which broadcast.
+        The function sees the core alone, or the batch too, as `vmap_method` says. With `result=` it
+        must agree.
+      dtype: of the results, for `signature` or "broadcast"; one, or one for each result. Default: the
+        arguments' promoted floating-point or complex dtype.
+      vmap_method: how a batch reaches the function. "sequential" (the default) and
+        "sequential_unrolled": lane by lane; "threads": lane by lane, on a pool of threads;
+        "expand_dims" (the default with "broadcast"): one call for all, with the batch dimension in
+        front, of size 1 where an argument has none; "broadcast_all": likewise, with each argument
+        repeated.
+      executor: a `concurrent.futures.Executor`, whose workers run the lanes of a batch, or a function
+        without arguments that makes one.
+      effects: "none" (pure: calls may be dropped, merged and repeated), "io" (each call runs once, in
+        any order), or "ordered" (in the program's order).
+      derivative: "central", "forward" or "complex_step": a numerical derivative. Others are defined
+        by the methods `defjvp`, `defjvps`, `defvjp`, `def_host_jvp`, `def_host_vjp`, `def_transpose`.
+      step: the numerical derivative's step, relative to max(|x|, 1), or a pair (relative, absolute).
+      zero_copy: the arguments are read-only views of XLA's memory. Keeping one is an error.
+      out: the function gets its result as another argument, `out`, to write it in place: a writable
+        view of XLA's memory, or a pytree of them. It returns None or `out`.
+      arrays: "numpy", or "jax" for jax Arrays on CPU, which cost some 40 µs each.
+      name: its name in compiled programs, stable between processes, in place of the path from which
+        it can be imported.
+
+    Returns:
+      An `External`.
+
+    Raises:
+      TypeError: `function` is not callable; no `result`; options that exclude one another.
+      ValueError: an option has none of its values; a signature that does not parse. Calls raise them
+        at trace time if the arguments contradict the signature or the result, and
+        `jax.errors.JaxRuntimeError` if the function failed or returned something else.
 
     >>> import numpy as np, jax, callbax as cb
-    >>> @cb.external(result=cb.like(0))
+    >>> @cb.external(signature="(n)->(n)")
     ... def cumulative(x):
     ...     return np.cumsum(x)
-    >>> jax.jit(cumulative)(np.arange(4.0, dtype=np.float32))
-    Array([0., 1., 3., 6.], dtype=float32)
+    >>> jax.jit(cumulative)(np.ones((2, 3), np.float32))
+    Array([[1., 2., 3.],
+           [1., 2., 3.]], dtype=float32)
     """
     keywords = dict(
         result=result,
