@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -43,7 +43,12 @@ def run_program() -> Callable[..., Finished]:
     """
 
     def run(
-        source: str, *, devices: int = 1, deadline: float = 60, interrupt: bool = False
+        source: str,
+        *,
+        devices: int = 1,
+        deadline: float = 60,
+        interrupt: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> Finished:
         process = subprocess.Popen(
             [sys.executable, "-c", PREAMBLE + textwrap.dedent(source)],
@@ -52,6 +57,7 @@ def run_program() -> Callable[..., Finished]:
                 "JAX_PLATFORMS": "cpu",
                 "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
                 "PYTHONUNBUFFERED": "1",
+                **(environment or {}),
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

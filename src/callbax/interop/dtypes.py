@@ -29,7 +29,6 @@ _CONVERTED_NATIVELY = {
 }
 _PYTHON_SCALARS = {"i": int, "f": float, "c": complex}
 _FLOAT32 = np.dtype(np.float32)
-_FLOAT64 = np.dtype(np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +64,7 @@ def resolve(ufunc: np.ufunc, args: Sequence[Any]) -> Resolution:
     loop = _numpys_choice(ufunc, wanted, given)
     promoted = [dtype.kind in "biu" and loop[i].kind in "fc" for i, dtype in enumerate(given)]
     if any(promoted):
-        to = _real(common) if _is_inexact(common) else _jax.canonical_dtype(_FLOAT64)
-        to = _FLOAT32 if to.itemsize < 4 else to
+        to = _at_least_32_bits(_real(_jax.to_inexact_dtype(common)))
         wanted = [to if moved else dtype for moved, dtype in zip(promoted, wanted, strict=True)]
         loop = _numpys_choice(ufunc, wanted, given)
     final = tuple(_final(dtype, common, given) for dtype in loop[ufunc.nin :])

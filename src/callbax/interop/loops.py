@@ -124,12 +124,13 @@ def _abstract_eval(
     *avals: Any, loop: Loop, result_dtypes: Any, core_sizes: tuple[int, ...], **_: Any
 ) -> Any:
     shape = loop.loop_shape([aval.shape for aval in avals])
-    weak = all(aval.weak_type for aval in avals)
+    ranks = [aval.ndim - len(loop.core_of(i)) for i, aval in enumerate(avals)]
+    cores = [
+        tuple(core_sizes[d] for d in loop.core_of(len(avals) + i)) for i in range(len(result_dtypes))
+    ]
     return [
-        _jax.ShapedArray(
-            (*shape, *(core_sizes[d] for d in loop.core_of(len(avals) + i))), dtype, weak_type=weak
-        )
-        for i, dtype in enumerate(result_dtypes)
+        _jax.array_like(avals, ranks, (*shape, *core), dtype)
+        for core, dtype in zip(cores, result_dtypes, strict=True)
     ]
 
 
