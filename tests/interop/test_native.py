@@ -1,6 +1,7 @@
 """Scalar C functions from every library's wrapping, called elementwise."""
 
 import ctypes
+import pickle
 
 import cffi
 import jax
@@ -323,3 +324,40 @@ def test_options_of_kernels(library):
         cb.native(library.scaled, "double (double, void*)", user_data=[1.0])
     with pytest.raises(ValueError, match="must be C-contiguous"):
         cb.native(library.scaled, "double (double, void*)", user_data=np.ones((4, 4))[:, 1])
+
+
+# -- programs ------------------------------------------------------------------------------------------
+
+
+def test_a_large_call_is_split_over_threads_only_if_that_is_asked_for(library):
+    x = np.linspace(0, 1, 300_000, dtype=np.float32)
+    for parallel in (False, True):
+        cube = cb.native(library.cube, "double (double)", parallel=parallel)
+        np.testing.assert_allclose(jax.jit(cube)(x), x**3, rtol=1e-6)
+        assert ("serial" in jax.jit(cube).lower(x).as_text()) is not parallel
+    assert cb.native(library.cube, "double (double)") != cube
+
+
+def test_functions_that_others_can_import_are_named_by_module():
+    function = cb.native(capsule("gammainc"))
+    text = jax.jit(function).lower(X, X).as_text()
+    assert "scipy.special.cython_special:__pyx_capi__.gammainc dd->d" in text
+
+
+def test_user_data_takes_the_stable_name_away():
+    function = cb.native(capsule("gammainc"), user_data=np.zeros(1))
+    assert "cython_special" not in jax.jit(function).lower(X, X).as_text()
+
+
+def test_a_sharded_call_runs_where_its_items_are(library):
+    mesh = jax.make_mesh((8,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.P("i"))
+    x = jax.device_put(np.arange(16, dtype=np.float32), sharding)
+    result = jax.jit(cb.native(library.cube, "double (double)"))(x)
+    np.testing.assert_allclose(result, np.arange(16.0) ** 3)
+    assert result.sharding.is_equivalent_to(sharding, 1)
+
+
+def test_it_cannot_be_pickled(library):
+    with pytest.raises(TypeError, match="cannot be pickled: it stands for an address"):
+        pickle.dumps(cb.native(library.cube, "double (double)"))

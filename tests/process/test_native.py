@@ -203,3 +203,27 @@ except Exception as error:
     )
     assert loaded.returncode == 0, loaded.output
     assert "NOT_FOUND" in loaded.output and "which this process does not have" in loaded.output
+
+
+def test_an_exported_function_of_a_module_is_found_by_its_name(run_program, tmp_path):
+    exported = tmp_path / "program"
+    saved = run_program(
+        f"""
+from jax import export
+from scipy.special import cython_special
+f = cb.native(cython_special.__pyx_capi__["gammainc"])
+check = export.DisabledSafetyCheck.custom_call("callbax_loop")
+data = export.export(jax.jit(f), disabled_checks=[check])(scalar, scalar).serialize()
+open({str(exported)!r}, "wb").write(data)
+print(export.deserialize(data).call(1.5, 2.0))
+"""
+    )
+    assert saved.returncode == 0, saved.output
+    loaded = run_program(
+        f"""
+from jax import export
+print(export.deserialize(open({str(exported)!r}, "rb").read()).call(1.5, 2.0))
+"""
+    )
+    assert loaded.returncode == 0, loaded.output
+    assert loaded.output == saved.output

@@ -9,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from callbax import _native
+from callbax import _identity, _native
 from callbax._errors import attribute
 from callbax.interop.signature import Signature, parse
 
@@ -211,6 +212,25 @@ _READERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Callee]], ...] = (
     (_is_capsule, _read_capsule),
     (_is_address, _read_address),
 )
+
+
+def import_path(item: Any) -> str | None:
+    """'module:name' by which another process finds a function that says its own signature.
+
+    That is a Numba `@cfunc` at the top level of a module, or a capsule of a Cython module.
+    """
+    if _is_numba(item):
+        return _identity.import_path(item)
+    if not _is_capsule(item):
+        return None
+    for name, module in list(sys.modules.items()):
+        exported = (
+            vars(module).get("__pyx_capi__") if isinstance(module, types.ModuleType) else None
+        )
+        for key, capsule in exported.items() if isinstance(exported, dict) else ():
+            if capsule is item:
+                return f"{name}:__pyx_capi__.{key}"
+    return None
 
 
 def address_of_data(item: Any) -> int:

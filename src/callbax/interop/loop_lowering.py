@@ -69,6 +69,8 @@ def _emit(ctx: Any, operands: Any, loop: Any, errors: Any, batch: int = 0) -> An
     registration = loop_names.register(loop)
     _jax.keep_alive(ctx, registration)
     attributes: dict[str, Any] = {"loop": registration.name}
+    if not loop.parallel:
+        attributes["serial"] = np.bool_(True)
     if errors is not None:
         attributes["errors"] = errors.text
         _jax.keep_alive(ctx, errors)

@@ -71,7 +71,7 @@ def resolve(name: str) -> Any:
         raise LookupError(f"{name!r} is not the name of an importable function")
     found: Any = importlib.import_module(module)
     for part in qualname.split("."):
-        found = getattr(found, part)
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
     for find in _finders:
         loop = find(found, types)
         if loop is not None:

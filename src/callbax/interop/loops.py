@@ -49,6 +49,7 @@ class Loop:
       core: for each operand and then each result, the numbers of its core dimensions, which are
         counted as they first appear; empty for an elementwise loop.
       may_raise: the C function may set a Python exception (it takes the GIL itself).
+      parallel: the items of a call may be split over threads.
     """
 
     source: Any
@@ -56,6 +57,7 @@ class Loop:
     results: tuple[np.dtype, ...]
     core: tuple[tuple[int, ...], ...] = ()
     may_raise: bool = False
+    parallel: bool = True
     # Its name in programs, if it cannot be imported; given by loop_names.py.
     unique_name: str | None = dataclasses.field(default=None, compare=False, repr=False)
 

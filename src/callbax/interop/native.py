@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
-import numpy as np
-
-from callbax import _native
-from callbax.interop import callees
-from callbax.interop.callees import Callee
-from callbax.interop.dtypes import Resolution, resolve_only_loop
+from callbax.interop import callees, loop_names
+from callbax.interop.callees import Callee, import_path
 from callbax.interop.kernels import Kernel
+from callbax.interop.loops import Loop
+from callbax.interop.scalars import Owners, ScalarFunction
 from callbax.interop.signature import Signature, parse
-from callbax.interop.ufunc import Ufunc, ufunc
+from callbax.interop.ufunc import ufunc
 
 
 def get_include() -> str:
@@ -35,6 +32,7 @@ def native(
     *,
     kernel: Literal[False] = False,
     user_data: Any = None,
+    parallel: bool = False,
     derivatives: Sequence[Any] | None = None,
     derivative: str | None = None,
 ) -> ScalarFunction: ...
@@ -59,6 +57,7 @@ def native(
     result: Any = None,
     user_data: Any = None,
     vmap_method: str | None = None,
+    parallel: bool = False,
     derivatives: Sequence[Any] | None = None,
     derivative: str | None = None,
 ) -> ScalarFunction | Kernel:
@@ -71,8 +70,8 @@ def native(
     precision and integers. A *kernel* gets whole arrays, by the prototype of `callbax/kernel.h` (see
     `callbax.get_include`).
 
-    The function may be called on several threads at once, so it must not keep state between calls.
-    It, the object that it comes from and its shared library stay alive as long as a program may call
+    XLA may run two calls at the same time on two threads, so the function must not keep state. It, the
+    object that it comes from and its shared library stay alive as long as a program may call
     it.
 
     Args:
@@ -88,6 +87,7 @@ def native(
         `call->user_data`: a NumPy array or a ctypes object, by its address, or a pointer.
       vmap_method: of a kernel, as in `callbax.pure_callback`. The default runs it once for each lane,
         in one native loop.
+      parallel: of a scalar function: one call on a large array is split over XLA's threads.
       derivatives, derivative: of a scalar function, as in `callbax.ufunc`.
 
     Returns:
@@ -115,6 +115,10 @@ def native(
                 f"the kernel {callee} takes no derivatives=; give its call a derivative with "
                 "jax.custom_jvp or jax.custom_vjp"
             )
+        if parallel:
+            raise TypeError(
+                f"the kernel {callee} takes no parallel=: it gets whole arrays, and threads are its own"
+            )
         return Kernel(callee, result, data, owners, vmap_method or "sequential")
     for name, value in (("result", result), ("vmap_method", vmap_method)):
         if value is not None:
@@ -122,52 +126,9 @@ def native(
                 f"{name}= is for kernels, but {callee} is called elementwise: its result follows from "
                 "its signature. Say kernel=True if it is a kernel of callbax/kernel.h."
             )
-    code = _callable_code(callee, _agree(callee, signature))
-    scalar = ScalarFunction(_scalar_ufunc(callee.address, code, data, callee, owners))
+    path = None if data else import_path(fn)
+    scalar = ScalarFunction.of(callee, _agree(callee, signature), data, owners, path, parallel)
     return cast(ScalarFunction, ufunc(scalar, derivatives=derivatives, derivative=derivative))
-
-
-class ScalarFunction(Ufunc):
-    """A C function that is called elementwise; `callbax.native` makes it."""
-
-    _may_raise = False
-
-    def __init__(self, inner: np.ufunc):
-        super().__init__(inner, (None,) * inner.nin)
-        self.__doc__ = inner.__doc__
-
-    def _resolve(self, args: Sequence[Any]) -> Resolution:
-        return resolve_only_loop(self.ufunc, args)
-
-    def __reduce__(self) -> Any:
-        raise TypeError(f"{self!r} cannot be pickled: it stands for an address in this process")
-
-    def __repr__(self) -> str:
-        return f"<callbax.native function {self.__name__}>"
-
-
-class Owners:
-    """What a C function needs alive. All are alike: the addresses tell functions apart."""
-
-    def __init__(self, *owners: Any):
-        self._owners = owners
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Owners)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@functools.lru_cache(maxsize=256)
-def _scalar_ufunc(address: int, code: str, data: int, callee: Callee, owners: Owners) -> np.ufunc:
-    """One ufunc for one function, so that equal calls share their traces and programs.
-
-    What is kept here keeps its owners, so no other function can come to lie at its address.
-    """
-    doc = f"The C function {callee}."
-    made = _native.scalar_ufunc(callee.short_name, doc, code, address, data, owners)
-    return cast(np.ufunc, made)
 
 
 def _agree(callee: Callee, text: str | None) -> Signature:
@@ -184,20 +145,6 @@ def _agree(callee: Callee, text: str | None) -> Signature:
     if not known.is_said_by(given):
         raise TypeError(f"{callee} is declared as {known}, but was given the signature {given}")
     return known
-
-
-def _callable_code(callee: Callee, signature: Signature) -> str:
-    code = signature.code
-    if code is None or not _native.has_scalar_loop(code):
-        raise TypeError(
-            f"{callee} has the signature {signature}, which cannot be called elementwise. Scalar "
-            "functions have a result and one to four arguments of the types double, float, int and "
-            "int64_t; or up to three of double complex, double, int and int64_t, or of float "
-            "complex, float, int and int64_t; a trailing void* of a double function gets user_data. "
-            "For others write a kernel (callbax/kernel.h, kernel=True), or call them with ctypes in "
-            "a function for callbax.external."
-        )
-    return code
 
 
 def _check_kernel(callee: Callee, signature: str | None, result: Any) -> None:
@@ -223,3 +170,15 @@ def _may_be_kernel(signature: Signature) -> bool:
     """One pointer in, whatever the library that wraps it calls its target."""
     pointers = [*signature.arguments, *([signature.tail] if signature.tail else [])]
     return signature.result == "int32" and len(pointers) == 1 and pointers[0].endswith("*")
+
+
+def _find(found: Any, types: str) -> Loop | None:
+    """The loop of an imported C function, for programs that another process has traced."""
+    try:
+        loop = native(found).only_loop
+    except (TypeError, ValueError):
+        return None
+    return loop if loop.types == types else None
+
+
+loop_names.add_finder(_find)

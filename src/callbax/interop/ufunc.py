@@ -56,8 +56,6 @@ class Ufunc:
       derivatives: the rules, one for each argument.
     """
 
-    _may_raise = True  # as far as the loop's source says so
-
     def __init__(self, original: Any, rules: tuple[Any, ...]):
         self._original = original
         self.ufunc = ufunc_inside(original)
@@ -114,8 +112,7 @@ class Ufunc:
 
     def _loop(self, resolution: Resolution, core: tuple[tuple[int, ...], ...] = ()) -> loops.Loop:
         source = UfuncLoop(self._original, resolution.index)
-        may_raise = self._may_raise and source.may_raise
-        return loops.Loop(source, resolution.operands, resolution.results, core, may_raise)
+        return loops.Loop(source, resolution.operands, resolution.results, core, source.may_raise)
 
     @functools.cached_property
     def _differentiation(self) -> Derivatives:
