@@ -37,7 +37,7 @@ def probabilities(x):
     global calls
     calls += 1
     rows = forest.predict_proba(x.reshape(-1, x.shape[-1]))
-    return rows.reshape(*x.shape[:-1], 3).astype(np.float32)
+    return rows.reshape(*x.shape[:-1], 3)
 
 
 spread = wines.std(axis=0)
