@@ -40,6 +40,25 @@ def test_a_sharp_look_in_float64():
         )
 
 
+def test_elements_of_very_different_sizes():
+    values = np.array([1.0, 0.05, 1e-3, 0.0])
+
+    def decay(a):
+        return np.exp(-a * [1, 20, 1000, 1])
+
+    def derivative(t, answer, a):
+        return -t * answer * np.array([1, 20, 1000, 1])
+
+    def wrong_at(i):
+        return with_jvp(lambda *args: derivative(*args).at[i].multiply(1.1), decay)
+
+    with jax.enable_x64(True):
+        assert cb.check(with_jvp(derivative, decay), values, print_table=False).ok
+        for i in range(4):
+            found = broken(cb.check(wrong_at(i), values, print_table=False))
+            assert "forward mode against differences" in found, i
+
+
 def doubles_in_place(a):
     a *= 2
     return a
@@ -61,7 +80,7 @@ FAULTS = {
     "wrong derivative": (
         lambda: with_jvp(lambda t, answer, a: 2 * t * jax.numpy.cos(a)),
         ["forward mode against differences", "reverse mode against differences"],
-        "derivative in argument 0",
+        "derivative in ",
     ),
     "wrong shape": (
         lambda: cb.external(lambda a: a[:1], **like_first),
@@ -113,10 +132,10 @@ def test_a_planted_fault_is_found_and_described(fault):
 
 
 def test_the_argument_with_the_wrong_derivative_is_named():
-    product = cb.external(np.multiply, result="broadcast")
+    product = cb.external(lambda a, b: a * b, result="broadcast")
     product.defjvps(lambda t, answer, a, b: t * b, lambda t, answer, a, b: t * b)
     report = cb.check(product, x, 2 * x, print_table=False)
-    assert "derivative in argument 1" in report.failures[0].detail
+    assert "derivative in b" in report.failures[0].detail
 
 
 def test_pytrees_statics_integers_and_complex_numbers():

@@ -94,8 +94,7 @@ def _jvp(sample: Sample, index: int, leaves: Any, tangent: np.ndarray) -> Any:
 
 def _finite_difference(sample: Sample, index: int, tangent: np.ndarray) -> Any:
     value = sample.leaves[index]
-    scale = max(1e-3, float(np.max(np.abs(value), initial=0.0)))
-    step = scale * _epsilon(sample) ** 0.2
+    step = _epsilon(sample) ** 0.2  # relative, as the tangent has the size of the elements
     function = _of_one(sample, index, sample.leaves)
 
     def at(distance: float) -> Any:

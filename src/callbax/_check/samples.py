@@ -65,8 +65,12 @@ class Sample:
 
     def direction(self, index: int) -> np.ndarray:
         """A tangent of array `index`, of the size of its elements; the same in each run."""
+        leaf = self.leaves[index]
+        sizes = np.abs(leaf)
+        # A zero has no size of its own: that of the largest element, or little if all are zero.
+        sizes = np.where(sizes == 0, np.max(sizes, initial=1e-3), sizes)
         generator = np.random.default_rng(index)
-        return random_like(generator, self.leaves[index])
+        return (sizes * random_like(generator, leaf)).astype(leaf.dtype)
 
 
 def random_like(generator: np.random.Generator, array: Any) -> np.ndarray:
