@@ -1,6 +1,7 @@
 """JAX's external callbacks done anew: the same API on a native runtime."""
 
 from callbax import debug as debug
+from callbax import scipy as scipy
 from callbax._callbacks.effects import effects_barrier as effects_barrier
 from callbax._callbacks.io import io_callback as io_callback
 from callbax._callbacks.pure import pure_callback as pure_callback

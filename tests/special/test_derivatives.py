@@ -47,7 +47,8 @@ def assert_true(case, computed, order, argument, values):
         if reference is None:
             continue
         expected = truth.true_derivatives(reference, argument, values, order, case.step)
-        np.testing.assert_allclose(ours, expected, rtol=case.rtol)
+        ours = np.asarray(ours)
+        np.testing.assert_allclose(ours, expected.astype(ours.dtype), rtol=case.rtol)
 
 
 @EACH_CASE
@@ -71,12 +72,11 @@ def test_second_derivatives(case):
 
 @pytest.mark.parametrize("case", EXACT, ids=str)
 def test_derivatives_at_special_points(case):
-    values = [np.array(column) for column in zip(*case.exact, strict=True)]
+    values, known = case.special()
     argument = truth.position(case.function, case.arguments.split()[0])
     f, x = truth.along(case.function, argument, values)
-    expected = zip(*map(results, case.exact.values()), strict=True)
-    for ours, wanted in zip(results(truth.derivative(f)(x)), expected, strict=True):
-        np.testing.assert_allclose(ours, np.array(wanted), rtol=case.rtol, atol=1e-300)
+    for ours, expected in zip(results(truth.derivative(f)(x)), known, strict=True):
+        np.testing.assert_allclose(ours, np.array(expected), rtol=case.rtol)
 
 
 @EACH_CASE
@@ -102,7 +102,7 @@ def test_single_precision(case):
     """Rules leave float32 what it is, and lose no more than they must."""
     single = np.complex64 if case.is_complex else np.float32
     values = [
-        column.astype(single if np.iscomplexobj(column) else np.float32) for column in case.sample()
+        column.astype(single if np.iscomplexobj(column) else np.float32) for column in case.draw()
     ]
     for name in case.arguments.split():
         argument = truth.position(case.function, name)

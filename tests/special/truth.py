@@ -24,12 +24,13 @@ from typing import Any
 import jax
 import mpmath
 import numpy as np
+import scipy.special
 
 import callbax.scipy.special as special
 from callbax.scipy.special._catalogue import entries
 
-POINTS = 12
-DIGITS = 40
+POINTS = 16
+DIGITS = 30
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,6 @@ class Case:
       second: test the second derivative too.
       rtol: the relative error that is allowed.
       why: the reason, if that is more than 1e-9.
-      count: how many points to draw.
       step: that of the numerical derivative; needed where the reference is itself the
         result of a numerical method, less precise than mpmath's functions.
     """
@@ -72,7 +72,6 @@ class Case:
     second: bool = False
     rtol: float = 1e-9
     why: str = ""
-    count: int = POINTS
     step: float | None = None
 
     def __post_init__(self) -> None:
@@ -88,11 +87,37 @@ class Case:
 
     def sample(self) -> list[np.ndarray]:
         """The points: an array for each argument."""
+        # Always as many, so that JAX need not compile its operations again for each case.
+        drawn = self.draw(POINTS - len(self.points))
+        extra = zip(*self.points, strict=True) if self.points else [()] * len(drawn)
+        return [np.append(column, more) for column, more in zip(drawn, extra, strict=True)]
+
+    def draw(self, count: int = POINTS) -> list[np.ndarray]:
+        """Random points only."""
         # The seed stays the same when other cases come and go.
         random = np.random.default_rng(zlib.crc32(str(self).encode()))
-        columns = [draw(random, domain, self.count) for domain in self.domain]
-        extra = zip(*self.points, strict=True) if self.points else [()] * len(columns)
-        return [np.append(column, more) for column, more in zip(columns, extra, strict=True)]
+        return [draw(random, domain, count) for domain in self.domain]
+
+    def special(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The points at which the derivatives are known, and these, as `sample` has them."""
+        repeated = [list(self.exact.items())[i % len(self.exact)] for i in range(POINTS)]
+        points, known = zip(*repeated, strict=True)
+        known = [value if isinstance(value, tuple) else (value,) for value in known]
+        return [np.array(c) for c in zip(*points, strict=True)], list(zip(*known, strict=True))
+
+
+def inverse(function: str, equation: Callable[..., Any]) -> Callable[..., Any]:
+    """The reference for SciPy's inverse function: the root x of equation(x, *arguments).
+
+    SciPy's own value is where to start from.
+    """
+
+    def solve(*args: Any) -> Any:
+        start = mpmath.mpf(float(getattr(scipy.special, function)(*map(float, args))))
+        starts = (start, start * (1 + mpmath.mpf(10) ** -7) + mpmath.mpf(10) ** -12)
+        return mpmath.findroot(lambda x: equation(x, *args), starts)
+
+    return solve
 
 
 def draw(random: np.random.Generator, domain: Domain, count: int) -> np.ndarray:
@@ -135,6 +160,4 @@ def true_derivatives(
             mpmath.diff(reference, tuple(map(mpmath.mpmathify, point)), orders, **options)
             for point in zip(*(np.asarray(column).tolist() for column in values), strict=True)
         ]
-    if any(isinstance(column[0], complex) for column in map(np.ndarray.tolist, values)):
-        return np.array([complex(result) for result in results])
-    return np.array([float(mpmath.re(result)) for result in results])
+    return np.array([complex(result) for result in results])

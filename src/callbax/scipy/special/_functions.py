@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from callbax.interop.ufunc import ufunc as callbax_ufunc
 from callbax.scipy.special._catalogue import (
     ClosedForm,
     Derivative,
@@ -40,7 +40,7 @@ def build(name: str) -> Any:
             f"no ufunc of that name"
         )
     known = entry(name, ufunc)
-    function = importlib.import_module("callbax.interop.ufunc").ufunc(
+    function = callbax_ufunc(
         ufunc,
         derivatives=tuple(
             derivative.rule if isinstance(derivative, ClosedForm) else derivative

@@ -102,9 +102,7 @@ derivatives(
     delta=lambda delta, r: jnp.where(abs(r) <= delta, 0.0, abs(r) - delta),
     r=lambda delta, r: jnp.clip(r, -delta, delta),
 )
-derivatives(
-    "pseudo_huber", source=_CALCULUS, delta=_pseudo_huber_by_delta, r=_pseudo_huber_by_r
-)
+derivatives("pseudo_huber", source=_CALCULUS, delta=_pseudo_huber_by_delta, r=_pseudo_huber_by_r)
 derivatives(
     "boxcox",
     source=_CALCULUS,
@@ -121,9 +119,7 @@ derivatives(
     "inv_boxcox",
     source=_CALCULUS,
     y=lambda y, lmbda: special.inv_boxcox(y, lmbda) ** (1 - lmbda),
-    lmbda=lambda y, lmbda: _inverse_boxcox_by_power(
-        jnp.log(special.inv_boxcox(y, lmbda)), lmbda
-    ),
+    lmbda=lambda y, lmbda: _inverse_boxcox_by_power(jnp.log(special.inv_boxcox(y, lmbda)), lmbda),
 )
 derivatives(
     "inv_boxcox1p",

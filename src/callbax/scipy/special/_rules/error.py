@@ -72,9 +72,7 @@ def _log_ndtr_derivative(x: Any) -> Any:
     left = x.real < 0
     scaled = special.erfcx(-jnp.where(left, x, 0.0) / _SQRT_2)
     right = jnp.where(left, 0.0, x)
-    return jnp.where(
-        left, 2 / (_SQRT_2PI * scaled), _normal_density(right) / special.ndtr(right)
-    )
+    return jnp.where(left, 2 / (_SQRT_2PI * scaled), _normal_density(right) / special.ndtr(right))
 
 
 def _modfresnel_derivatives(x: Any, sign: int) -> Any:
@@ -120,9 +118,7 @@ derivatives("erfc", source="DLMF 7.2.2", z=lambda z: -2 / _SQRT_PI * jnp.exp(-z 
 derivatives("erfcx", source="DLMF 7.2.2, 7.12.1", z=_erfcx_derivative)
 derivatives("erfi", source="DLMF 7.2.1", z=lambda z: 2 / _SQRT_PI * jnp.exp(z * z))
 derivatives("dawsn", source="DLMF 7.2.5, 7.12.1", z=_dawsn_derivative)
-derivatives(
-    "wofz", source="DLMF 7.10.2, 7.12.1", z=lambda z: -1j * _erfcx_derivative(-1j * z)
-)
+derivatives("wofz", source="DLMF 7.10.2, 7.12.1", z=lambda z: -1j * _erfcx_derivative(-1j * z))
 derivatives(
     "erfinv",
     source="inverse of DLMF 7.2.1",
@@ -138,12 +134,8 @@ derivatives(
     source="DLMF 7.2.7, 7.2.8",
     z=lambda z: (jnp.sin(_PI / 2 * z * z), jnp.cos(_PI / 2 * z * z)),
 )
-derivatives(
-    "modfresnelp", source="DLMF 7.2.2, 7.12.1", x=lambda x: _modfresnel_derivatives(x, 1)
-)
-derivatives(
-    "modfresnelm", source="DLMF 7.2.2, 7.12.1", x=lambda x: _modfresnel_derivatives(x, -1)
-)
+derivatives("modfresnelp", source="DLMF 7.2.2, 7.12.1", x=lambda x: _modfresnel_derivatives(x, 1))
+derivatives("modfresnelm", source="DLMF 7.2.2, 7.12.1", x=lambda x: _modfresnel_derivatives(x, -1))
 derivatives("ndtr", source="the normal density", x=_normal_density)
 derivatives("log_ndtr", source="DLMF 7.2.2", x=_log_ndtr_derivative)
 derivatives(

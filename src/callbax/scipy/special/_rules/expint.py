@@ -44,13 +44,9 @@ def _spence(z: Any) -> Any:
 
 derivatives("exp1", source="DLMF 6.2.1", z=lambda z: -jnp.exp(-z) / z)
 derivatives("expi", source="DLMF 6.2.5", x=lambda x: jnp.exp(x) / x)
-derivatives(
-    "expn", source="DLMF 8.19.13", n=NotDifferentiable("an integer order"), x=_expn
-)
+derivatives("expn", source="DLMF 8.19.13", n=NotDifferentiable("an integer order"), x=_expn)
 derivatives(
     "shichi", source="DLMF 6.2.15, 6.2.16, 10.39.9", x=lambda x: (_sinhc(x), jnp.cosh(x) / x)
 )
-derivatives(
-    "sici", source="DLMF 6.2.9, 6.2.11, 10.16.9", x=lambda x: (_sinc(x), jnp.cos(x) / x)
-)
+derivatives("sici", source="DLMF 6.2.9, 6.2.11, 10.16.9", x=lambda x: (_sinc(x), jnp.cos(x) / x))
 derivatives("spence", source="DLMF 25.12.2", z=_spence)

@@ -55,7 +55,9 @@ def _trigamma_of_right_half_plane(z: Any) -> Any:
 def _squared_cosecant(z: Any) -> Any:
     """π² / sin²(πz) = -4π²q / (1 - q)² with q = exp(±2πiz), whichever is small."""
     up = z.imag >= 0
-    exponent = jnp.where(up, 2j * _PI * (z - jnp.round(z.real)), -2j * _PI * (z - jnp.round(z.real)))
+    exponent = jnp.where(
+        up, 2j * _PI * (z - jnp.round(z.real)), -2j * _PI * (z - jnp.round(z.real))
+    )
     return -4 * _PI**2 * jnp.exp(exponent) / special.expm1(exponent) ** 2
 
 
@@ -127,7 +129,7 @@ derivatives("gammasgn", x=NotDifferentiable("a function of steps"))
 derivatives("rgamma", source="DLMF 5.2.2, 5.5.3", z=rgamma_derivative)
 derivatives("digamma", "psi", source="DLMF 25.11.12, 5.15.6, 2.10.1", z=trigamma)
 derivatives("poch", source="DLMF 5.2.5, 5.5.4", z=_poch_by_z, m=_poch_by_m)
-derivatives("binom", source="DLMF 1.2.6, 5.2.2", n=_binom_by_n, k=_binom_by_k)
+derivatives("binom", source="DLMF 1.2.6, 5.2.2", x=_binom_by_n, y=_binom_by_k)
 
 derivatives(
     "_zeta",
