@@ -55,7 +55,12 @@ CASES = [
         poch,
         [(-4.9, -0.1), (0.0, 6.0)],
         # (-3)(-2)(-1)0 by its first factor's variable, and a product without a zero.
-        exact={(-3.0, 4.0): -6.0, (0.0, 1.0): 1.0, (-4.0, 2.0): -7.0, (-1.0, 2.5): -math.gamma(1.5)},
+        exact={
+            (-3.0, 4.0): -6.0,
+            (0.0, 1.0): 1.0,
+            (-4.0, 2.0): -7.0,
+            (-1.0, 2.5): -math.gamma(1.5),
+        },
         second=True,
     ),
     Case("binom", "x y", mpmath.binomial, [(0.5, 20.0), (-3.0, 20.0)], second=True),
