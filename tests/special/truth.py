@@ -16,6 +16,7 @@ derivative is known although mpmath cannot compute it, such as infinities and po
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -138,15 +139,43 @@ def position(function: str, argument: str) -> int:
     return list(entries()[function]).index(argument)
 
 
-def along(function: str, argument: int, values: Sequence[Any]) -> tuple[Callable[..., Any], Any]:
-    """The function of one argument, the others held at their values, and where to take it."""
-    before, after = values[:argument], values[argument + 1 :]
-    return (lambda x: getattr(special, function)(*before, x, *after)), values[argument]
+@functools.cache
+def evaluation(function: str, argument: int, second: bool) -> Callable[..., dict[str, list]]:
+    """Computes a function's values and derivatives by one of its arguments, in one program.
+
+    That is "value", "first", "reverse" (the first derivative in reverse mode) and, if wanted,
+    "second": a list with an array for each result.
+    """
+
+    def evaluate(*values: Any) -> dict[str, list]:
+        before, x, after = values[:argument], values[argument], values[argument + 1 :]
+
+        def f(x: Any) -> list:
+            result = getattr(special, function)(*before, x, *after)
+            return list(result) if isinstance(result, tuple) else [result]
+
+        value, pull_back = jax.vjp(f, x)
+        computed = {
+            "value": value,
+            "first": derivative(f)(x),
+            "reverse": [pull_back(only(value, i))[0] for i in range(len(value))],
+        }
+        if second:
+            computed["second"] = derivative(derivative(f))(x)
+        return computed
+
+    # What is wanted is a short time to compile, not a fast program.
+    return jax.jit(evaluate, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def derivative(f: Callable[..., Any]) -> Callable[..., Any]:
-    """The elementwise derivative, a tuple for several results."""
+    """The elementwise derivative, for each result."""
     return lambda x: jax.jvp(f, (x,), (jax.numpy.ones_like(x),))[1]
+
+
+def only(results: list, chosen: int) -> list:
+    """A cotangent of one in one of the results, and of zero in the others."""
+    return [jax.numpy.full_like(result, i == chosen) for i, result in enumerate(results)]
 
 
 def true_derivatives(
