@@ -60,6 +60,7 @@ class Case:
       second: test the second derivative too.
       rtol: the relative error that is allowed.
       why: the reason, if that is more than 1e-9.
+      count: how many points to test, if the reference is a slow one.
       step: that of the numerical derivative; needed where the reference is itself the
         result of a numerical method, less precise than mpmath's functions.
     """
@@ -73,6 +74,7 @@ class Case:
     second: bool = False
     rtol: float = 1e-9
     why: str = ""
+    count: int = POINTS
     step: float | None = None
 
     def __post_init__(self) -> None:
@@ -88,12 +90,12 @@ class Case:
 
     def sample(self) -> list[np.ndarray]:
         """The points: an array for each argument."""
-        # Always as many, so that JAX need not compile its operations again for each case.
-        drawn = self.draw(POINTS - len(self.points))
+        # Always as many, so that one program will do for the special ones too.
+        drawn = self.draw(self.count - len(self.points))
         extra = zip(*self.points, strict=True) if self.points else [()] * len(drawn)
         return [np.append(column, more) for column, more in zip(drawn, extra, strict=True)]
 
-    def draw(self, count: int = POINTS) -> list[np.ndarray]:
+    def draw(self, count: int) -> list[np.ndarray]:
         """Random points only."""
         # The seed stays the same when other cases come and go.
         random = np.random.default_rng(zlib.crc32(str(self).encode()))
@@ -101,7 +103,7 @@ class Case:
 
     def special(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The points at which the derivatives are known, and these, as `sample` has them."""
-        repeated = [list(self.exact.items())[i % len(self.exact)] for i in range(POINTS)]
+        repeated = [list(self.exact.items())[i % len(self.exact)] for i in range(self.count)]
         points, known = zip(*repeated, strict=True)
         known = [value if isinstance(value, tuple) else (value,) for value in known]
         return [np.array(c) for c in zip(*points, strict=True)], list(zip(*known, strict=True))
