@@ -19,7 +19,7 @@ def _kolmogorov(y: Any) -> Any:
     that Jacobi's transformation (DLMF 20.7.32) gives, 1 - (√2π/y) Σ exp(-(2k-1)²π²/(8y²)).
     """
     small, zero = y < 1, y <= 0
-    y_ = jnp.where(small, 1.0, y)
+    y_ = jnp.where(small, 1.0, jnp.minimum(y, 100.0))  # all zero from there on
     large = sum((-1) ** k * 8 * k * k * y_ * jnp.exp(-2 * (k * y_) ** 2) for k in range(1, 6))
     y_ = jnp.where(small & ~zero, y, 1.0)
     rates = [((2 * k - 1) * _PI) ** 2 / 8 for k in range(1, 5)]
