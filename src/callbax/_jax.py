@@ -88,6 +88,10 @@ def zero_tangent(primal: Any) -> Any:
     return ad.p2tz(primal)
 
 
+instantiate_zeros = ad.instantiate_zeros
+is_undefined_primal = ad.is_undefined_primal
+
+
 def is_weakly_typed(value: Any) -> bool:
     """Whether `value` has its type from a Python scalar."""
     return _dtypes.is_weakly_typed(value)
@@ -284,6 +288,34 @@ def run_synchronously(ctx: Any, reason: Any) -> None:
     exporting = ctx.module_context.lowering_parameters.for_export
     if not exporting and not ctx.module_context.host_callbacks:
         ctx.module_context.add_host_callback(reason)
+
+
+# -- values that vary over the axes of a shard_map -----------------------------------------------
+def vary_alike(values: Sequence[Any], like: Sequence[Any] = ()) -> list[Any]:
+    """`values`, each varying over the manual axes that any of them, or of `like`, varies over.
+
+    Else JAX takes the result of a call for the same on all devices, and sums cotangents wrongly.
+    """
+    axes = _varying([jax.typeof(value) for value in (*values, *like)])
+    varying = []
+    for value in values:
+        missing = tuple(axes - _varying([jax.typeof(value)]))
+        varying.append(jax.lax.pcast(value, missing, to="varying") if missing else value)
+    return varying
+
+
+def aval_varying_as(struct: Any, avals: Sequence[Any]) -> Any:
+    """The abstract value of `struct`, varying over the manual axes that any of `avals` has."""
+    return ShapedArray(
+        struct.shape,
+        struct.dtype,
+        sharding=core.get_cur_mesh_sharding(),
+        manual_axis_type=core.ManualAxisType(varying=_varying(avals)),
+    )
+
+
+def _varying(avals: Sequence[Any]) -> frozenset[Any]:
+    return frozenset().union(*(aval.mat.varying for aval in avals if isinstance(aval, ShapedArray)))
 
 
 # -- runtime ---------------------------------------------------------------------------------------

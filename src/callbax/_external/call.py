@@ -122,6 +122,16 @@ class Call:
             "none is wanted, pass its arguments through jax.lax.stop_gradient."
         )
 
+    def on_host_by(
+        self,
+        function: Callable[..., Any],
+        structs: Sequence[jax.ShapeDtypeStruct],
+        leaves: Sequence[Any],
+    ) -> list[Any]:
+        """Calls another host function, of flat arrays, batched as the external function is."""
+        method = self.external.options.vmap_method
+        return jax.tree.leaves(pure_callback(function, list(structs), *leaves, vmap_method=method))
+
 
 # Keyword arguments of these names would be taken for options of the public functions.
 _OWN_KEYWORDS = frozenset(

@@ -1,40 +1,264 @@
-"""Derivative rules of an external function: how they are defined, and how they are applied."""
+"""Derivatives of an external function: how they are defined, and which one a call uses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
+from callbax._callbacks.results import check_callable
+from callbax._external import rules
 from callbax._external.call import Call
+from callbax._external.host_rules import HostRule
+from callbax._external.jax_rules import JvpRule, JvpRules, VjpRule
+from callbax._external.numerical import NumericalRule
+from callbax._external.rules import Rule
+from callbax._external.transposes import Same, TransposeRule
+from callbax._host_call import Hashable
 
 if TYPE_CHECKING:
     from callbax._external.external import External
-
-
-class Rule(Protocol):
-    """A derivative of external functions. Comparable, as it is a part of the function's key."""
-
-    name: str
-
-    def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
-        """The call, differentiable; flat results."""
-        ...
+    from callbax._external.options import Options
 
 
 class Definitions:
-    """The methods of an External that define derivatives; all serve as decorators too."""
+    """The methods of an External that define derivatives; all serve as decorators too.
+
+    A rule of the user sees `primals`, the tuple of positional arguments in their own structure.
+    Arguments given by name count as positional where the host function's signature has a position
+    for them; others reach the rule as the same keyword arguments. Tangents and cotangents follow the
+    primals, with None in the places of what is no array.
+    """
 
     rules: tuple[Rule, ...]
     where: str
+    options: Options
 
     def __init__(self) -> None:
         self.rules = ()
 
+    def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Defines the derivative by a JAX rule, as `jax.custom_jvp` has it.
+
+        A rule that uses the external function itself gives derivatives of all orders.
+
+        Args:
+          rule: called as `rule(primals, tangents, **keyword_arguments)`; returns the result and its
+            tangents, both in the result's structure. An integer or boolean array has a float0
+            tangent; None stands for a zero tangent in what the rule returns.
+
+        Returns:
+          The rule.
+
+        Raises:
+          ValueError: the external function has effects, or a derivative of another kind.
+
+        >>> import jax, numpy as np, callbax as cb
+        >>> exp = cb.external(np.exp, result="broadcast")
+        >>> @exp.defjvp
+        ... def exp_jvp(primals, tangents):
+        ...     y = exp(*primals)
+        ...     return y, y * tangents[0]
+        >>> jax.grad(jax.grad(exp))(0.0)
+        Array(1., dtype=float32, weak_type=True)
+        """
+        check_callable("External.defjvp", rule)
+        self._define(JvpRule(Hashable(rule)))
+        return rule
+
+    def defjvps(self, *rules: Callable[..., Any] | None) -> None:
+        """Defines the derivative by one JAX rule for each positional argument.
+
+        Args:
+          *rules: called as `rule(tangent, answer, *primals, **keyword_arguments)`; returns what the
+            argument's tangent contributes to the result's tangents, in the result's structure. None
+            contributes nothing.
+
+        Raises:
+          ValueError: the external function has effects, or a derivative of another kind.
+
+        >>> import jax, numpy as np, callbax as cb
+        >>> power = cb.external(np.power, result="broadcast")
+        >>> power.defjvps(lambda t, answer, x, y: t * y * power(x, y - 1), None)
+        >>> jax.grad(power)(3.0, 2.0)
+        Array(6., dtype=float32, weak_type=True)
+        """
+        for rule in rules:
+            if rule is not None:
+                check_callable("External.defjvps", rule)
+        self._define(JvpRules(tuple(map(Hashable, rules))))
+
+    def defvjp(self, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
+        """Defines the derivative by a pair of JAX functions, as `jax.custom_vjp` has it.
+
+        It serves reverse mode only.
+
+        Args:
+          forward: called as the function itself; returns the result, and residuals for `backward`.
+          backward: called as `backward(residuals, cotangents)`; returns a tuple with the cotangent of
+            each positional argument, in that argument's structure. None stands for zeros, for a whole
+            argument or for an array of it.
+
+        Raises:
+          ValueError: the external function has effects, or a derivative of another kind.
+
+        >>> import jax, numpy as np, callbax as cb
+        >>> square = cb.external(np.square, result="broadcast")
+        >>> square.defvjp(lambda x: (square(x), x), lambda x, ct: (2 * x * ct,))
+        >>> jax.grad(square)(3.0)
+        Array(6., dtype=float32, weak_type=True)
+        """
+        check_callable("External.defvjp", forward)
+        check_callable("External.defvjp", backward)
+        self._define(VjpRule(Hashable(forward), Hashable(backward)))
+
+    def def_transpose(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        argnums: int | Sequence[int] | None = None,
+    ) -> Any:
+        """Says that the external function is linear, and defines its transpose.
+
+        It then has derivatives of any order in both modes, and works in `jax.linear_transpose` and in
+        solvers such as `jax.scipy.sparse.linalg.cg`.
+
+        Args:
+          function: the transpose. It is called with the arguments that the function is not linear in
+            (the keyword arguments too), followed by the cotangents, in the result's structure, and
+            returns the cotangents of the arguments that it is linear in: one, or a tuple if they are
+            several. Either host code, with NumPy arrays, or another external function. Complex
+            numbers are not conjugated.
+          argnums: positions of the arguments that the function is linear in; default: all that have a
+            floating-point or complex array.
+
+        Returns:
+          `function`; without it, a decorator.
+
+        Raises:
+          ValueError: the external function has effects, or a derivative of another kind.
+
+        >>> import jax, numpy as np, callbax as cb
+        >>> difference = cb.external(np.diff, signature="(3)->(2)")
+        >>> @difference.def_transpose
+        ... def difference_transpose(ct):
+        ...     return np.array([-ct[0], ct[0] - ct[1], ct[1]])
+        >>> jax.linear_transpose(difference, np.ones(3, "f"))(np.ones(2, "f"))
+        (Array([-1.,  0.,  1.], dtype=float32),)
+        """
+        if function is None:
+            return functools.partial(self.def_transpose, argnums=argnums)
+        check_callable("External.def_transpose", function)
+        if isinstance(argnums, int):
+            argnums = (argnums,)
+        if argnums is not None and (not argnums or min(argnums) < 0):
+            raise ValueError(
+                f"def_transpose of {self.where}: argnums={argnums!r} must be the position of an "
+                "argument, counted from 0, or several"
+            )
+        transpose = Same(function) if isinstance(function, Definitions) else Hashable(function)
+        self._define(TransposeRule(transpose, None if argnums is None else tuple(argnums)))
+        return function
+
+    def def_host_jvp(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Defines the derivative by host code that maps tangents to tangents.
+
+        With it alone, reverse mode calls it for each vector of a basis of the arguments, as one batch
+        (through the function's own batching); define `def_host_vjp` too where that is much.
+
+        Args:
+          function: called as `function(primals, tangents, **keyword_arguments)` with NumPy arrays. An
+            integer or boolean array has the tangent None, as has what is static. It returns the
+            tangents of the result, in the result's structure, with None for an integer or boolean
+            array or for zeros. Their shapes and dtypes are those of the result.
+
+        Returns:
+          The function.
+
+        Raises:
+          ValueError: the external function has effects, or a derivative of another kind.
+
+        >>> import jax, numpy as np, callbax as cb
+        >>> sine = cb.external(np.sin, result="broadcast")
+        >>> @sine.def_host_jvp
+        ... def sine_jvp(primals, tangents):
+        ...     return np.cos(primals[0]) * tangents[0]
+        >>> jax.grad(sine)(0.0)
+        Array(1., dtype=float32, weak_type=True)
+        """
+        check_callable("External.def_host_jvp", function)
+        self._define(HostRule(jvp=Hashable(function), vjp=self._host_rule().vjp))
+        return function
+
+    def def_host_vjp(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Defines the derivative by host code that maps cotangents to cotangents (adjoint solvers).
+
+        With it alone, forward mode calls it for each vector of a basis of the result, as one batch
+        (through the function's own batching); define `def_host_jvp` too where that is much.
+
+        Args:
+          function: called as `function(primals, outputs, cotangents, **keyword_arguments)` with NumPy
+            arrays; `outputs` and `cotangents` have the result's structure. The cotangent of an
+            integer or boolean array is None. It returns a tuple with the cotangent of each positional
+            argument, in that argument's structure; None stands for zeros, for a whole argument or for
+            an array of it. Their shapes and dtypes are those of the primals. JAX's convention for
+            complex numbers holds: no conjugate, f(z) = a z has the cotangent a c.
+
+        Returns:
+          The function.
+
+        Raises:
+          ValueError: the external function has effects, or a derivative of another kind.
+
+        >>> import jax, numpy as np, callbax as cb
+        >>> solve = cb.external(np.linalg.solve, signature="(n,n),(n)->(n)")
+        >>> @solve.def_host_vjp
+        ... def solve_vjp(primals, outputs, cotangents):
+        ...     of_b = np.linalg.solve(primals[0].T, cotangents)
+        ...     return -np.outer(of_b, outputs), of_b
+        >>> jax.grad(lambda b: solve(2 * np.eye(2, dtype="f"), b).sum())(np.ones(2, "f"))
+        Array([0.5, 0.5], dtype=float32)
+        """
+        check_callable("External.def_host_vjp", function)
+        self._define(HostRule(jvp=self._host_rule().jvp, vjp=Hashable(function)))
+        return function
+
+    def _host_rule(self) -> HostRule:
+        return next((rule for rule in self.rules if isinstance(rule, HostRule)), HostRule())
+
+    def _define(self, rule: Rule) -> None:
+        if self.options.effects != "none":
+            raise ValueError(
+                f"external function {self.where} has effects={self.options.effects!r}, so it has no "
+                "derivative: the transformed program would run it another number of times"
+            )
+        if self.options.derivative is not None:
+            raise ValueError(
+                f"external function {self.where} has derivative={self.options.derivative!r} already; "
+                f"leave that out to define {rule.name}"
+            )
+        other = [known for known in self.rules if _kind(known) is not _kind(rule)]
+        if other:
+            raise ValueError(
+                f"external function {self.where} has the derivative {other[0].name} already, so "
+                f"{rule.name} would never be used; define one of the two. (Only host_jvp and host_vjp "
+                "go together.)"
+            )
+        self.rules = (rule,)
+
+
+def _kind(rule: Rule) -> type:
+    """Rules of one kind replace each other."""
+    return JvpRule if isinstance(rule, JvpRules) else type(rule)
+
 
 def apply(call: Call, leaves: Sequence[Any]) -> list[Any]:
     """Calls with the function's derivative, if it has one; flat results."""
-    rules = call.external.rules
-    return rules[0].apply(call, leaves) if rules else call.on_host(leaves)
+    options = call.external.options
+    known = call.external.rules
+    if options.derivative is not None:
+        known = (NumericalRule(options.derivative, options.step),)
+    return known[0].apply(call, leaves) if known else rules.on_host(call, leaves)
 
 
 def describe(external: External) -> str:

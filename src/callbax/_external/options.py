@@ -11,6 +11,7 @@ import numpy as np
 
 from callbax._external import results
 from callbax._external.signature import Signature, parse
+from callbax._external.steps import parse_step
 
 VMAP_METHODS = ("sequential", "sequential_unrolled", "expand_dims", "broadcast_all", "threads")
 EFFECTS = ("none", "io", "ordered")
@@ -43,7 +44,7 @@ class Options:
     executor: Any
     effects: str
     derivative: str | None
-    step: float | tuple[float, float] | None
+    step: tuple[float, float] | None
     zero_copy: bool
     out: bool
     arrays: str
@@ -97,6 +98,10 @@ def make_options(
             f"external function {where} has effects={effects!r}, so it has no derivative: the "
             "transformed program would run it another number of times"
         )
+    if step is not None and derivative is None:
+        raise ValueError(
+            f"external function {where}: step= goes with derivative=, whose steps it sets"
+        )
     return Options(
         rule,
         parsed,
@@ -105,7 +110,7 @@ def make_options(
         executor,
         effects,
         derivative,
-        step,
+        parse_step(where, step),
         zero_copy,
         out,
         arrays,

@@ -1,0 +1,209 @@
+"""Derivatives by host code: def_host_jvp and def_host_vjp.
+
+With J the Jacobian of the call, a host jvp computes J t from tangents t, and a host vjp its transpose
+applied to cotangents. A linear call holds both, so forward mode takes one and reverse mode the other.
+If only one is given, probing with a basis gives the other, in one batched call of the host.
+
+The derivative of these calls in the primals is not known: host rules are of first order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from callbax._external.call import Call
+from callbax._external.linear import linear_call
+from callbax._external.probing import probe
+from callbax._external.rules import (
+    Struct,
+    argument_leaves,
+    describe,
+    inexact_only,
+    is_inexact,
+    on_host,
+    result_leaves,
+    with_jvp,
+)
+from callbax._host_call import Hashable
+
+
+@dataclasses.dataclass(frozen=True)
+class HostRule:
+    """Derivatives by host code: one of the two functions, or both."""
+
+    jvp: Hashable | None = None
+    vjp: Hashable | None = None
+
+    @property
+    def name(self) -> str:
+        named = {"host_jvp": self.jvp, "host_vjp": self.vjp}
+        return ", ".join(name for name, function in named.items() if function is not None)
+
+    def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
+        def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
+            results = differentiable(*leaves)
+            wanted = tuple(i for i, tangent in enumerate(tangents) if tangent is not None)
+            derivative = HostDerivative(call, self, wanted)
+            residuals = [*leaves, *results] if self.vjp else leaves
+            operands = [tangents[i] for i in wanted]
+            return results, linear_call(derivative, residuals, operands, derivative.result_structs)
+
+        differentiable = with_jvp(call, lambda *leaves: on_host(call, leaves), jvp)
+        return differentiable(*leaves)
+
+
+@dataclasses.dataclass(frozen=True)
+class HostDerivative:
+    """The derivative of a call with respect to the arrays `wanted`, as a linear function.
+
+    Residuals are the arrays of the arguments, followed by the results if there is a host vjp.
+    """
+
+    call: Call
+    rule: HostRule
+    wanted: tuple[int, ...]
+
+    @property
+    def argument_structs(self) -> list[Struct]:
+        return [self.call.structs[i] for i in self.wanted]
+
+    @property
+    def result_structs(self) -> list[Struct]:
+        return inexact_only(self.call.result_structs)
+
+    def forward(self, residuals: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+        if self.rule.jvp is None:
+            return probe(
+                lambda cotangents: self.transpose(residuals, cotangents),
+                self.result_structs,
+                operands,
+                lambda count: self._costly("forward", "def_host_vjp", "def_host_jvp", count),
+            )
+        leaves = residuals[: len(self.call.structs)]
+        host = HostJvp(self.call, self.rule.jvp, self.wanted)
+        return self.call.on_host_by(host, self.result_structs, [*leaves, *operands])
+
+    def transpose(self, residuals: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+        if self.rule.vjp is None:
+            return probe(
+                lambda tangents: self.forward(residuals, tangents),
+                self.argument_structs,
+                cotangents,
+                lambda count: self._costly("reverse", "def_host_jvp", "def_host_vjp", count),
+            )
+        host = HostVjp(self.call, self.rule.vjp, self.wanted)
+        return self.call.on_host_by(host, self.argument_structs, [*residuals, *cotangents])
+
+    def _costly(self, mode: str, given: str, other: str, count: int) -> str:
+        return (
+            f"{self.call.where} has {given} only, so its {mode}-mode derivative calls that for "
+            f"{count} basis vectors; define {other} too"
+        )
+
+    def refusal(self, residuals: Sequence[int]) -> str:
+        return (
+            f"the derivative of {self.call.where} is host code ({self.rule.name}), which is of first "
+            "order: it cannot be differentiated again. For higher orders give a JAX rule (defjvp), "
+            "whose parts may be external functions with derivatives of their own."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class HostJvp:
+    """What the host calls: the arrays of the arguments, then the tangents of those `wanted`."""
+
+    call: Call
+    function: Hashable
+    wanted: tuple[int, ...]
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        call = self.call
+        primals = arrays[: len(call.structs)]
+        given = dict(zip(self.wanted, arrays[len(call.structs) :], strict=True))
+        tangents = [
+            (given[i] if i in given else np.zeros_like(primal)) if is_inexact(struct) else None
+            for i, (primal, struct) in enumerate(zip(primals, call.structs, strict=True))
+        ]
+        args, kwargs = call.structure.unflatten(primals)
+        of_args, _ = call.structure.unflatten_without_static(tangents)
+        rule = describe(call, "host jvp", self.function.value)
+        values = result_leaves(call, self.function.value(args, of_args, **kwargs), rule)
+        batch = batch_shape(arrays, [*call.structs, *(call.structs[i] for i in self.wanted)])
+        return [
+            fit(value, struct, batch, rule)
+            for value, struct in zip(values, call.result_structs, strict=True)
+            if is_inexact(struct)
+        ]
+
+    @property
+    def callbax_description(self) -> str:
+        return describe(self.call, "host jvp", self.function.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class HostVjp:
+    """What the host calls: the arrays of arguments and results, then the results' cotangents."""
+
+    call: Call
+    function: Hashable
+    wanted: tuple[int, ...]
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        call = self.call
+        first, second = len(call.structs), len(call.structs) + len(call.result_structs)
+        primals, results, given = arrays[:first], arrays[first:second], iter(arrays[second:])
+        cotangents = [next(given) if is_inexact(s) else None for s in call.result_structs]
+        args, kwargs = call.structure.unflatten(primals)
+        of_result = [call.result_tree.unflatten(leaves) for leaves in (results, cotangents)]
+        rule = describe(call, "host vjp", self.function.value)
+        values = argument_leaves(call, self.function.value(args, *of_result, **kwargs), rule)
+        structs = [*call.structs, *call.result_structs, *inexact_only(call.result_structs)]
+        batch = batch_shape(arrays, structs)
+        return [fit(values[i], call.structs[i], batch, rule) for i in self.wanted]
+
+    @property
+    def callbax_description(self) -> str:
+        return describe(self.call, "host vjp", self.function.value)
+
+
+def batch_shape(arrays: Sequence[np.ndarray], structs: Sequence[Struct]) -> tuple[int, ...]:
+    """The dimensions that `vmap` put in front, where one call handles a whole batch."""
+    fronts = {
+        array.shape[: array.ndim - len(struct.shape)]
+        for array, struct in zip(arrays, structs, strict=True)
+    }
+    return np.broadcast_shapes(*fronts)
+
+
+def fit(value: Any, struct: Struct, batch: tuple[int, ...], rule: str) -> np.ndarray:
+    """What a host rule returned for one array, with just the shape and dtype it must have.
+
+    None is zero. What is the same for a whole batch need not be repeated.
+    """
+    shape = (*batch, *struct.shape)
+    if value is None:
+        return np.zeros(shape, struct.dtype)
+    array = np.asarray(value)
+    if np.iscomplexobj(array) and not np.issubdtype(struct.dtype, np.complexfloating):
+        raise TypeError(
+            f"{rule} returned a complex array where the derivative is real ({struct.dtype}); for a "
+            "real argument of a complex function, return the real part"
+        )
+    if array.shape != shape and not _is_unrepeated(array.shape, shape, len(batch)):
+        raise ValueError(
+            f"{rule} returned an array of shape {array.shape} where the derivative has shape {shape}"
+        )
+    array = array.astype(struct.dtype, copy=False)
+    return array if array.shape == shape else np.broadcast_to(array, shape)
+
+
+def _is_unrepeated(shape: tuple[int, ...], expected: tuple[int, ...], batch: int) -> bool:
+    return (
+        len(shape) == len(expected)
+        and shape[batch:] == expected[batch:]
+        and all(size in (1, full) for size, full in zip(shape, expected, strict=True))
+    )

@@ -1,0 +1,211 @@
+"""Derivatives by JAX code: defjvp, defjvps and defvjp, with the meaning that JAX gives them.
+
+Rules may use the external function itself, so that their derivatives are known too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from callbax import _jax
+from callbax._external.call import Call
+from callbax._external.rules import (
+    Struct,
+    argument_leaves,
+    describe,
+    is_inexact,
+    on_host,
+    refuse_keyword_tangents,
+    result_leaves,
+    with_jvp,
+    zero_of,
+)
+from callbax._host_call import Hashable
+
+
+@dataclasses.dataclass(frozen=True)
+class JvpRule:
+    """`rule(primals, tangents) -> (result, its tangents)`."""
+
+    rule: Hashable
+    name = "defjvp"
+
+    def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
+        where = describe(call, "defjvp", self.rule.value)
+
+        def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
+            args, kwargs = call.structure.unflatten(leaves)
+            of_args, _ = call.structure.unflatten_without_static(_instantiate(leaves, tangents))
+            returned = self.rule.value(args, of_args, **kwargs)
+            if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+                raise TypeError(
+                    f"{where} must return a pair, the result and its tangents, but returned "
+                    f"{jax.tree.structure(returned)}"
+                )
+            results, result_tangents = (result_leaves(call, part, where) for part in returned)
+            structs = call.result_structs
+            return (
+                _check_each(results, structs, f"{where}, for the result,"),
+                _check_tangents(result_tangents, structs, where),
+            )
+
+        return with_jvp(call, lambda *leaves: on_host(call, leaves), jvp)(*leaves)
+
+
+@dataclasses.dataclass(frozen=True)
+class JvpRules:
+    """For each positional argument `rule(tangent, answer, *primals) -> tangents`, or None."""
+
+    rules: tuple[Hashable, ...]
+    name = "defjvps"
+
+    def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
+        def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
+            results = differentiable(*leaves)
+            args, kwargs = call.structure.unflatten(leaves)
+            answer = call.result_tree.unflatten(results)
+            known, _ = call.structure.unflatten_without_static(tangents)
+            of_args, _ = call.structure.unflatten_without_static(_instantiate(leaves, tangents))
+            totals = [zero_of(result) for result in results if is_inexact(result)]
+            for i, tangent in enumerate(of_args):
+                if not jax.tree.leaves(known[i]):
+                    continue
+                rule = self._rule_of(i, call)
+                if rule is None:
+                    continue
+                where = describe(call, f"defjvps (argument {i})", rule)
+                part = result_leaves(call, rule(tangent, answer, *args, **kwargs), where)
+                parts = _check_tangents(part, call.result_structs, where)
+                totals = [total + part for total, part in zip(totals, parts, strict=True)]
+            return results, totals
+
+        differentiable = with_jvp(call, lambda *leaves: on_host(call, leaves), jvp)
+        return differentiable(*leaves)
+
+    def _rule_of(self, argument: int, call: Call) -> Callable[..., Any] | None:
+        if argument >= len(self.rules):
+            raise TypeError(
+                f"{call.where} is differentiated with respect to argument {argument}, but defjvps was "
+                f"given {len(self.rules)} rule(s): give one for each positional argument, None for "
+                "one that contributes nothing"
+            )
+        return self.rules[argument].value
+
+
+@dataclasses.dataclass(frozen=True)
+class VjpRule:
+    """`forward(*args) -> (result, residuals)`, `backward(residuals, cotangents) -> cotangents`."""
+
+    forward: Hashable
+    backward: Hashable
+    name = "defvjp"
+
+    def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
+        def forward(*leaves: Any) -> tuple[list[Any], Any]:
+            refuse_keyword_tangents(call, [leaf.perturbed for leaf in leaves])
+            args, kwargs = call.structure.unflatten([leaf.value for leaf in leaves])
+            returned = self.forward.value(*args, **kwargs)
+            where = describe(call, "defvjp forward", self.forward.value)
+            if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+                raise TypeError(
+                    f"{where} must return a pair, the result and the residuals, but returned "
+                    f"{jax.tree.structure(returned)}"
+                )
+            result, residuals = returned
+            results = result_leaves(call, result, where)
+            results = _check_each(results, call.result_structs, f"{where}, for the result,")
+            return results, jax.tree.map(_wrap_static, residuals)
+
+        def backward(residuals: Any, cotangents: Sequence[Any]) -> tuple[Any, ...]:
+            residuals = jax.tree.map(
+                lambda leaf: leaf.value if isinstance(leaf, _Static) else leaf,
+                residuals,
+                is_leaf=lambda leaf: isinstance(leaf, _Static),
+            )
+            of_result = call.result_tree.unflatten([_instantiate_one(c) for c in cotangents])
+            returned = self.backward.value(residuals, of_result)
+            where = describe(call, "defvjp backward", self.backward.value)
+            of_args = argument_leaves(call, returned, where)
+            of_all = of_args + [None] * (len(call.structs) - len(of_args))
+            return tuple(
+                _check_one(cotangent, struct, where) if is_inexact(struct) else None
+                for cotangent, struct in zip(of_all, call.structs, strict=True)
+            )
+
+        function = jax.custom_vjp(lambda *leaves: on_host(call, leaves))
+        function.defvjp(forward, backward, symbolic_zeros=True)
+        return function(*_jax.vary_alike(leaves))
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Static:
+    """A residual that is no array: it passes from the forward to the backward rule in the tree."""
+
+    hashable: Hashable
+
+    @property
+    def value(self) -> Any:
+        return self.hashable.value
+
+
+def _wrap_static(leaf: Any) -> Any:
+    return leaf if _jax.is_array_like(leaf) else _Static(Hashable(leaf))
+
+
+def _instantiate(leaves: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
+    return [
+        zero_of(leaf) if tangent is None else tangent
+        for leaf, tangent in zip(leaves, tangents, strict=True)
+    ]
+
+
+def _instantiate_one(cotangent: Any) -> Any:
+    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+        aval = cotangent.aval
+        if aval.dtype == jax.dtypes.float0:
+            return zero_of(jax.ShapeDtypeStruct(aval.shape, bool))
+        return jnp.zeros(aval.shape, aval.dtype)
+    return cotangent
+
+
+def _check_tangents(leaves: Sequence[Any], structs: Sequence[Struct], where: str) -> list[Any]:
+    """The tangents of the inexact results."""
+    return [
+        _check_one(leaf, struct, where)
+        for leaf, struct in zip(leaves, structs, strict=True)
+        if is_inexact(struct)
+    ]
+
+
+def _check_each(leaves: Sequence[Any], structs: Sequence[Struct], where: str) -> list[Any]:
+    return [_check_one(leaf, struct, where) for leaf, struct in zip(leaves, structs, strict=True)]
+
+
+def _check_one(leaf: Any, struct: Struct, where: str) -> Any:
+    """What a rule returned for one array; None is zero.
+
+    Raises:
+      TypeError: it has another shape or dtype.
+    """
+    if leaf is None:
+        return jnp.zeros(struct.shape, struct.dtype)
+    aval = jax.typeof(leaf)
+    same_dtype = aval.dtype == struct.dtype or (
+        aval.weak_type and jnp.promote_types(aval.dtype, struct.dtype) == struct.dtype
+    )
+    if aval.shape != struct.shape or not same_dtype:
+        raise TypeError(
+            f"{where} returned {aval.str_short()} where {struct.dtype}[{_show(struct.shape)}] is "
+            "expected: shapes and dtypes follow from the host function's arguments and result"
+        )
+    return jnp.asarray(leaf, struct.dtype)
+
+
+def _show(shape: tuple[int, ...]) -> str:
+    return ",".join(map(str, shape))

@@ -1,0 +1,151 @@
+"""What the derivative rules of external functions have in common.
+
+Rules work on flat lists of arrays. A user's rule sees `primals`, the positional arguments in their
+own structure, and tangents and cotangents that follow them, with None in the places of static
+leaves; arguments that have no position reach it as the same keyword arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from callbax import _jax
+from callbax._errors import describe_function
+
+if TYPE_CHECKING:
+    from callbax._external.call import Call
+
+Struct: TypeAlias = jax.ShapeDtypeStruct
+
+
+class Rule(Protocol):
+    """A derivative of external functions. Comparable, as it is a part of the function's key."""
+
+    @property
+    def name(self) -> str: ...
+
+    def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
+        """The call, differentiable; flat results."""
+        ...
+
+
+def describe(call: Call, kind: str, function: Callable[..., Any]) -> str:
+    """What messages call a rule."""
+    return f"the {kind} rule {describe_function(function)} of {call.where}"
+
+
+def is_inexact(struct: Any) -> bool:
+    return bool(jnp.issubdtype(struct.dtype, jnp.inexact))
+
+
+def inexact_only(structs: Sequence[Struct]) -> list[Struct]:
+    """The structs that have tangents."""
+    return [struct for struct in structs if is_inexact(struct)]
+
+
+def on_host(call: Call, leaves: Sequence[Any]) -> list[Any]:
+    """The host call, without derivative. Its results vary over devices as its arguments do."""
+    return _jax.vary_alike(call.on_host(leaves), leaves)
+
+
+# A rule of flat lists: (leaves, tangents), None for a tangent that is zero, to the results and the
+# tangents of those that are inexact.
+FlatJvp = Callable[[Sequence[Any], Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]]
+
+
+def with_jvp(call: Call, function: Callable[..., list[Any]], jvp: FlatJvp) -> Callable[..., Any]:
+    """`function(*leaves)` with the derivative `jvp`; the call's keyword arguments have none."""
+
+    def rule(leaves: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+        nonzero = [None if _is_zero(tangent) else tangent for tangent in tangents]
+        refuse_keyword_tangents(call, [tangent is not None for tangent in nonzero])
+        if all(tangent is None for tangent in nonzero):  # integers have tangents too, of float0
+            unchanged = function(*leaves)
+            return unchanged, [zero_of(result) for result in unchanged]
+        results, result_tangents = jvp(leaves, nonzero)
+        varying = _jax.vary_alike(results, leaves)
+        remaining = iter(_jax.vary_alike(result_tangents, leaves))
+        return varying, [
+            next(remaining) if is_inexact(result) else zero_of(result) for result in varying
+        ]
+
+    differentiable = jax.custom_jvp(function)
+    differentiable.defjvp(rule, symbolic_zeros=True)
+    return differentiable
+
+
+def _is_zero(tangent: Any) -> bool:
+    return (
+        isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+        or tangent.dtype == jax.dtypes.float0
+    )
+
+
+def zero_of(primal: Any) -> Any:
+    """The tangent that is zero; of integers and booleans, JAX's float0."""
+    if is_inexact(primal):
+        return jnp.zeros_like(primal)
+    return np.zeros(jnp.shape(primal), jax.dtypes.float0)
+
+
+def refuse_keyword_tangents(call: Call, differentiated: Sequence[bool]) -> None:
+    """Rules cannot say anything about arguments that have no position."""
+    first = call.structure.positional_leaves
+    for name, is_differentiated in list(zip(call.names(), differentiated, strict=True))[first:]:
+        if is_differentiated:
+            raise TypeError(
+                f"{call.where} is differentiated with respect to its keyword argument {name}, but "
+                "derivative rules follow the positional arguments. Make it positional in the host "
+                "function's signature, or pass it through jax.lax.stop_gradient."
+            )
+
+
+def result_leaves(call: Call, value: Any, rule: str) -> list[Any]:
+    """What a rule returned in the result's structure, flat; None may stand for an array.
+
+    Raises:
+      TypeError: it has another structure.
+    """
+    return _leaves_like(call.result_tree, value, rule, "the result")
+
+
+def _leaves_like(tree: Any, value: Any, rule: str, like: str) -> list[Any]:
+    try:
+        leaves = tree.flatten_up_to(value)
+        fits = all(leaf is None or jax.tree_util.all_leaves([leaf]) for leaf in leaves)
+    except (ValueError, TypeError):
+        fits = False
+    if not fits:
+        raise TypeError(
+            f"{rule} returned, for {like}, the structure {jax.tree.structure(value)}; expected that of "
+            f"{like} itself, {tree}, where None may stand for an array of zeros"
+        )
+    return leaves
+
+
+def argument_leaves(call: Call, value: Any, rule: str) -> list[Any]:
+    """Cotangents that a rule returned, one for each array of the positional arguments; flat.
+
+    Raises:
+      TypeError: they do not follow the arguments.
+    """
+    trees = call.structure.tree.children()[0].children()
+    if not isinstance(value, (tuple, list)) or len(value) != len(trees):
+        got = f"{len(value)}" if isinstance(value, (tuple, list)) else f"{type(value).__name__}"
+        raise TypeError(
+            f"{rule} must return a tuple of {len(trees)} cotangents, one for each positional argument "
+            f"(None for one that has no derivative), but returned {got}"
+        )
+    leaves: list[Any] = []
+    for i, (tree, cotangent) in enumerate(zip(trees, value, strict=True)):
+        if cotangent is None:
+            leaves += [None] * tree.num_leaves
+        else:
+            leaves += _leaves_like(tree, cotangent, rule, f"argument {i}")
+    static = {position for position, _ in call.structure.static}
+    return [leaf for i, leaf in enumerate(leaves) if i not in static]

@@ -1,0 +1,250 @@
+"""Every route to a derivative: values, orders, modes, and each transformation of JAX."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from external.derivative_routes import each
+from helpers import compile_count
+from jax.sharding import Mesh, PartitionSpec
+from jax.test_util import check_grads
+
+VMAP_METHODS = pytest.mark.parametrize("method", ["sequential", "expand_dims", "broadcast_all"])
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+def example(dtype="float64", shape=(3,)):
+    generator = np.random.default_rng(0)
+
+    def array():
+        values = generator.uniform(0.3, 1.7, shape)
+        if np.issubdtype(dtype, np.complexfloating):
+            values = values + 1j * generator.uniform(-0.5, 0.5, shape)
+        return jnp.asarray(values.astype(dtype))
+
+    return array(), array()
+
+
+def loss(f):
+    """A real number from `f`, which uses all its results."""
+
+    def of(x, y):
+        out = f(x, y)
+        weighted = (out * jnp.arange(1, out.size + 1).reshape(out.shape)).sum()
+        return weighted.real
+
+    return of
+
+
+def derivative(route, f):
+    """The first derivative of `f`, in each mode that the route has: along (1, -1), and a gradient."""
+
+    def of(x, y):
+        derivatives = []
+        if route.forward:
+            derivatives.append(jax.jvp(f, (x, y), (jnp.ones_like(x), -jnp.ones_like(y)))[1])
+        if route.reverse:
+            derivatives.append(jax.grad(loss(f), (0, 1))(x, y))
+        return derivatives
+
+    return of
+
+
+def assert_close(actual, expected, tolerance):
+    jax.tree.map(
+        lambda a, e: np.testing.assert_allclose(a, e, rtol=tolerance, atol=tolerance),
+        actual,
+        expected,
+    )
+
+
+@each()
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_both_modes_give_the_true_derivative(route, dtype):
+    f, (x, y) = route.make(), example(dtype)
+    tolerance = route.tolerance[dtype == "float32"]
+    modes = [jax.jacfwd] * bool(route.forward) + [jax.jacrev] * bool(route.reverse)
+    actual = jax.jit(lambda x, y: [mode(f, (0, 1))(x, y) for mode in modes])(x, y)
+    expected = jax.jit(jax.jacfwd(route.reference, (0, 1)))(x, y)
+    assert_close(actual, [expected] * len(modes), tolerance)
+    assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(actual))
+
+
+@each(lambda route: route.complex)
+@pytest.mark.parametrize("dtype", ["complex128", "complex64"])
+def test_complex_derivatives_follow_jax(route, dtype):
+    f, (x, y) = route.make(), example(dtype)
+    tolerance = 10 * route.tolerance[dtype == "complex64"]
+    actual, expected = (jax.jit(derivative(route, g))(x, y) for g in (f, route.reference))
+    assert_close(actual, expected, tolerance)
+
+
+@each()
+def test_derivatives_hold_to_the_order_stated(route):
+    f, arguments = route.make(), example()
+    tolerance = max(2e-3, route.tolerance[0])
+    for mode, order in (("fwd", route.forward), ("rev", route.reverse)):
+        if order:
+            check_grads(jax.jit(f), arguments, order, [mode], atol=tolerance, rtol=tolerance)
+
+
+@each(lambda route: route.forward and route.reverse)
+def test_single_precision_derivatives_pass_jaxs_check(route):
+    f, arguments = route.make(), example("float32")
+    check_grads(jax.jit(f), arguments, 1, atol=5e-2, rtol=5e-2)
+
+
+@each(lambda route: route.forward > 1 and route.reverse > 1)
+def test_second_derivatives_in_every_combination_of_modes(route):
+    f, (x, y) = route.make(), example()
+    modes = (jax.jacfwd, jax.jacrev)
+
+    def second(x, y):
+        return [outer(inner(loss(f), (0, 1)), (0, 1))(x, y) for outer in modes for inner in modes]
+
+    expected = jax.jit(jax.hessian(loss(route.reference), (0, 1)))(x, y)
+    assert_close(jax.jit(second)(x, y), [expected] * 4, max(1e-6, 20 * route.tolerance[0]))
+
+
+@each(lambda route: route.forward == route.reverse == 1)
+def test_first_order_routes_say_so(route):
+    f, (x, y) = route.make(), example()
+    with pytest.raises(ValueError, match=r"full \(.*host code \(host_.*first order.*defjvp"):
+        jax.hessian(loss(f))(x, y)
+
+
+def batched(x, count):
+    return x * jnp.linspace(0.5, 1.5, count).reshape(-1, *(1,) * x.ndim)
+
+
+def vmap(g, x, y):
+    return jax.vmap(g, (0, None))(batched(x, 4), y)
+
+
+def nested_vmap(g, x, y):
+    return jax.vmap(jax.vmap(g, (None, 0)), (0, None))(batched(x, 2), batched(y, 3))
+
+
+def scan(g, x, y):
+    def body(x, y):
+        derivatives = g(x, y)
+        return x + 0.1 * jax.tree.leaves(derivatives)[0].sum(), derivatives
+
+    return jax.lax.scan(body, x, batched(y, 3))
+
+
+def cond(g, x, y):
+    return jax.lax.cond(x.sum() > 0, g, lambda x, y: jax.tree.map(jnp.zeros_like, g(y, x)), x, y)
+
+
+def fori_loop(g, x, y):
+    return jax.lax.fori_loop(0, 3, lambda i, x: x + 0.1 * jax.tree.leaves(g(x, y))[0].mean(), x)
+
+
+PROGRAMS = [vmap, nested_vmap, scan, cond, fori_loop]
+
+
+@each()
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_derivatives_inside_transformations(route, program):
+    f, (x, y) = route.make(), example()
+
+    def run(f):
+        return jax.jit(partial(program, derivative(route, f)))(x, y)
+
+    assert_close(run(f), run(route.reference), 20 * route.tolerance[0])
+
+
+def over_scan(f, x, y):
+    return jax.lax.scan(lambda x, y: (jnp.tanh(f(x, y)), f(y, x).sum()), x, batched(y, 3))[0]
+
+
+def over_cond(f, x, y):
+    return jax.lax.cond(x.sum() > 0, f, lambda x, y: x * y, x, y)
+
+
+def over_remat(f, x, y):
+    return jax.checkpoint(lambda x: f(jnp.sin(f(x, y)), y))(x)
+
+
+def over_vmap(f, x, y):
+    return jax.vmap(f, (0, None))(batched(x, 4), y)
+
+
+def over_jit(f, x, y):
+    return jax.jit(f)(x, jax.jit(f)(y, x))
+
+
+OVER = [over_scan, over_cond, over_remat, over_vmap, over_jit]
+
+
+@each()
+@pytest.mark.parametrize("program", OVER, ids=lambda program: program.__name__)
+def test_derivatives_of_transformed_programs(route, program):
+    f, (x, y) = route.make(), example()
+
+    def run(f):
+        return jax.jit(derivative(route, partial(program, f)))(x, y)
+
+    assert_close(run(f), run(route.reference), 20 * route.tolerance[0])
+
+
+@each()
+@VMAP_METHODS
+def test_every_vmap_method_serves_the_derivative(route, method):
+    f, (x, y) = route.make(vmap_method=method), example()
+    actual = jax.jit(partial(vmap, derivative(route, f)))(x, y)
+    assert_close(actual, vmap(derivative(route, route.reference), x, y), route.tolerance[0])
+
+
+@each(lambda route: route.reverse)
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_gradients_in_shard_map(route, check_vma):
+    """Also for an argument that is the same on all devices: its cotangents are summed."""
+    f, (_, weights) = route.make(), example()
+    x = example(shape=(12,))[0]
+    mesh = Mesh(np.array(jax.devices()[:4]), ("i",))
+    split, whole = PartitionSpec("i"), PartitionSpec()
+
+    def gradient(f):
+        def local(x, weights):
+            return f(x, weights) * weights
+
+        mapped = jax.shard_map(
+            local, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=check_vma
+        )
+        return jax.jit(jax.grad(loss(mapped), (0, 1)))(x, weights)
+
+    def in_parts(x, w):
+        return jax.vmap(lambda x: route.reference(x, w) * w)(x.reshape(4, 3)).ravel()
+
+    expected = jax.jit(jax.grad(loss(in_parts), (0, 1)))(x, weights)
+    assert_close(gradient(f), expected, 20 * route.tolerance[0])
+
+
+@each()
+def test_nothing_is_compiled_twice(route):
+    f, (x, y) = route.make(), example()
+    g = jax.jit(derivative(route, f))
+    jax.block_until_ready((g(x, y), x + 1))
+    with compile_count() as compiled:
+        jax.block_until_ready((g(x + 1, y), g(y, x)))
+    assert compiled == []
+
+
+@each()
+def test_equal_rules_make_equal_functions(route):
+    f = route.make()
+    assert f == f
+    plain = type(f)(f.function, f.options)
+    plain.rules = f.rules
+    assert plain == f and hash(plain) == hash(f)
+    plain.rules = ()
+    assert (plain == f) == (f.rules == ())
