@@ -132,6 +132,8 @@ def test_public_functions_have_examples() -> None:
         callbax.debug.print,
         callbax.original_exception,
         callbax.reraise,
+        callbax.native,
+        callbax.get_include,
     ]
     for function in functions:
         assert ">>> " in (function.__doc__ or ""), f"{function.__qualname__} has no example"

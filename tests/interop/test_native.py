@@ -14,6 +14,7 @@ from jax import lax
 from scipy.special import cython_special
 
 import callbax as cb
+from callbax.interop.signature import parse
 
 SOURCE = """
 #include <complex.h>
@@ -131,6 +132,13 @@ def test_functions_of_cython_modules(name, expected):
     function = cb.native(capsule(name), "double (double, double)")
     np.testing.assert_allclose(function(1.5, X), expected(X), rtol=1e-6)
     assert function == cb.native(capsule(name))
+
+
+def test_a_low_level_callable_of_a_cython_module():
+    from_cython = scipy.LowLevelCallable.from_cython(cython_special, "gammainc")
+    np.testing.assert_allclose(
+        cb.native(from_cython)(1.5, X), scipy.special.gammainc(1.5, X), rtol=1e-6
+    )
 
 
 def test_complex_functions_of_cython_modules():
@@ -315,6 +323,21 @@ def test_null_pointers():
 def test_objects_of_other_kinds(item, hint):
     with pytest.raises(TypeError, match=hint):
         cb.native(item, "double (double)")
+
+
+def test_python_functions_in_ctypes_clothes():
+    kind = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)
+    with pytest.raises(TypeError, match="is a Python function that ctypes wraps for C"):
+        cb.native(kind(lambda x: x))
+
+
+def test_variadic_functions():
+    ffi = cffi.FFI()
+    ffi.cdef("int printf(const char *, ...); double strange(double, ...);")
+    with pytest.raises(TypeError, match="cannot be called elementwise"):
+        cb.native(ffi.dlopen(None).printf)
+    assert str(parse("double (double, ...)")) == "double (double, ...)"
+    assert parse("double (double, ...)").code is None
 
 
 def test_options_of_kernels(library):

@@ -282,6 +282,21 @@ def test_addresses_do_not_stand_in_programs(library, cumulative):
     assert str(address) not in text and f"{address:x}" not in text
 
 
+def test_in_shard_map_each_device_runs_its_part(library):
+    mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    describe = cb.native(library.describe, kernel=True, result=FOUR_INTS)
+    parts = jax.shard_map(describe, mesh=mesh, in_specs=jax.P("i"), out_specs=jax.P("i"))
+    seen = jax.jit(parts)(np.zeros((8, 3), np.float32))
+    np.testing.assert_array_equal(seen, [11, 2, 6, 2] * 4)
+
+
+def test_in_a_distributed_program_it_runs_once_on_the_whole(cumulative):
+    mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    x = np.ones((2, 8), np.float32)
+    sharded = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.P(None, "i")))
+    np.testing.assert_allclose(jax.jit(cumulative)(sharded), np.cumsum(x, axis=1))
+
+
 def test_other_platforms_are_refused(cumulative):
     with pytest.raises(
         NotImplementedError, match="callbax.native of cumulative .* runs on CPU only"

@@ -98,6 +98,11 @@ def _is_ctypes(item: Any) -> bool:
 
 
 def _read_ctypes(item: Any) -> Callee:
+    if any(type(part).__name__ == "CThunkObject" for part in (item._objects or {}).values()):
+        raise TypeError(
+            f"{item!r} is a Python function that ctypes wraps for C: each call of it takes the GIL. "
+            "Give the function itself to callbax.pure_callback or callbax.external."
+        )
     signature = None
     if item.argtypes is not None:
         names = ", ".join(map(_ctypes_name, item.argtypes))
@@ -134,7 +139,7 @@ def _read_cffi(item: Any) -> Callee:
         return Callee(_cffi_address(item), None, "", item)
     if kind.kind != "function":
         raise TypeError(f"callbax.native takes {ACCEPTED}, but got {item!r}, which is no function")
-    names = ", ".join(argument.cname for argument in kind.args)
+    names = ", ".join([*(argument.cname for argument in kind.args), *["..."] * kind.ellipsis])
     return Callee(_cffi_address(item), parse(f"{kind.result.cname} ({names})"), "", item)
 
 

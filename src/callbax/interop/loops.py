@@ -128,7 +128,8 @@ def _abstract_eval(
     shape = loop.loop_shape([aval.shape for aval in avals])
     ranks = [aval.ndim - len(loop.core_of(i)) for i, aval in enumerate(avals)]
     cores = [
-        tuple(core_sizes[d] for d in loop.core_of(len(avals) + i)) for i in range(len(result_dtypes))
+        tuple(core_sizes[d] for d in loop.core_of(len(avals) + i))
+        for i in range(len(result_dtypes))
     ]
     return [
         _jax.array_like(avals, ranks, (*shape, *core), dtype)
