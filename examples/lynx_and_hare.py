@@ -8,16 +8,17 @@ equations, with hares u and lynxes v in thousands,
     du/dt = (alpha - beta v) u,    dv/dt = (delta u - gamma) v,
 
 are fitted to the 21 years 1900-1920: `scipy.integrate.solve_ivp` solves them on the host, JAX and
-optax do the rest. The gradient comes from the continuous adjoint (Pontryagin et al., 1962): with the
-right-hand side f(y) and the cotangents c of the solution at the years, the multipliers run back in
-time,
+optax do the rest. The gradient comes from the continuous adjoint (Pontryagin et al., 1962): with
+the right-hand side f(y) and the cotangents c of the solution at the years, the multipliers run back
+in time,
 
     d lambda/dt = -(df/dy)^T lambda,    lambda jumps by c at each year,
 
 and the cotangent of the parameters p is the integral of (df/dp)^T lambda.
 
 Data: as tabulated in P. Howard, Modeling Basics (2009), and used in B. Carpenter, Predator-Prey
-Population Dynamics: the Lotka-Volterra model in Stan (2018), whose estimates the fit is compared to.
+Population Dynamics: the Lotka-Volterra model in Stan (2018), to whose estimates the fit is
+compared.
 """
 
 import jax
