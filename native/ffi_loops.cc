@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "blocks.h"
 #include "call.h"
 #include "ffi.h"
 #include "floating_point.h"
@@ -59,7 +60,10 @@ int64_t Product(const int64_t* dims, int64_t rank) {
 // partitioned program each device holds its part only.
 class Binder {
  public:
-  Binder(const Loop& loop, LoopCall* call) : loop_(loop), call_(*call) { call_.loop = &loop; }
+  Binder(const Loop& loop, LoopCall* call) : loop_(loop), call_(*call) {
+    call_.loop = &loop;
+    call_.converts = false;
+  }
 
   bool Bind(const XLA_FFI_CallFrame& frame) {
     const auto operands = static_cast<size_t>(frame.args.size);
@@ -85,6 +89,7 @@ class Binder {
     LoopBuffer& buffer = call_.buffers[i];
     buffer.data = static_cast<char*>(source.data);
     buffer.code = code;
+    buffer.elements = 1;
     for (int64_t k = 0; k < core_rank; ++k) {
       if (!SetCore(argument.core[k], source.dims[rank + k])) return false;
       buffer.elements *= source.dims[rank + k];
@@ -96,6 +101,11 @@ class Binder {
     if (count != call_.count && !repeated) return false;
     buffer.stride = repeated ? 0 : buffer.elements * (argument.itemsize >> (narrow ? 1 : 0));
     call_.converts = call_.converts || narrow;
+    const int64_t bytes = count * buffer.stride;
+    // The page faults of fresh memory cost more than a cheap loop.
+    if (i >= loop_.operands && bytes >= kHugeResult) {
+      AdviseHugePages(buffer.data, static_cast<size_t>(bytes));
+    }
     return true;
   }
 

@@ -62,19 +62,20 @@ size_t LiveLoops();
 // 64-bit types to offer while x64 is disabled, and its own conversions would flush denormals.
 int NarrowCode(int code) noexcept;
 
+// Not initialised: a call of one element takes less time than clearing these.
 struct LoopBuffer {
-  char* data = nullptr;
-  int code = 0;              // the loop's, or NarrowCode of it
-  int64_t stride = 0;        // bytes from item to item; 0 if every item is the same one
-  int64_t elements = 1;      // of one item
+  char* data;
+  int code;          // the loop's, or NarrowCode of it
+  int64_t stride;    // bytes from item to item; 0 if every item is the same one
+  int64_t elements;  // of one item
 };
 
 struct LoopCall {
-  const Loop* loop = nullptr;
-  int64_t count = 0;                            // items
-  bool converts = false;                        // some buffer is narrower than the loop's type
-  int64_t core_sizes[kMaxCoreDimensions] = {};
-  LoopBuffer buffers[kMaxLoopArguments];
+  const Loop* loop;
+  int64_t count;                              // items
+  bool converts;                              // some buffer is narrower than the loop's type
+  int64_t core_sizes[kMaxCoreDimensions];     // as many as the loop has
+  LoopBuffer buffers[kMaxLoopArguments];      // as many as the loop has arguments
 };
 
 // What must be done on each thread that runs a part of a loop.

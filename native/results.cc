@@ -12,8 +12,6 @@
 namespace callbax {
 namespace {
 
-constexpr int64_t kHugeResult = int64_t{4} << 20;
-
 PyArrayObject* AsArray(PyObject* object) { return reinterpret_cast<PyArrayObject*>(object); }
 
 bool SameShape(PyArrayObject* array, const Buffer& target) {

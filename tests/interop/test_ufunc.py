@@ -241,11 +241,6 @@ def test_inside_control_flow():
 def test_equal_functions_are_traced_and_compiled_once():
     traced = []
 
-    @jax.jit
-    def program(x, f=cb.ufunc(scipy.special.j0)):
-        traced.append(1)
-        return f(x)
-
     assert cb.ufunc(scipy.special.j0) == cb.ufunc(scipy.special.j0)
     assert hash(cb.ufunc(scipy.special.j0)) == hash(cb.ufunc(scipy.special.j0))
     assert cb.ufunc(scipy.special.j0) != cb.ufunc(scipy.special.j0, derivative="central")
