@@ -1,7 +1,10 @@
 """Scalar C functions from every library's wrapping, called elementwise."""
 
 import ctypes
+import gc
+import os
 import pickle
+import weakref
 
 import cffi
 import jax
@@ -361,6 +364,29 @@ def test_a_large_call_is_split_over_threads_only_if_that_is_asked_for(library):
     assert cb.native(library.cube, "double (double)") != cube
 
 
+THREAD_OF = """
+#define _POSIX_C_SOURCE 199309L
+#include <pthread.h>
+#include <stdint.h>
+#include <time.h>
+/* Which thread asks. It sleeps, so that other threads have the time to come. */
+double thread_of(double x) {
+  const struct timespec pause = {0, 2000000};
+  nanosleep(&pause, 0);
+  return (double)(((uintptr_t)pthread_self() >> 12) % 1000003) + 0 * x;
+}
+"""
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_threads_that_take_part(compile_c, parallel):
+    thread_of = ctypes.CDLL(compile_c(THREAD_OF)).thread_of
+    function = cb.native(thread_of, "double (double)", parallel=parallel)
+    threads = len(np.unique(jax.jit(function)(np.zeros(200, np.float32))))
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert (threads > 1) == (parallel and available > 1)
+
+
 def test_functions_that_others_can_import_are_named_by_module():
     function = cb.native(capsule("gammainc"))
     text = jax.jit(function).lower(X, X).as_text()
@@ -384,3 +410,20 @@ def test_a_sharded_call_runs_where_its_items_are(library):
 def test_it_cannot_be_pickled(library):
     with pytest.raises(TypeError, match="cannot be pickled: it stands for an address"):
         pickle.dumps(cb.native(library.cube, "double (double)"))
+
+
+def test_functions_that_nobody_needs_any_more_are_let_go(library):
+    alive = []
+    for value in range(600):
+        data = np.array([float(value)])
+        alive.append(weakref.ref(data))
+        scaled = cb.native(library.scaled, "double (double, void*)", user_data=data)
+        cb.native(library.scaled, kernel=True, result=X, user_data=data)
+        if value % 100 == 0:
+            assert jax.jit(scaled)(1.0) == value
+    del scaled, data
+    jax.clear_caches()
+    gc.collect()
+    assert (
+        sum(reference() is not None for reference in alive) <= 256
+    )  # those that are kept for reuse
