@@ -38,8 +38,14 @@ X = np.linspace(0.1, 2, 7, dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
-def library(compile_c):
-    return ctypes.CDLL(compile_c(SOURCE))
+def library_path(compile_c):
+    return compile_c(SOURCE)
+
+
+@pytest.fixture
+def library(library_path):
+    """With no function declared yet: ctypes keeps the declarations of a CDLL."""
+    return ctypes.CDLL(library_path)
 
 
 def declared(function, result, *arguments):
@@ -67,7 +73,7 @@ def ctypes_cube(library):
 
 
 def undeclared_cube(library):
-    return cb.native(ctypes.CDLL(library._name).cube, "double(double)")
+    return cb.native(library.cube, "double(double)")
 
 
 def cffi_cube(library):
@@ -271,7 +277,7 @@ def test_addresses_do_not_stand_in_programs(library):
 
 
 def test_a_missing_signature(library):
-    function = ctypes.CDLL(library._name).cube
+    function = library.cube
     with pytest.raises(TypeError, match=r"cube .*library.so. does not say what its signature is"):
         cb.native(function)
     with pytest.raises(TypeError, match="does not say what its signature is"):
@@ -279,9 +285,7 @@ def test_a_missing_signature(library):
 
 
 def test_a_signature_that_differs_from_the_objects(library):
-    function = declared(
-        ctypes.CDLL(library._name).power, ctypes.c_double, ctypes.c_double, ctypes.c_int
-    )
+    function = declared(library.power, ctypes.c_double, ctypes.c_double, ctypes.c_int)
     with pytest.raises(TypeError, match=r"power .* is declared as double \(double, int\), but was"):
         cb.native(function, "double (double, double)")
     with pytest.raises(TypeError, match="is declared as double .double., but was given the sig"):
