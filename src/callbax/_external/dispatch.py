@@ -9,7 +9,7 @@ import jax
 
 from callbax._callbacks.io import io_callback_over_batch
 from callbax._callbacks.pure import pure_callback
-from callbax._external.lanes import InTurn, LaneCall, LaneFunction, Runner, Whole
+from callbax._external.lanes import InTurn, LaneCall, LaneFunction, Runner, Threads, Whole
 from callbax._host_function import Hashable, HostFunction
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def is_needed(call: Call) -> bool:
     """Whether the runtime's own way of batching does not do."""
     options = call.external.options
-    return call.masked or options.vmap_method not in _OF_THE_RUNTIME
+    return call.masked or options.vmap_method == "threads"
 
 
 def on_host(call: Call, leaves: Sequence[Any], advice: str) -> list[Any]:
@@ -58,13 +58,14 @@ def on_host(call: Call, leaves: Sequence[Any], advice: str) -> list[Any]:
     )
 
 
-_OF_THE_RUNTIME: dict[str, Runner] = {
+_RUNNERS: dict[str, Runner] = {
     "sequential": InTurn(),
     "sequential_unrolled": InTurn(),
     "expand_dims": Whole(repeats=False),
     "broadcast_all": Whole(repeats=True),
+    "threads": Threads(),
 }
 
 
 def _runner(options: Options) -> Runner:
-    return _OF_THE_RUNTIME[options.vmap_method]
+    return _RUNNERS[options.vmap_method]

@@ -12,13 +12,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from callbax._errors import CallbackResultError, describe_function
+from callbax._external import pool
 from callbax._external.structure import Structure
 from callbax._host_call import HostCall, convert_results
 from callbax._host_function import Hashable
@@ -45,6 +46,8 @@ class LaneFunction:
     out: bool = False
 
     def __call__(self, leaves: Sequence[Any], outs: Sequence[np.ndarray] = ()) -> Any:
+        if self._takes_leaves:
+            return self.function.value(*leaves)
         args, kwargs = self.structure.unflatten(leaves)
         if not self.out:
             return self.function.value(*args, **kwargs)
@@ -57,6 +60,13 @@ class LaneFunction:
                 f"object, of type {type(value).__name__}."
             )
         return list(outs)
+
+    @functools.cached_property
+    def _takes_leaves(self) -> bool:
+        """Whether each argument is one array, given by position."""
+        count = self.structure.tree.num_leaves
+        flat = self.structure.tree == jax.tree.structure(((0,) * count, {}))
+        return flat and not self.structure.static and not self.out
 
     @property
     def callbax_description(self) -> str:
@@ -194,8 +204,21 @@ class Batch:
         return [row[lane, ...] for row in self._rows]
 
     def _put(self, lane: int, value: Any) -> None:
+        if self._fits_at_once(value):
+            self._rows[0][lane] = value
+            return
         for row, array in zip(self._rows, self._converted(value), strict=True):
             row[lane] = array
+
+    def _fits_at_once(self, value: Any) -> bool:
+        """Whether `value` is the one result as it must be, so that it needs no conversion."""
+        results = self.call.results
+        return (
+            len(results) == 1
+            and isinstance(value, (np.ndarray, np.generic))
+            and value.dtype == results[0].dtype
+            and value.shape == results[0].shape
+        )
 
     def _converted(self, value: Any, front: Index = ()) -> list[np.ndarray]:
         call = self.call
@@ -257,6 +280,17 @@ class InTurn:
 
 
 @dataclasses.dataclass(frozen=True)
+class Threads:
+    """Lanes over the threads of a shared pool."""
+
+    def run(self, batch: Batch) -> None:
+        if len(batch.live) == 1:
+            batch.call_lane(batch.live[0])
+        else:
+            pool.run_lanes(batch.call_lane, batch.live)
+
+
+@dataclasses.dataclass(frozen=True)
 class Whole:
     """One call for all live lanes, stacked in one leading dimension.
 
@@ -282,9 +316,3 @@ class Whole:
         if self.repeats and len(array) != len(lanes):
             return np.repeat(array, len(lanes), axis=0)
         return array
-
-
-def each_in_chunks(lanes: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """The lanes in consecutive pieces of that size; the last may be smaller."""
-    for start in range(0, len(lanes), size):
-        yield lanes[start : start + size]

@@ -1,0 +1,166 @@
+"""Lanes over threads: one pool for the process, in which the calling thread works too.
+
+Guarantees:
+
+* The caller takes lanes as the pool's threads do, and waits only for lanes that some thread has
+  begun. So a lane may itself run lanes over the pool, to any depth: what a thread waits for is always
+  below it in the tree of calls, and no circle of waiting threads can arise. A pool without a free
+  thread costs speed, never progress.
+* Lanes begin in order. Once one has failed, none after it begins; those before it are finished, so
+  that the error is that of the first lane that fails, as if they had run one by one.
+* When `run_lanes` returns or raises an Exception, no thread runs a lane any more or refers to `call`.
+  An interrupt (any other BaseException, in the calling thread) does not wait for the lanes that run.
+* Threads are daemons: they end with the process, whatever they do. A forked child starts anew.
+
+The race avoided: a thread that is asked for help may come when all is done, or never. It finds out
+under the lock of the work, in the same step in which it takes a lane.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from callbax import _nested
+
+# So many pieces of work for each thread, while much is left: few locks, yet nobody waits long.
+_PIECES = 4
+# A thread that waits for a lock gets an interrupt that was sent to it only when it wakes.
+_WAKE_SECONDS = 0.1
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_lanes(call: Callable[[int], None], lanes: Sequence[int]) -> None:
+    """Calls `call(lane)` for each lane, over the pool and the calling thread.
+
+    The context of the caller (`contextvars`, and with them `numpy.errstate`) is that of each lane.
+    Raises what the first lane that fails has raised.
+    """
+    threads = min(cores(), len(lanes))
+    work = _Work(call, lanes, threads)
+    for _ in range(threads - 1):
+        _pool.ask(work)
+    error = work.finish()
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error  # its traceback refers to this frame
+
+
+class _Work:
+    """Lanes that threads take in turn."""
+
+    def __init__(self, call: Callable[[int], None], lanes: Sequence[int], threads: int):
+        self._call: Callable[[int], None] | None = call
+        self._lanes = lanes
+        self._threads = threads
+        self._changed = threading.Condition()
+        # Guarded by it:
+        self._next = 0
+        self._end = len(lanes)  # no lane from here on is begun
+        self._running = 0  # pieces that are taken and not done
+        self._error: BaseException | None = None  # of the lane at _end
+
+    def take_part(self) -> None:
+        """Runs lanes until none is left to begin. Errors are kept; only interrupts are raised."""
+        while piece := self._take():
+            position = piece.start
+            try:
+                for position in piece:
+                    if position >= self._end:
+                        break
+                    assert self._call is not None
+                    self._call(self._lanes[position])
+            except BaseException as error:
+                self._fail(position, error)
+                if not isinstance(error, Exception):
+                    raise
+            finally:
+                self._put_back()
+
+    def finish(self) -> BaseException | None:
+        """In the thread that calls: takes part, waits for the others, returns the first error."""
+        try:
+            self.take_part()
+            with self._changed:
+                while self._running:
+                    self._changed.wait(_WAKE_SECONDS)
+        except BaseException:
+            with self._changed:
+                self._end = 0
+            raise
+        error, self._error = self._error, None
+        self._call = None
+        return error
+
+    def _take(self) -> range:
+        with self._changed:
+            left = self._end - self._next
+            if left <= 0:
+                return range(0)
+            start = self._next
+            self._next += max(1, left // (_PIECES * self._threads))
+            self._running += 1
+            return range(start, self._next)
+
+    def _put_back(self) -> None:
+        with self._changed:
+            self._running -= 1
+            if not self._running:
+                self._changed.notify_all()
+
+    def _fail(self, position: int, error: BaseException) -> None:
+        with self._changed:
+            if position < self._end:
+                self._end, self._error = position, error
+
+
+class _Pool:
+    """Threads that wait for work; as many as there are cores beside the caller's."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0  # guarded by _lock
+        self._asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask(self, work: _Work) -> None:
+        """Some thread that is free, or will be, takes part in the work."""
+        self._asked.put((work, contextvars.copy_context()))
+        with self._lock:
+            if self._threads < cores() - 1:
+                name = f"callbax-lanes-{self._threads}"
+                try:
+                    threading.Thread(target=self._serve, name=name, daemon=True).start()
+                except RuntimeError:  # the interpreter shuts down: the caller does it all
+                    return
+                self._threads += 1
+
+    def _serve(self) -> None:
+        _nested.enter_worker()
+        while True:
+            _take_part(*self._asked.get())
+
+
+def _take_part(work: _Work, context: contextvars.Context) -> None:
+    try:
+        context.run(work.take_part)
+    except BaseException:  # noqa: BLE001 - kept with the work, whose caller raises it
+        return
+
+
+_pool = _Pool()
+os.register_at_fork(after_in_child=_pool.forget)
