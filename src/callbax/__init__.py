@@ -10,6 +10,7 @@ from callbax._check.report import CheckError as CheckError
 from callbax._errors import CallbackError as CallbackError
 from callbax._errors import CallbackResultError as CallbackResultError
 from callbax._errors import CallbackViewError as CallbackViewError
+from callbax._errors import ExecutorError as ExecutorError
 from callbax._errors import KernelError as KernelError
 from callbax._errors import original_exception as original_exception
 from callbax._errors import reraise as reraise

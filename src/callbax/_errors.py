@@ -3,6 +3,7 @@
     CallbackError
     ├── CallbackResultError   what a callback returned does not fit result_shape_dtypes
     ├── CallbackViewError     a callback kept a view of XLA's memory
+    ├── ExecutorError         an executor could not run the lanes that it was given
     └── KernelError           a compiled kernel returned an error code
 
 An exception that a callback raises cannot travel through XLA, which carries a message only. It is
@@ -54,6 +55,13 @@ class CallbackViewError(CallbackError, RuntimeError):
     """A callback kept a view of XLA's memory after it returned."""
 
 
+class ExecutorError(CallbackError, RuntimeError):
+    """An executor could not run lanes: shut down, a worker died, something cannot be pickled.
+
+    What the host function itself raises in a lane is raised as it is.
+    """
+
+
 class KernelError(CallbackError, RuntimeError):
     """A compiled kernel returned an error code.
 
@@ -69,7 +77,13 @@ class KernelError(CallbackError, RuntimeError):
         return str(self.args[0])
 
 
-for _error in (CallbackError, CallbackResultError, CallbackViewError, KernelError):
+for _error in (
+    CallbackError,
+    CallbackResultError,
+    CallbackViewError,
+    ExecutorError,
+    KernelError,
+):
     _error.__module__ = "callbax"  # where users find them
 
 

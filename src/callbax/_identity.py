@@ -56,15 +56,11 @@ def resolve(name: str) -> Any:
     That is a living one that was given the name, or one that can be imported.
     """
     path, bracket, structure = name.partition("(")
-    module, colon, qualname = path.partition(":")
     if not bracket:
         raise LookupError(f"{name!r} is not a stable name")
     function: Any
-    if colon:
-        function = importlib.import_module(module)
-        for part in qualname.split("."):
-            function = getattr(function, part)
-        function = _host_function(function)
+    if ":" in path:
+        function = imported(path)
     else:
         named = find_named(path)
         if named is None:
@@ -117,6 +113,15 @@ def import_path(function: Any) -> str | None:
         if isinstance(module, str) and _host_function(_look_up(module, qualname)) is function:
             return f"{module}:{qualname}"
     return None
+
+
+def imported(path: str) -> Any:
+    """The function that has that `import_path`; its module is imported if need be."""
+    module, _, qualname = path.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return _host_function(found)
 
 
 _UFUNC_MODULES = ("numpy", "scipy.special", "numpy.linalg._umath_linalg")

@@ -47,12 +47,24 @@ def _own_device() -> jax.Device:
 
 
 def enter_worker() -> None:
-    """Called once on each of XLA's threads that runs callbacks, and on no thread of Python's."""
+    """Called once on each of XLA's threads that runs callbacks, and on those of callbax's pool."""
     with _lock:
         context = jax.default_device(_own_device())
         context.__enter__()  # for the life of the thread
         _contexts.append(context)
     _threads.mark_worker()
+
+
+@contextlib.contextmanager
+def as_worker() -> Iterator[None]:
+    """Around a host function on somebody else's thread, while a program waits for it."""
+    before = _threads.on_worker()
+    with jax.default_device(_own_device()):
+        _threads.mark_worker()
+        try:
+            yield
+        finally:
+            _threads.mark_worker(before)
 
 
 def moved(function: Any) -> contextlib.AbstractContextManager[Any]:

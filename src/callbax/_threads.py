@@ -17,12 +17,12 @@ _lock = threading.Lock()
 _writer: threading.Thread | None = None  # guarded by _lock
 
 
-def mark_worker() -> None:
-    _this_thread.is_worker = True
+def mark_worker(is_worker: bool = True) -> None:
+    _this_thread.is_worker = is_worker
 
 
 def on_worker() -> bool:
-    """Whether this is one of XLA's threads that has run a callback."""
+    """Whether this is one of XLA's threads that has run a callback, or works for one."""
     return getattr(_this_thread, "is_worker", False)
 
 

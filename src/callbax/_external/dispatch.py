@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def is_needed(call: Call) -> bool:
     """Whether the runtime's own way of batching does not do."""
     options = call.external.options
-    return call.masked or options.vmap_method == "threads"
+    return call.masked or options.executor is not None or options.vmap_method == "threads"
 
 
 def on_host(call: Call, leaves: Sequence[Any], advice: str) -> list[Any]:
@@ -35,7 +35,7 @@ def on_host(call: Call, leaves: Sequence[Any], advice: str) -> list[Any]:
             Hashable(call.function),
             call.structure,
             call.result_tree,
-            shared_views=options.zero_copy,
+            zero_copy=options.zero_copy,
             out=options.out,
         ),
         _runner(options),
@@ -45,7 +45,10 @@ def on_host(call: Call, leaves: Sequence[Any], advice: str) -> list[Any]:
         canonicalize=not jax.config.jax_enable_x64,
         cast=call.external.narrows,
     )
-    function, spec = HostFunction(lanes, advice=advice), list(call.result_structs)
+    function, spec = (
+        HostFunction(lanes, views=lanes.runner.views, advice=advice),
+        list(call.result_structs),
+    )
     if options.effects == "none":
         return pure_callback(function, spec, *leaves, vmap_method="expand_dims")
     return io_callback_over_batch(
@@ -68,4 +71,4 @@ _RUNNERS: dict[str, Runner] = {
 
 
 def _runner(options: Options) -> Runner:
-    return _RUNNERS[options.vmap_method]
+    return options.executor or _RUNNERS[options.vmap_method]

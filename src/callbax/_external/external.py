@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from callbax._errors import describe_function
 from callbax._external import derivatives, masks, structure
 from callbax._external.batches import over_batch
 from callbax._external.call import Call
+from callbax._external.executors import ExecutorSlot
 from callbax._external.options import MISSING, Options, make_options
 from callbax._external.results import Arguments
 from callbax._external.signature import Shape, broadcast
@@ -123,6 +125,22 @@ class External(derivatives.Definitions):
     def callbax_host_function(self) -> Callable[..., Any]:
         """What the runtime calls; programs name it by the path of this object."""
         return self.function
+
+    @property
+    def executor(self) -> Executor:
+        """The executor that was given; assign another to replace it, also in compiled programs."""
+        return self._executor_slot().get()
+
+    @executor.setter
+    def executor(self, executor: Executor | Callable[[], Executor]) -> None:
+        self._executor_slot().replace(executor)
+
+    def _executor_slot(self) -> ExecutorSlot:
+        if self.options.executor is None:
+            raise AttributeError(
+                f"{self.where} was made without executor=, so it has none, and none can be assigned"
+            )
+        return self.options.executor
 
     @property
     def narrows(self) -> bool:

@@ -9,15 +9,17 @@ of several.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
+from callbax import _nested
 from callbax._errors import CallbackResultError, describe_function
 from callbax._external import pool
 from callbax._external.structure import Structure
@@ -35,14 +37,14 @@ class LaneFunction:
       function: the host function.
       structure: of its arguments.
       result_tree: of its result.
-      shared_views: arrays that lanes share are read-only views; otherwise each lane gets a copy.
+      zero_copy: arguments may be read-only views of memory that is not the function's own.
       out: whether the function writes its result into an argument `out`.
     """
 
     function: Hashable
     structure: Structure
     result_tree: Any
-    shared_views: bool = False
+    zero_copy: bool = False
     out: bool = False
 
     def __call__(self, leaves: Sequence[Any], outs: Sequence[np.ndarray] = ()) -> Any:
@@ -61,6 +63,19 @@ class LaneFunction:
             )
         return list(outs)
 
+    @contextlib.contextmanager
+    def on_workers(self) -> Iterator[LaneFunction]:
+        """The function as XLA's threads and those that work for them may call it."""
+        if not self._holds_jax_arrays:
+            yield self
+            return
+        with _nested.moved(self.function.value) as moved:
+            yield dataclasses.replace(self, function=Hashable(moved))
+
+    @functools.cached_property
+    def _holds_jax_arrays(self) -> bool:
+        return _nested.holds_jax_arrays(self.function.value)
+
     @functools.cached_property
     def _takes_leaves(self) -> bool:
         """Whether each argument is one array, given by position."""
@@ -74,7 +89,17 @@ class LaneFunction:
 
 
 class Runner(Protocol):
-    """A way to run lanes. Comparable: it is a part of the function's key."""
+    """A way to run lanes. Comparable: it is a part of the function's key.
+
+    `elsewhere` says that it decides itself what is called, and on which threads; `views`, that it
+    takes XLA's memory as it is, reads it only while it runs, and copies it lane by lane.
+    """
+
+    @property
+    def views(self) -> bool: ...
+
+    @property
+    def elsewhere(self) -> bool: ...
 
     def run(self, batch: Batch) -> None:
         """Puts the result of each of the batch's lanes; raises what the first failing one raised."""
@@ -104,8 +129,11 @@ class LaneCall:
 
     def __call__(self, *leaves: np.ndarray) -> list[np.ndarray]:
         batch = Batch(self, leaves)
-        if batch.live:
+        if batch.live and self.runner.elsewhere:
             self.runner.run(batch)
+        elif batch.live:
+            with self.function.on_workers() as batch.function:
+                self.runner.run(batch)
         return batch.stacks
 
     @property
@@ -123,12 +151,14 @@ class Batch:
 
     Attributes:
       shape: of the batch; empty for a single call.
+      function: what lanes call in this process.
       live: the flat positions of its lanes that are to be run.
       stacks: the results of all lanes; zero where a lane is not live.
     """
 
     def __init__(self, call: LaneCall, leaves: Sequence[np.ndarray]):
         self.call = call
+        self.function = call.function
         ranks = [len(struct.shape) for struct in call.structs]
         if call.masked:
             ranks = [0, *ranks]
@@ -143,7 +173,7 @@ class Batch:
             every if mask is None else np.flatnonzero(np.broadcast_to(mask, self.shape)).tolist()
         )
         self.operands = [
-            Operand(array, front, self.shape, call.function.shared_views)
+            Operand(array, front, self.shape, call.function.zero_copy, call.runner.views)
             for array, front in zip(leaves, fronts, strict=True)
         ]
         make = np.empty if len(self.live) == size else np.zeros
@@ -157,14 +187,13 @@ class Batch:
         """What one lane's call gets."""
         return [operand.of_lane(lane) for operand in self.operands]
 
-    def call_lane(self, lane: int) -> None:
+    def call_lane(self, lane: int, arguments: Sequence[np.ndarray]) -> None:
         """Runs one lane here, and puts its result."""
-        function = self.call.function
         try:
-            if function.out:
-                function(self.arguments(lane), self._out(lane))
+            if self.function.out:
+                self.function(arguments, [row[lane, ...] for row in self._rows])
             else:
-                self._put(lane, function(self.arguments(lane)))
+                self._put(lane, self.function(arguments))
         except BaseException as error:
             self.name_lane(error, lane)
             raise
@@ -200,9 +229,6 @@ class Batch:
         index = tuple(map(int, np.unravel_index(lane, self.shape)))
         return index[0] if len(index) == 1 else index
 
-    def _out(self, lane: int) -> list[np.ndarray]:
-        return [row[lane, ...] for row in self._rows]
-
     def _put(self, lane: int, value: Any) -> None:
         if self._fits_at_once(value):
             self._rows[0][lane] = value
@@ -235,21 +261,23 @@ class Batch:
 class Operand:
     """One array argument of a batch: its rows, and which of them each lane gets."""
 
-    def __init__(self, array: np.ndarray, front: Index, shape: Index, shared_views: bool):
-        core = array.shape[len(front) :]
-        self.rows = array.reshape(-1, *core)
-        self.is_shared = front != shape
+    def __init__(
+        self, array: np.ndarray, front: Index, shape: Index, zero_copy: bool, is_view: bool
+    ):
+        self.rows = array.reshape(-1, *array.shape[len(front) :])
         self._row_of: list[int] | None = None  # of each lane, unless each has its own
-        if self.is_shared:
+        is_shared = front != shape
+        if is_shared:
             numbers = np.arange(len(self.rows)).reshape(front)
             self._row_of = np.broadcast_to(numbers, shape).ravel().tolist()
-            if shared_views:
+            if zero_copy:
                 self.rows = self.rows.view()
                 self.rows.flags.writeable = False
-        self._copies = self.is_shared and not shared_views
+        self.is_one_row = is_shared and len(self.rows) == 1
+        # A lane may keep its arguments, and write to them.
+        self._copies = not zero_copy and (is_view or is_shared)
 
     def of_lane(self, lane: int) -> np.ndarray:
-        """A view, or a copy of what lanes share: a lane may write to its arguments."""
         row = self.rows[lane if self._row_of is None else self._row_of[lane], ...]
         return row.copy() if self._copies else row
 
@@ -257,7 +285,7 @@ class Operand:
         """The rows of these lanes, stacked; a single row if they all share one."""
         if self._row_of is None:
             return _take(self.rows, lanes)
-        if len(self.rows) == 1:
+        if self.is_one_row:
             return self.rows
         return _take(self.rows, [self._row_of[lane] for lane in lanes])
 
@@ -274,20 +302,31 @@ def _take(rows: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
 class InTurn:
     """One lane after the other, in the thread that calls."""
 
+    views: bool = True
+    elsewhere: bool = False
+
     def run(self, batch: Batch) -> None:
         for lane in batch.live:
-            batch.call_lane(lane)
+            batch.call_lane(lane, batch.arguments(lane))
 
 
 @dataclasses.dataclass(frozen=True)
 class Threads:
     """Lanes over the threads of a shared pool."""
 
+    views: bool = True
+    elsewhere: bool = False
+
     def run(self, batch: Batch) -> None:
         if len(batch.live) == 1:
-            batch.call_lane(batch.live[0])
-        else:
-            pool.run_lanes(batch.call_lane, batch.live)
+            InTurn().run(batch)
+            return
+        pool.run_lanes(
+            batch.arguments,
+            batch.call_lane,
+            batch.live,
+            call_reads=batch.function.zero_copy,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,11 +337,13 @@ class Whole:
     """
 
     repeats: bool
+    views: bool = False
+    elsewhere: bool = False
 
     def run(self, batch: Batch) -> None:
-        function, lanes = batch.call.function, batch.live
+        function, lanes = batch.function, batch.live
         if not batch.shape:
-            batch.call_lane(0)
+            batch.call_lane(0, batch.arguments(0))
             return
         stacked = [self._stacked(operand, lanes) for operand in batch.operands]
         if not function.out:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from callbax._external import results
+from callbax._external.executors import ExecutorSlot
 from callbax._external.signature import Signature, parse
 from callbax._external.steps import parse_step
 
@@ -34,6 +35,7 @@ class Options:
     Attributes:
       result: gives the result's structs from the abstract arguments; None for no result.
       signature: the gufunc signature, or None.
+      executor: where calls go; None for the threads that call.
       elementwise: each element of the result depends on the same element of the arguments alone.
     """
 
@@ -41,7 +43,7 @@ class Options:
     signature: Signature | None
     elementwise: bool
     vmap_method: str
-    executor: Any
+    executor: ExecutorSlot | None
     effects: str
     derivative: str | None
     step: tuple[float, float] | None
@@ -93,6 +95,11 @@ def make_options(
             f"external function {where}: zero_copy=True and out=True hand NumPy views of XLA's memory "
             "to the function, and arrays='jax' makes arrays of its own; choose one"
         )
+    if executor is not None and vmap_method is not None:
+        raise ValueError(
+            f"external function {where} has executor= and vmap_method={vmap_method!r}, but with an "
+            "executor each lane is a call of its own there; leave vmap_method= off"
+        )
     if derivative is not None and effects != "none":
         raise ValueError(
             f"external function {where} has effects={effects!r}, so it has no derivative: the "
@@ -107,7 +114,7 @@ def make_options(
         parsed,
         elementwise,
         vmap_method or ("expand_dims" if elementwise else "sequential"),
-        executor,
+        None if executor is None else ExecutorSlot(executor, where),
         effects,
         derivative,
         parse_step(where, step),

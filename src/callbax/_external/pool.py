@@ -8,12 +8,15 @@ Guarantees:
   thread costs speed, never progress.
 * Lanes begin in order. Once one has failed, none after it begins; those before it are finished, so
   that the error is that of the first lane that fails, as if they had run one by one.
-* When `run_lanes` returns or raises an Exception, no thread runs a lane any more or refers to `call`.
-  An interrupt (any other BaseException, in the calling thread) does not wait for the lanes that run.
+* When `run_lanes` returns or raises an Exception, no thread runs a lane any more or refers to its
+  functions. An interrupt (any other BaseException, in the calling thread) does not wait for lanes that
+  run, but for `prepare`, the only part of them that may read memory which is not theirs.
 * Threads are daemons: they end with the process, whatever they do. A forked child starts anew.
 
-The race avoided: a thread that is asked for help may come when all is done, or never. It finds out
-under the lock of the work, in the same step in which it takes a lane.
+The races avoided: a thread that is asked for help may come when all is done, or never. It finds out
+under the lock of the work, in the same step in which it takes lanes. And a thread may begin to read
+just when an interrupt makes the memory go: it says that it reads before it looks whether it may, and
+the interrupted thread says that nobody may before it looks who reads.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import contextvars
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +35,7 @@ from callbax import _nested
 _PIECES = 4
 # A thread that waits for a lock gets an interrupt that was sent to it only when it wakes.
 _WAKE_SECONDS = 0.1
+_READ_SECONDS = 0.001
 
 
 def cores() -> int:
@@ -40,14 +45,23 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def run_lanes(call: Callable[[int], None], lanes: Sequence[int]) -> None:
-    """Calls `call(lane)` for each lane, over the pool and the calling thread.
+def run_lanes(
+    prepare: Callable[[int], Any],
+    call: Callable[[int, Any], None],
+    lanes: Sequence[int],
+    *,
+    call_reads: bool = False,
+) -> None:
+    """Does `call(lane, prepare(lane))` for each lane, over the pool and the calling thread.
 
     The context of the caller (`contextvars`, and with them `numpy.errstate`) is that of each lane.
     Raises what the first lane that fails has raised.
+
+    Args:
+      call_reads: `call` reads the memory that `prepare` reads, too.
     """
     threads = min(cores(), len(lanes))
-    work = _Work(call, lanes, threads)
+    work = _Work(prepare, call, lanes, threads, call_reads)
     for _ in range(threads - 1):
         _pool.ask(work)
     error = work.finish()
@@ -61,10 +75,14 @@ def run_lanes(call: Callable[[int], None], lanes: Sequence[int]) -> None:
 class _Work:
     """Lanes that threads take in turn."""
 
-    def __init__(self, call: Callable[[int], None], lanes: Sequence[int], threads: int):
-        self._call: Callable[[int], None] | None = call
+    def __init__(
+        self, prepare: Any, call: Any, lanes: Sequence[int], threads: int, call_reads: bool
+    ):
+        self._functions: Any = (prepare, call)  # None when all is done
         self._lanes = lanes
         self._threads = threads
+        self._call_reads = call_reads
+        self._readers: set[int] = set()  # threads; each changes its own entry only
         self._changed = threading.Condition()
         # Guarded by it:
         self._next = 0
@@ -78,16 +96,30 @@ class _Work:
             position = piece.start
             try:
                 for position in piece:
-                    if position >= self._end:
+                    if not self._run(position):
                         break
-                    assert self._call is not None
-                    self._call(self._lanes[position])
             except BaseException as error:
                 self._fail(position, error)
                 if not isinstance(error, Exception):
                     raise
             finally:
                 self._put_back()
+
+    def _run(self, position: int) -> bool:
+        """Runs a lane, unless it must not begin any more."""
+        prepare, call = self._functions
+        lane, thread = self._lanes[position], threading.get_ident()
+        self._readers.add(thread)
+        try:
+            if position >= self._end:
+                return False
+            prepared = prepare(lane)
+            if not self._call_reads:
+                self._readers.discard(thread)
+            call(lane, prepared)
+            return True
+        finally:
+            self._readers.discard(thread)
 
     def finish(self) -> BaseException | None:
         """In the thread that calls: takes part, waits for the others, returns the first error."""
@@ -97,11 +129,12 @@ class _Work:
                 while self._running:
                     self._changed.wait(_WAKE_SECONDS)
         except BaseException:
-            with self._changed:
-                self._end = 0
+            self._end = 0
+            while self._readers:
+                time.sleep(_READ_SECONDS)
             raise
         error, self._error = self._error, None
-        self._call = None
+        self._functions = None
         return error
 
     def _take(self) -> range:
