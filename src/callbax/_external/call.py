@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from jax.tree_util import PyTreeDef
 from callbax._callbacks.io import io_callback_over_batch
 from callbax._callbacks.pure import pure_callback
 from callbax._callbacks.results import flatten_result_spec
-from callbax._external import dispatch, masks
+from callbax._external import dispatch, masks, vmap_rules
 from callbax._external.host import JaxArrays, KeywordsInOne
 from callbax._external.structure import Structure
 from callbax._host_function import Hashable, HostFunction
@@ -84,7 +85,12 @@ class Call:
         Args:
           advice: what to say if that call is differentiated.
         """
-        advice = advice or self._advice()
+        function = functools.partial(self._on_host, advice or self._advice())
+        if self.external.vmap_rule is None or self.masked:
+            return function(*leaves)
+        return vmap_rules.apply(self, self.external.vmap_rule, function, leaves)
+
+    def _on_host(self, advice: str, *leaves: Any) -> list[Any]:
         if dispatch.is_needed(self):
             return dispatch.on_host(self, leaves, advice)
         options = self.external.options

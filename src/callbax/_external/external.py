@@ -20,10 +20,11 @@ from callbax._external.executors import ExecutorSlot
 from callbax._external.options import MISSING, Options, make_options
 from callbax._external.results import Arguments
 from callbax._external.signature import Shape, broadcast
+from callbax._external.vmap_rules import VmapRules
 from callbax._host_function import Hashable
 
 
-class External(derivatives.Definitions):
+class External(derivatives.Definitions, VmapRules):
     """A host function as a JAX function; `callbax.external` makes it.
 
     It has the name, the docstring and the signature of the host function. Two are equal if they wrap
@@ -155,7 +156,12 @@ class External(derivatives.Definitions):
         return f"<callbax.external {self.where}{derivatives.describe(self)}>"
 
     def _key(self) -> Any:
-        return (Hashable(self.function), Hashable(self.options), self.rules)
+        return (
+            Hashable(self.function),
+            Hashable(self.options),
+            self.rules,
+            Hashable(self.vmap_rule),
+        )
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, External) and self._key() == other._key())
