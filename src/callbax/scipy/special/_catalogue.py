@@ -100,3 +100,14 @@ def entry(name: str, ufunc: Any) -> Mapping[str, Derivative]:
             f"{len(known)}: {', '.join(known)}"
         )
     return known
+
+
+def describe(derivative: Derivative) -> tuple[str, str]:
+    """What is known of a derivative, in words: its kind, and the source or the reason."""
+    match derivative:
+        case ClosedForm(source=source):
+            return "closed form", source
+        case NoClosedForm(reason=reason):
+            return "numerical only", reason
+        case NotDifferentiable(reason=reason):
+            return "not differentiable", reason

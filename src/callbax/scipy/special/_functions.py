@@ -12,8 +12,7 @@ from callbax.interop.ufunc import ufunc as callbax_ufunc
 from callbax.scipy.special._catalogue import (
     ClosedForm,
     Derivative,
-    NoClosedForm,
-    NotDifferentiable,
+    describe,
     entries,
     entry,
 )
@@ -24,7 +23,7 @@ def public_names() -> tuple[str, ...]:
     """The ufuncs of the installed `scipy.special`."""
     import scipy.special
 
-    return tuple(name for name in dir(scipy.special) if _scipys_ufunc(name) is not None)
+    return tuple(name for name in dir(scipy.special) if scipys_ufunc(name) is not None)
 
 
 def build(name: str) -> Any:
@@ -33,7 +32,7 @@ def build(name: str) -> Any:
     Raises:
       AttributeError: the installed SciPy has no such ufunc.
     """
-    ufunc = _scipys_ufunc(name)
+    ufunc = scipys_ufunc(name)
     if ufunc is None:
         raise AttributeError(
             f"module 'callbax.scipy.special' has no attribute {name!r}: the installed SciPy has "
@@ -51,7 +50,7 @@ def build(name: str) -> Any:
     return function
 
 
-def _scipys_ufunc(name: str) -> Any:
+def scipys_ufunc(name: str) -> Any:
     """SciPy's ufunc of this name, if it has one; a private one only if the catalogue uses it."""
     import scipy.special
 
@@ -69,17 +68,6 @@ def _docstring(name: str, known: Mapping[str, Derivative]) -> str:
         f"`scipy.special.{name}` as a JAX function; see there for what it computes.",
         "",
         "Derivatives:",
-        *(f"  {argument}: {describe(derivative)}" for argument, derivative in known.items()),
+        *("  {}: {} ({})".format(argument, *describe(known[argument])) for argument in known),
     ]
     return "\n".join(lines)
-
-
-def describe(derivative: Derivative) -> str:
-    """What is known of a derivative, in words."""
-    match derivative:
-        case ClosedForm(source=source):
-            return f"closed form ({source})"
-        case NoClosedForm(reason=reason):
-            return f"numerical only ({reason})"
-        case NotDifferentiable(reason=reason):
-            return f"not differentiable ({reason})"

@@ -114,10 +114,10 @@ def _owens_t_by_a(h: Any, a: Any) -> Any:
 
 
 derivatives("erf", source="DLMF 7.2.1", z=lambda z: 2 / _SQRT_PI * jnp.exp(-z * z))
-derivatives("erfc", source="DLMF 7.2.2", z=lambda z: -2 / _SQRT_PI * jnp.exp(-z * z))
-derivatives("erfcx", source="DLMF 7.2.2, 7.12.1", z=_erfcx_derivative)
+derivatives("erfc", source="DLMF 7.2.2", x=lambda x: -2 / _SQRT_PI * jnp.exp(-x * x))
+derivatives("erfcx", source="DLMF 7.2.2, 7.12.1", x=_erfcx_derivative)
 derivatives("erfi", source="DLMF 7.2.1", z=lambda z: 2 / _SQRT_PI * jnp.exp(z * z))
-derivatives("dawsn", source="DLMF 7.2.5, 7.12.1", z=_dawsn_derivative)
+derivatives("dawsn", source="DLMF 7.2.5, 7.12.1", x=_dawsn_derivative)
 derivatives("wofz", source="DLMF 7.10.2, 7.12.1", z=lambda z: -1j * _erfcx_derivative(-1j * z))
 derivatives(
     "erfinv",
