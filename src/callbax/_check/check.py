@@ -12,6 +12,7 @@ from callbax._check import derivatives, values
 from callbax._check.report import CheckError, Finding, Report
 from callbax._check.samples import Sample
 from callbax._errors import original_exception
+from callbax._external.derivatives import rules_of
 from callbax._external.external import External
 
 Test = Callable[[Sample], str]
@@ -115,7 +116,7 @@ def _without_derivative(sample: Sample) -> str:
     results = jax.tree.leaves(jax.eval_shape(sample.call, *sample.leaves))
     if not any(jnp.issubdtype(result.dtype, jnp.inexact) for result in results):
         return "no result is differentiable"
-    if not sample.function.rules:
+    if not rules_of(sample.function):
         return "no derivative is defined"
     return ""
 

@@ -254,13 +254,18 @@ def _kind(rule: Rule) -> type:
 
 def apply(call: Call, leaves: Sequence[Any]) -> list[Any]:
     """Calls with the function's derivative, if it has one; flat results."""
-    options = call.external.options
-    known = call.external.rules
-    if options.derivative is not None:
-        known = (NumericalRule(options.derivative, options.step),)
+    known = rules_of(call.external)
     return known[0].apply(call, leaves) if known else rules.on_host(call, leaves)
+
+
+def rules_of(external: External) -> tuple[Rule, ...]:
+    """The derivative that a call uses: none, the defined one, or the numerical one."""
+    options = external.options
+    if options.derivative is not None:
+        return (NumericalRule(options.derivative, options.step),)
+    return external.rules
 
 
 def describe(external: External) -> str:
     """The derivatives, for the repr."""
-    return "".join(f", {rule.name}" for rule in external.rules)
+    return "".join(f", {rule.name}" for rule in rules_of(external))

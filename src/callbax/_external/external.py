@@ -40,7 +40,7 @@ class External(derivatives.Definitions, VmapRules):
         self.function = function
         self.options = options
         self.where = describe_function(function)
-        self._signature = structure.signature_of(function)
+        self._signature = structure.signature_of(function, without_out=options.out)
         self.parameters = structure.positional_parameters(self._signature)
         functools.update_wrapper(self, function, updated=())
         if self._signature is not None:

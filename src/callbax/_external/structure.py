@@ -77,12 +77,21 @@ def positional_parameters(signature: inspect.Signature | None) -> list[str]:
     return [p.name for p in signature.parameters.values() if p.kind in positional]
 
 
-def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
-    """The function's signature; None for much of what is written in C."""
+def signature_of(
+    function: Callable[..., Any], *, without_out: bool = False
+) -> inspect.Signature | None:
+    """The function's signature, as callers see it; None for much of what is written in C.
+
+    `without_out` leaves out the parameter `out`, which the runtime gives.
+    """
     try:
-        return inspect.signature(function)
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
         return None
+    if not without_out or "out" not in signature.parameters:
+        return signature
+    others = [p for p in signature.parameters.values() if p.name != "out"]
+    return signature.replace(parameters=others)
 
 
 def flatten(
