@@ -313,6 +313,9 @@ def test_null_pointers():
     kind = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)
     with pytest.raises(ValueError, match="is a null pointer"):
         cb.native(kind())
+    for number in (-1, 2**64):
+        with pytest.raises(ValueError, match="is no address"):
+            cb.native(number, "double (double)")
 
 
 @pytest.mark.parametrize(

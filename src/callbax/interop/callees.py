@@ -25,6 +25,9 @@ ACCEPTED = (
 )
 
 
+_ADDRESSES = 1 << 8 * ctypes.sizeof(ctypes.c_void_p)
+
+
 @dataclasses.dataclass(frozen=True)
 class Callee:
     """A compiled function.
@@ -60,6 +63,8 @@ def read_callee(item: Any) -> Callee:
     callee = _read(item)
     if callee.address == 0:
         raise ValueError(f"{item!r} is a null pointer, not a compiled function")
+    if not 0 < callee.address < _ADDRESSES:
+        raise ValueError(f"{item!r} is no address")
     name, library = _native.keep_library(callee.address)
     name = callee.short_name or name or f"function at {callee.address:#x}"
     return dataclasses.replace(callee, short_name=name, library=library)
