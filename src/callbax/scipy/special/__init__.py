@@ -9,6 +9,8 @@ Some arguments have no closed form of a derivative (the order of a Bessel functi
 at all (a number of trials). Differentiating with respect to one raises an error that gives the
 reason. docs/scipy_special_table.md lists them all.
 
+`lambertw`, `polygamma` and `zeta`, which are Python around ufuncs, are here too.
+
 The functions are those of the installed SciPy, 1.14 or later: one that SciPy adds is here at once,
 without derivatives. Each is built when it is first used.
 
@@ -18,19 +20,24 @@ Example:
   True
 """
 
+import importlib
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from callbax.scipy.special._functions import build
+    from callbax.scipy.special._functions import WRAPPERS, build
 
-    function = globals()[name] = build(name)
-    return function
+    if name in WRAPPERS:
+        found = getattr(importlib.import_module("callbax.scipy.special._wrappers"), name)
+    else:
+        found = build(name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
-    from callbax.scipy.special._functions import public_names
+    from callbax.scipy.special._functions import WRAPPERS, public_names
 
-    return sorted({*globals(), *public_names()})
+    return sorted({*globals(), *public_names(), *WRAPPERS})

@@ -17,13 +17,20 @@ from callbax.scipy.special._catalogue import (
     entry,
 )
 
+# What is Python in SciPy, and here.
+WRAPPERS = ("lambertw", "polygamma", "zeta")
+
 
 @functools.cache
 def public_names() -> tuple[str, ...]:
     """The ufuncs of the installed `scipy.special`."""
     import scipy.special
 
-    return tuple(name for name in dir(scipy.special) if scipys_ufunc(name) is not None)
+    return tuple(
+        name
+        for name in dir(scipy.special)
+        if not name.startswith("_") and scipys_ufunc(name) is not None
+    )
 
 
 def build(name: str) -> Any:

@@ -81,6 +81,12 @@ def _wrightomega(z: Any) -> Any:
     return jnp.where(infinite, 1.0, omega / (1 + jnp.where(infinite, 0.0, omega)))
 
 
+def _lambertw_by_z(z: Any, k: Any, tol: Any) -> Any:
+    """W exp(W) = z, so W′ = exp(-W)/(1 + W)."""
+    w = special._lambertw(z, k, tol)
+    return jnp.exp(-w) / (1 + w)
+
+
 _PARAMETER = NoClosedForm("a sum of digamma functions over Wright's series")
 
 derivatives("entr", source=_CALCULUS, x=lambda x: -jnp.log(x) - 1)
@@ -178,4 +184,11 @@ derivatives(
     x=lambda a, b, x: jnp.exp(
         special.log_wright_bessel(a, a + b, x) - special.log_wright_bessel(a, b, x)
     ),
+)
+derivatives(
+    "_lambertw",
+    source="DLMF 4.13.1, 4.13.4",
+    z=_lambertw_by_z,
+    k=NotDifferentiable("the number of a branch"),
+    tol=NotDifferentiable("a tolerance"),
 )

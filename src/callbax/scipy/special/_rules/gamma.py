@@ -137,4 +137,4 @@ derivatives(
     x=NoClosedForm("the exponent of the zeta function"),
     q=lambda x, q: -x * special._zeta(x + 1, q),
 )
-derivatives("zetac", x=NoClosedForm("the exponent of the zeta function"))
+derivatives("zetac", "_riemann_zeta", x=NoClosedForm("the exponent of the zeta function"))
