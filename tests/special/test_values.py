@@ -107,27 +107,3 @@ def test_values_of_scalars_lists_and_empty_arrays():
     assert gamma(np.zeros((0, 3), np.float32)).shape == (0, 3)
     sine, cosine = cb.scipy.special.sici(jnp.ones((2,)))
     assert sine.shape == cosine.shape == (2,)
-
-
-@pytest.mark.parametrize(
-    ("name", "args"),
-    [
-        ("lambertw", (np.linspace(-2, 5, 8), 1)),
-        ("lambertw", (np.linspace(-0.2, 5, 8),)),
-        ("zeta", (np.linspace(1.5, 9, 8), 2.5)),
-        ("zeta", (np.linspace(-3, 9, 8),)),
-    ],
-)
-def test_values_of_functions_around_ufuncs(name, args):
-    with jax.enable_x64(True):
-        assert_bitwise(getattr(cb.scipy.special, name)(*args), scipys(name, args))
-
-
-def test_polygamma():
-    n, x = np.arange(5)[:, None], np.linspace(0.5, 9, 7)
-    with jax.enable_x64(True):
-        polygamma = cb.scipy.special.polygamma
-        np.testing.assert_allclose(polygamma(n, x), scipy.special.polygamma(n, x), rtol=1e-14)
-        slope = jax.vmap(jax.grad(lambda x: polygamma(n, x).sum()))(x)
-        expected = scipy.special.polygamma(n + 1, x).sum(axis=0)
-        np.testing.assert_allclose(slope, expected, rtol=1e-14)

@@ -159,9 +159,9 @@ def _batch(args: Any, dims: Any, *, loop: Loop, **params: Any) -> Any:
     def widen(position: int, arg: Any, d: int | None) -> Any:
         rank = len(loop.core_of(position))
         if d is None:
-            if arg.ndim == rank:
+            if np.ndim(arg) == rank:
                 return arg
-            return jnp.broadcast_to(arg, (size, *arg.shape))
+            return jnp.broadcast_to(arg, (size, *np.shape(arg)))
         arg = _jax.move_axis(arg, d, 0)
         core = arg.shape[arg.ndim - rank :]
         if arg.ndim == rank + 1:  # one item for each lane
@@ -174,7 +174,8 @@ def _batch(args: Any, dims: Any, *, loop: Loop, **params: Any) -> Any:
 
 
 def _shape_without(arg: Any, d: int | None) -> tuple[int, ...]:
-    return arg.shape if d is None else (*arg.shape[:d], *arg.shape[d + 1 :])
+    # Where it is not batched, a Python number may be among the arguments.
+    return np.shape(arg) if d is None else (*arg.shape[:d], *arg.shape[d + 1 :])
 
 
 def _define(name: str) -> Any:

@@ -171,12 +171,4 @@ CASES = [
         [(0.0, 3.0), (0.5, 5.0), (0.1, 9.0)],
         second=True,
     ),
-    Case(
-        "_lambertw",
-        "z",
-        lambda z, k, tol: mpmath.lambertw(z, k),
-        [Disc(4.0, centre=5.0), range(-1, 2), (1e-8, 1e-8)],
-        exact={(0.0, 0.0, 1e-8): 1.0, (math.e, 0.0, 1e-8): 0.5 / math.e},
-        second=True,
-    ),
 ]

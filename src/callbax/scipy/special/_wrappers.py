@@ -21,8 +21,8 @@ def lambertw(z: Any, k: Any = 0, tol: float = 1e-8) -> Any:
       An array of the shape to which z and k broadcast. It can be differentiated by z.
 
     >>> import callbax as cb, jax
-    >>> jax.grad(lambda x: cb.scipy.special.lambertw(x).real)(0.0)
-    Array(1., dtype=float32, weak_type=True)
+    >>> float(jax.grad(lambda x: cb.scipy.special.lambertw(x).real)(0.0))
+    1.0
     """
     return special._lambertw(z, k, tol)
 
@@ -38,8 +38,9 @@ def zeta(x: Any, q: Any = None) -> Any:
       An array of the shape to which x and q broadcast. It can be differentiated by q.
 
     >>> import callbax as cb, jax
-    >>> jax.grad(cb.scipy.special.zeta, argnums=1)(2.0, 1e6) == -2e-18
-    Array(True, dtype=bool)
+    >>> zeta = cb.scipy.special.zeta
+    >>> bool(jax.grad(zeta, argnums=1)(2.0, 5.0) == -2 * zeta(3.0, 5.0))
+    True
     """
     return special._riemann_zeta(x) if q is None else special._zeta(x, q)
 
@@ -57,8 +58,9 @@ def polygamma(n: Any, x: Any) -> Any:
       An array of the shape to which n and x broadcast. It can be differentiated by x.
 
     >>> import callbax as cb, jax
-    >>> jax.grad(cb.scipy.special.polygamma, argnums=1)(0, 2.0) == cb.scipy.special.polygamma(1, 2.0)
-    Array(True, dtype=bool)
+    >>> polygamma = cb.scipy.special.polygamma
+    >>> bool(jax.grad(polygamma, argnums=1)(0, 2.0) == polygamma(1, 2.0))
+    True
     """
     n, x = jnp.asarray(n), jnp.asarray(x)
     sign = jnp.where(n % 2 == 0, -1.0, 1.0)
