@@ -6,6 +6,7 @@ LIBRARY = """
 #include <callbax/kernel.h>
 double cube(double x) { return x * x * x; }
 double mark(double x, void* flag) { *(double*)flag = 1; return x; }
+int refuse(const callbax_call* call) { return call->argument_count ? 9 : 0; }
 int twice(const callbax_call* call) {
   *(float*)call->results[0].data = 2 * *(const float*)call->arguments[0].data;
   return 0;
@@ -227,3 +228,24 @@ print(export.deserialize(open({str(exported)!r}, "rb").read()).call(1.5, 2.0))
     )
     assert loaded.returncode == 0, loaded.output
     assert loaded.output == saved.output
+
+
+def test_a_kernel_that_fails_leaves_no_device_waiting(run_program, library):
+    finished = run_program(
+        f"""
+import ctypes
+logging.getLogger("callbax").setLevel(logging.CRITICAL)
+kernel = cb.native(ctypes.CDLL({library!r}).refuse, kernel=True, result=lambda x: x)
+mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+total = lambda x: lax.psum(kernel(x).sum(), "i")
+program = jax.jit(jax.shard_map(total, mesh=mesh, in_specs=jax.P("i"), out_specs=jax.P()))
+jax.block_until_ready(program(jnp.arange(8.0)))
+try:
+    cb.effects_barrier()
+except jax.errors.JaxRuntimeError as error:
+    print(cb.original_exception(error).code)
+""",
+        devices=4,
+    )
+    assert finished.returncode == 0, finished.output
+    assert finished.output.splitlines()[0] == "9"
