@@ -11,6 +11,7 @@ import numba
 import numpy as np
 import pytest
 import scipy.special
+from jax import export
 
 import callbax as cb
 
@@ -280,3 +281,12 @@ def test_wrong_arguments_say_so():
         cb.ufunc(np.add)(jnp.ones(2), jnp.ones(3))
     with pytest.raises(ValueError, match='derivative must be "central"'):
         cb.ufunc(np.add, derivative="forward")
+
+
+def test_other_platforms_are_refused_and_may_stand_beside_cpu():
+    program = jax.jit(cb.ufunc(scipy.special.jv))
+    with pytest.raises(NotImplementedError, match="jv .ff->f. runs on CPU only.*compiled for cuda"):
+        export.export(program, platforms=["cuda"])(1.0, 2.0)
+    check = export.DisabledSafetyCheck.custom_call("callbax_loop")
+    both = export.export(program, platforms=["cpu", "cuda"], disabled_checks=[check])(1.0, 2.0)
+    assert both.call(1.0, 2.0) == scipy.special.jv(np.float32(1), np.float32(2))

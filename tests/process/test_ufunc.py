@@ -18,6 +18,14 @@ def run(run_program):
     return lambda source, **options: run_program(SETUP + textwrap.dedent(source), **options)
 
 
+def assert_printed(finished, *lines):
+    """The program has ended well, and printed these lines. XLA may have logged others."""
+    assert finished.returncode == 0, finished.output
+    assert "Traceback" not in finished.output
+    printed = finished.output.splitlines()
+    assert [line for line in printed if line in lines] == list(lines), finished.output
+
+
 def test_loops_run_while_another_thread_holds_the_gil(run):
     """The thread calls into C with the GIL held for seconds; nothing of the program needs it."""
     finished = run(
@@ -36,7 +44,7 @@ def test_loops_run_while_another_thread_holds_the_gil(run):
         print(result.is_ready())
         """
     )
-    assert finished.output == "True\n", finished.output
+    assert_printed(finished, "True")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +66,7 @@ def test_pools_of_any_size_end(run, environment):
         """,
         environment=environment,
     )
-    assert finished.output == "True\n", finished.output
+    assert_printed(finished, "True")
 
 
 def test_many_threads_and_programs_at_once(run):
@@ -78,7 +86,7 @@ def test_many_threads_and_programs_at_once(run):
         print(wrong)
         """
     )
-    assert finished.output == "[]\n", finished.output
+    assert_printed(finished, "[]")
 
 
 def test_exported_programs_find_their_loops_in_another_process(run, run_program, tmp_path):
@@ -110,7 +118,7 @@ def test_exported_programs_find_their_loops_in_another_process(run, run_program,
         print(np.array_equal(products, z @ np.ones((3, 2))))
         """
     )
-    assert finished.output == "True\n" * 3, finished.output
+    assert_printed(finished, "True", "True", "True")
 
 
 def test_a_loop_that_is_not_there_is_named(run_program, tmp_path):
@@ -135,7 +143,7 @@ def test_a_loop_that_is_not_there_is_named(run_program, tmp_path):
             print(str(error)[:60])
         """
     )
-    assert finished.output.startswith("NOT_FOUND: callbax: this program calls the compiled loop '#")
+    assert "\nNOT_FOUND: callbax: this program calls the compiled loop '#" in f"\n{finished.output}"
 
 
 def test_the_persistent_cache_is_hit(run, tmp_path):
@@ -148,8 +156,8 @@ def test_the_persistent_cache_is_hit(run, tmp_path):
         print(np.array_equal(jax.jit(lambda x: jv(1, x))(x), expected), end=" ")
         print(hits.count("/jax/compilation_cache/cache_hits"))
         """
-    assert run(program).output == "True 0\n"
-    assert run(program).output == "True 1\n"
+    assert_printed(run(program), "True 0")
+    assert_printed(run(program), "True 1")
 
 
 def test_several_devices_each_compute_their_own_part(run):
@@ -198,7 +206,7 @@ def test_several_devices_each_compute_their_own_part(run):
         devices=4,
         deadline=150,
     )
-    assert finished.output.endswith("ok\n"), finished.output
+    assert_printed(finished, "ok")
 
 
 def test_loops_die_with_their_programs(run_program):
@@ -216,7 +224,7 @@ def test_loops_die_with_their_programs(run_program):
         print(cb._native.statistics()["loops"] - before)
         """
     )
-    assert finished.output == "1.0 2.0 3.0 4.0 5.0 0\n", finished.output
+    assert_printed(finished, "1.0 2.0 3.0 4.0 5.0 0")
 
 
 def test_a_process_may_end_while_a_loop_runs(run):
@@ -226,4 +234,4 @@ def test_a_process_may_end_while_a_loop_runs(run):
             running = [jax.jit(lambda x, a: jv(1, x + 0 * a.sum()))(x, big) for _ in range(3)]
         """
     )
-    assert (finished.returncode, finished.output) == (0, "")
+    assert_printed(finished)
