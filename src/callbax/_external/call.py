@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -128,15 +129,21 @@ class Call:
             "none is wanted, pass its arguments through jax.lax.stop_gradient."
         )
 
-    def on_host_by(
+    def of_rule(
         self,
         function: Callable[..., Any],
         structs: Sequence[jax.ShapeDtypeStruct],
-        leaves: Sequence[Any],
-    ) -> list[Any]:
-        """Calls another host function, of flat arrays, batched as the external function is."""
-        method = self.external.options.vmap_method
-        return jax.tree.leaves(pure_callback(function, list(structs), *leaves, vmap_method=method))
+        result_structs: Sequence[jax.ShapeDtypeStruct],
+    ) -> Call:
+        """The call of another host function, of flat arrays, batched and masked as this one is."""
+        external = copy.copy(self.external)
+        external.function, external.rules = function, ()
+        external.options = dataclasses.replace(
+            self.external.options, zero_copy=False, out=False, arrays="numpy", name=None
+        )
+        structure = Structure(jax.tree.structure((tuple(structs), {})))
+        result = list(result_structs)
+        return Call.of(external, structure, structs, result, self.masked)
 
 
 # Keyword arguments of these names would be taken for options of the public functions.

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from callbax._callbacks.results import check_callable
 from callbax._external import rules
 from callbax._external.call import Call
@@ -255,7 +257,12 @@ def _kind(rule: Rule) -> type:
 def apply(call: Call, leaves: Sequence[Any]) -> list[Any]:
     """Calls with the function's derivative, if it has one; flat results."""
     known = rules_of(call.external)
-    return known[0].apply(call, leaves) if known else rules.on_host(call, leaves)
+    has_tangents = bool(rules.inexact_only(call.result_structs))
+    if known and (has_tangents or isinstance(known[0], TransposeRule)):
+        return known[0].apply(call, leaves)
+    if not has_tangents and call.external.options.effects == "none":
+        leaves = [jax.lax.stop_gradient(leaf) for leaf in leaves]
+    return rules.on_host(call, leaves)
 
 
 def rules_of(external: External) -> tuple[Rule, ...]:

@@ -19,6 +19,7 @@ from callbax._external.call import Call
 from callbax._external.linear import linear_call
 from callbax._external.probing import probe
 from callbax._external.rules import (
+    Layout,
     Struct,
     argument_leaves,
     describe,
@@ -46,6 +47,7 @@ class HostRule:
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
             results = differentiable(*leaves)
+            tangents = tangents[call.masked :]
             wanted = tuple(i for i, tangent in enumerate(tangents) if tangent is not None)
             derivative = HostDerivative(call, self, wanted)
             residuals = [*leaves, *results] if self.vjp else leaves
@@ -60,7 +62,7 @@ class HostRule:
 class HostDerivative:
     """The derivative of a call with respect to the arrays `wanted`, as a linear function.
 
-    Residuals are the arrays of the arguments, followed by the results if there is a host vjp.
+    Residuals are the call's arrays (the mask too), then the results if there is a host vjp.
     """
 
     call: Call
@@ -83,9 +85,10 @@ class HostDerivative:
                 operands,
                 lambda count: self._costly("forward", "def_host_vjp", "def_host_jvp", count),
             )
-        leaves = residuals[: len(self.call.structs)]
-        host = HostJvp(self.call, self.rule.jvp, self.wanted)
-        return self.call.on_host_by(host, self.result_structs, [*leaves, *operands])
+        host = HostJvp(Layout.of(self.call), self.rule.jvp, self.wanted)
+        call = self.call.of_rule(host, host.structs, self.result_structs)
+        leaves = residuals[: self.call.masked + len(self.call.structs)]
+        return on_host(call, [*leaves, *operands])
 
     def transpose(self, residuals: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
         if self.rule.vjp is None:
@@ -95,8 +98,9 @@ class HostDerivative:
                 cotangents,
                 lambda count: self._costly("reverse", "def_host_jvp", "def_host_vjp", count),
             )
-        host = HostVjp(self.call, self.rule.vjp, self.wanted)
-        return self.call.on_host_by(host, self.argument_structs, [*residuals, *cotangents])
+        host = HostVjp(Layout.of(self.call), self.rule.vjp, self.wanted)
+        call = self.call.of_rule(host, host.structs, self.argument_structs)
+        return on_host(call, [*residuals, *cotangents])
 
     def _costly(self, mode: str, given: str, other: str, count: int) -> str:
         return (
@@ -116,9 +120,14 @@ class HostDerivative:
 class HostJvp:
     """What the host calls: the arrays of the arguments, then the tangents of those `wanted`."""
 
-    call: Call
+    call: Layout
     function: Hashable
     wanted: tuple[int, ...]
+
+    @property
+    def structs(self) -> list[Struct]:
+        """Of one lane's arrays."""
+        return [*self.call.structs, *(self.call.structs[i] for i in self.wanted)]
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         call = self.call
@@ -132,7 +141,7 @@ class HostJvp:
         of_args, _ = call.structure.unflatten_without_static(tangents)
         rule = describe(call, "host jvp", self.function.value)
         values = result_leaves(call, self.function.value(args, of_args, **kwargs), rule)
-        batch = batch_shape(arrays, [*call.structs, *(call.structs[i] for i in self.wanted)])
+        batch = batch_shape(arrays, self.structs)
         return [
             fit(value, struct, batch, rule)
             for value, struct in zip(values, call.result_structs, strict=True)
@@ -148,9 +157,15 @@ class HostJvp:
 class HostVjp:
     """What the host calls: the arrays of arguments and results, then the results' cotangents."""
 
-    call: Call
+    call: Layout
     function: Hashable
     wanted: tuple[int, ...]
+
+    @property
+    def structs(self) -> list[Struct]:
+        """Of one lane's arrays."""
+        results = self.call.result_structs
+        return [*self.call.structs, *results, *inexact_only(results)]
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         call = self.call
@@ -161,8 +176,7 @@ class HostVjp:
         of_result = [call.result_tree.unflatten(leaves) for leaves in (results, cotangents)]
         rule = describe(call, "host vjp", self.function.value)
         values = argument_leaves(call, self.function.value(args, *of_result, **kwargs), rule)
-        structs = [*call.structs, *call.result_structs, *inexact_only(call.result_structs)]
-        batch = batch_shape(arrays, structs)
+        batch = batch_shape(arrays, self.structs)
         return [fit(values[i], call.structs[i], batch, rule) for i in self.wanted]
 
     @property

@@ -6,7 +6,7 @@ Rules may use the external function itself, so that their derivatives are known 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -39,9 +39,11 @@ class JvpRule:
         where = describe(call, "defjvp", self.rule.value)
 
         def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
-            args, kwargs = call.structure.unflatten(leaves)
-            of_args, _ = call.structure.unflatten_without_static(_instantiate(leaves, tangents))
-            returned = self.rule.value(args, of_args, **kwargs)
+            with call.entered(leaves) as primals:
+                args, kwargs = call.structure.unflatten(primals)
+                instantiated = _instantiate(primals, tangents[call.masked :])
+                of_args, _ = call.structure.unflatten_without_static(instantiated)
+                returned = self.rule.value(args, of_args, **kwargs)
             if not isinstance(returned, (tuple, list)) or len(returned) != 2:
                 raise TypeError(
                     f"{where} must return a pair, the result and its tangents, but returned "
@@ -67,25 +69,30 @@ class JvpRules:
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
             results = differentiable(*leaves)
-            args, kwargs = call.structure.unflatten(leaves)
-            answer = call.result_tree.unflatten(results)
-            known, _ = call.structure.unflatten_without_static(tangents)
-            of_args, _ = call.structure.unflatten_without_static(_instantiate(leaves, tangents))
             totals = [zero_of(result) for result in results if is_inexact(result)]
-            for i, tangent in enumerate(of_args):
-                if not jax.tree.leaves(known[i]):
-                    continue
-                rule = self._rule_of(i, call)
-                if rule is None:
-                    continue
-                where = describe(call, f"defjvps (argument {i})", rule)
-                part = result_leaves(call, rule(tangent, answer, *args, **kwargs), where)
-                parts = _check_tangents(part, call.result_structs, where)
-                totals = [total + part for total, part in zip(totals, parts, strict=True)]
+            with call.entered(leaves) as primals:
+                for part in self._parts(call, results, primals, tangents[call.masked :]):
+                    totals = [total + term for total, term in zip(totals, part, strict=True)]
             return results, totals
 
         differentiable = with_jvp(call, lambda *leaves: on_host(call, leaves), jvp)
         return differentiable(*leaves)
+
+    def _parts(
+        self, call: Call, results: Sequence[Any], primals: Sequence[Any], tangents: Sequence[Any]
+    ) -> Iterator[list[Any]]:
+        """What each argument contributes."""
+        args, kwargs = call.structure.unflatten(primals)
+        answer = call.result_tree.unflatten(results)
+        known, _ = call.structure.unflatten_without_static(tangents)
+        instantiated = _instantiate(primals, tangents)
+        of_args, _ = call.structure.unflatten_without_static(instantiated)
+        for i, tangent in enumerate(of_args):
+            rule = self._rule_of(i, call) if jax.tree.leaves(known[i]) else None
+            if rule is not None:
+                where = describe(call, f"defjvps (argument {i})", rule)
+                part = result_leaves(call, rule(tangent, answer, *args, **kwargs), where)
+                yield _check_tangents(part, call.result_structs, where)
 
     def _rule_of(self, argument: int, call: Call) -> Callable[..., Any] | None:
         if argument >= len(self.rules):
@@ -107,39 +114,48 @@ class VjpRule:
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         def forward(*leaves: Any) -> tuple[list[Any], Any]:
-            refuse_keyword_tangents(call, [leaf.perturbed for leaf in leaves])
-            args, kwargs = call.structure.unflatten([leaf.value for leaf in leaves])
-            returned = self.forward.value(*args, **kwargs)
-            where = describe(call, "defvjp forward", self.forward.value)
-            if not isinstance(returned, (tuple, list)) or len(returned) != 2:
-                raise TypeError(
-                    f"{where} must return a pair, the result and the residuals, but returned "
-                    f"{jax.tree.structure(returned)}"
-                )
-            result, residuals = returned
-            results = result_leaves(call, result, where)
-            results = _check_each(results, call.result_structs, f"{where}, for the result,")
-            return results, jax.tree.map(_wrap_static, residuals)
+            refuse_keyword_tangents(call, [leaf.perturbed for leaf in leaves[call.masked :]])
+            values = [leaf.value for leaf in leaves]
+            with call.entered(values) as primals:
+                results, residuals = self._forward(call, primals)
+            return results, (values[: call.masked], residuals)
 
         def backward(residuals: Any, cotangents: Sequence[Any]) -> tuple[Any, ...]:
-            residuals = jax.tree.map(
-                lambda leaf: leaf.value if isinstance(leaf, _Static) else leaf,
-                residuals,
-                is_leaf=lambda leaf: isinstance(leaf, _Static),
-            )
-            of_result = call.result_tree.unflatten([_instantiate_one(c) for c in cotangents])
-            returned = self.backward.value(residuals, of_result)
-            where = describe(call, "defvjp backward", self.backward.value)
-            of_args = argument_leaves(call, returned, where)
-            of_all = of_args + [None] * (len(call.structs) - len(of_args))
-            return tuple(
-                _check_one(cotangent, struct, where) if is_inexact(struct) else None
-                for cotangent, struct in zip(of_all, call.structs, strict=True)
-            )
+            mask, residuals = residuals
+            with call.entered(mask):
+                of_args = self._backward(call, residuals, cotangents)
+            of_keywords = len(leaves) - call.masked - len(of_args)
+            return (*[None] * call.masked, *of_args, *[None] * of_keywords)
 
-        function = jax.custom_vjp(lambda *leaves: on_host(call, leaves))
-        function.defvjp(forward, backward, symbolic_zeros=True)
-        return function(*_jax.vary_alike(leaves))
+        differentiable = jax.custom_vjp(lambda *leaves: on_host(call, leaves))
+        differentiable.defvjp(forward, backward, symbolic_zeros=True)
+        return differentiable(*_jax.vary_alike(leaves))
+
+    def _forward(self, call: Call, primals: Sequence[Any]) -> tuple[list[Any], Any]:
+        args, kwargs = call.structure.unflatten(primals)
+        returned = self.forward.value(*args, **kwargs)
+        where = describe(call, "defvjp forward", self.forward.value)
+        if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+            raise TypeError(
+                f"{where} must return a pair, the result and the residuals, but returned "
+                f"{jax.tree.structure(returned)}"
+            )
+        result, residuals = returned
+        results = result_leaves(call, result, where)
+        results = _check_each(results, call.result_structs, f"{where}, for the result,")
+        return results, jax.tree.map(_wrap_static, residuals)
+
+    def _backward(self, call: Call, residuals: Any, cotangents: Sequence[Any]) -> list[Any]:
+        """The cotangents of the arrays in positional arguments."""
+        residuals = jax.tree.map(_unwrap_static, residuals, is_leaf=_is_static)
+        of_result = call.result_tree.unflatten([_instantiate_one(c) for c in cotangents])
+        returned = self.backward.value(residuals, of_result)
+        where = describe(call, "defvjp backward", self.backward.value)
+        of_args = argument_leaves(call, returned, where)
+        return [
+            _check_one(cotangent, struct, where) if is_inexact(struct) else None
+            for cotangent, struct in zip(of_args, call.structs, strict=False)
+        ]
 
 
 @jax.tree_util.register_static
@@ -156,6 +172,14 @@ class _Static:
 
 def _wrap_static(leaf: Any) -> Any:
     return leaf if _jax.is_array_like(leaf) else _Static(Hashable(leaf))
+
+
+def _is_static(leaf: Any) -> bool:
+    return isinstance(leaf, _Static)
+
+
+def _unwrap_static(leaf: Any) -> Any:
+    return leaf.value if _is_static(leaf) else leaf
 
 
 def _instantiate(leaves: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:

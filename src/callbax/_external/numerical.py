@@ -65,7 +65,7 @@ class NumericalRule:
 
 @dataclasses.dataclass(frozen=True)
 class Differences:
-    """Differences of a call in the arrays `wanted` of its arguments.
+    """Differences of a call in the arrays `wanted`, counted with the mask if it has one.
 
     "Partials" are, for each inexact result, its derivatives in each direction along a leading axis. A
     direction is a coordinate; of elementwise functions, a whole array, or its real or imaginary part.
@@ -77,7 +77,12 @@ class Differences:
 
     @property
     def structs(self) -> list[Struct]:
-        return [self.call.structs[i] for i in self.wanted]
+        return [self.call.structs[i] for i in self._arguments]
+
+    @property
+    def _arguments(self) -> list[int]:
+        """Which of the call's structs are `wanted`."""
+        return [i - self.call.masked for i in self.wanted]
 
     @property
     def elementwise(self) -> bool:
@@ -145,7 +150,7 @@ class Differences:
         """
         origins = [jnp.asarray(leaves[i])[None] for i in self.wanted]
         if kind == "complex_step":
-            function = functools.partial(self._final, complex_call(self.call, self.wanted))
+            function = functools.partial(self._final, complex_call(self.call, self._arguments))
             moves = [jax.lax.complex(jnp.zeros_like(move), move) for move in moves]
         above = [origin + move for origin, move in zip(origins, moves, strict=True)]
         lower = [origin - move for origin, move in zip(origins, moves, strict=True)]

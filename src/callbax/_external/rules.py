@@ -7,15 +7,18 @@ leaves; arguments that have no position reach it as the same keyword arguments.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
 
 from callbax import _jax
 from callbax._errors import describe_function
+from callbax._external.structure import Structure
 
 if TYPE_CHECKING:
     from callbax._external.call import Call
@@ -34,7 +37,22 @@ class Rule(Protocol):
         ...
 
 
-def describe(call: Call, kind: str, function: Callable[..., Any]) -> str:
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What host code needs to know of a call. It can be sent to another process."""
+
+    where: str
+    structure: Structure
+    structs: tuple[Struct, ...]
+    result_tree: PyTreeDef
+    result_structs: tuple[Struct, ...]
+
+    @classmethod
+    def of(cls, call: Call) -> Layout:
+        return cls(call.where, call.structure, call.structs, call.result_tree, call.result_structs)
+
+
+def describe(call: Call | Layout, kind: str, function: Callable[..., Any]) -> str:
     """What messages call a rule."""
     return f"the {kind} rule {describe_function(function)} of {call.where}"
 
@@ -54,7 +72,7 @@ def on_host(call: Call, leaves: Sequence[Any]) -> list[Any]:
 
 
 # A rule of flat lists: (leaves, tangents), None for a tangent that is zero, to the results and the
-# tangents of those that are inexact.
+# tangents of those that are inexact. The first leaf of a masked call is the mask, which has none.
 FlatJvp = Callable[[Sequence[Any], Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]]
 
 
@@ -63,7 +81,7 @@ def with_jvp(call: Call, function: Callable[..., list[Any]], jvp: FlatJvp) -> Ca
 
     def rule(leaves: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
         nonzero = [None if _is_zero(tangent) else tangent for tangent in tangents]
-        refuse_keyword_tangents(call, [tangent is not None for tangent in nonzero])
+        refuse_keyword_tangents(call, [t is not None for t in nonzero[call.masked :]])
         if all(tangent is None for tangent in nonzero):  # integers have tangents too, of float0
             unchanged = function(*leaves)
             return unchanged, [zero_of(result) for result in unchanged]
@@ -105,7 +123,7 @@ def refuse_keyword_tangents(call: Call, differentiated: Sequence[bool]) -> None:
             )
 
 
-def result_leaves(call: Call, value: Any, rule: str) -> list[Any]:
+def result_leaves(call: Call | Layout, value: Any, rule: str) -> list[Any]:
     """What a rule returned in the result's structure, flat; None may stand for an array.
 
     Raises:
@@ -128,7 +146,7 @@ def _leaves_like(tree: Any, value: Any, rule: str, like: str) -> list[Any]:
     return leaves
 
 
-def argument_leaves(call: Call, value: Any, rule: str) -> list[Any]:
+def argument_leaves(call: Call | Layout, value: Any, rule: str) -> list[Any]:
     """Cotangents that a rule returned, one for each array of the positional arguments; flat.
 
     Raises:

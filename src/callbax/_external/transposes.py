@@ -16,7 +16,7 @@ import numpy as np
 from callbax._external.call import Call
 from callbax._external.host_rules import batch_shape, fit
 from callbax._external.linear import linear_call
-from callbax._external.rules import Struct, describe, is_inexact, on_host
+from callbax._external.rules import Layout, Struct, describe, is_inexact, on_host
 from callbax._host_call import Hashable
 
 
@@ -45,9 +45,11 @@ class TransposeRule:
     name = "transpose"
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
-        linear = Linear(call, self, self._linear_leaves(call))
-        operands = [leaves[i] for i in linear.positions]
-        return linear_call(linear, linear.others(leaves), operands, call.result_structs)
+        transpose = Transpose(Layout.of(call), self.transpose, self._linear_leaves(call))
+        mask, arrays = leaves[: call.masked], leaves[call.masked :]
+        residuals, operands = transpose.others(arrays), transpose.operands(arrays)
+        linear = Linear(call, transpose)
+        return linear_call(linear, [*mask, *residuals], operands, call.result_structs)
 
     def _linear_leaves(self, call: Call) -> tuple[int, ...]:
         """Which arrays of the arguments the call is linear in."""
@@ -80,94 +82,103 @@ class TransposeRule:
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """A call as a linear function of the arrays at `positions`; the others are its residuals."""
+    """A call as a linear function of the arrays at `positions`; all others are its residuals."""
 
     call: Call
-    rule: TransposeRule
-    positions: tuple[int, ...]
+    transposed: Transpose
 
-    def others(self, leaves: Sequence[Any]) -> list[Any]:
-        return [leaf for i, leaf in enumerate(leaves) if i not in self.positions]
-
-    def merge(self, residuals: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
-        """All arrays of the arguments, in order."""
-        remaining, given = iter(residuals), iter(operands)
-        return [
-            next(given) if i in self.positions else next(remaining)
-            for i in range(len(self.call.structs))
-        ]
+    @property
+    def structs(self) -> list[Struct]:
+        return self.transposed.operands(self.call.structs)
 
     def forward(self, residuals: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
-        return on_host(self.call, self.merge(residuals, operands))
+        mask, others = residuals[: self.call.masked], residuals[self.call.masked :]
+        return on_host(self.call, [*mask, *self.transposed.merge(others, operands)])
 
     def transpose(self, residuals: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
-        structs = [self.call.structs[i] for i in self.positions]
-        if isinstance(self.rule.transpose, Same):
-            return HostTranspose(self).as_jax(residuals, cotangents, structs)
-        return self.call.on_host_by(HostTranspose(self), structs, [*residuals, *cotangents])
+        transpose = self.transposed
+        if not isinstance(transpose.function, Same):
+            call = self.call.of_rule(transpose, transpose.structs, self.structs)
+            return on_host(call, [*residuals, *cotangents])
+        masked = self.call.masked
+        with self.call.entered(residuals[:masked]):
+            values = transpose.call(residuals[masked:], cotangents)
+        for value, struct in zip(values, self.structs, strict=True):
+            if jnp.shape(value) != struct.shape or value.dtype != struct.dtype:
+                raise TypeError(
+                    f"{transpose.callbax_description} returned {jax.typeof(value).str_short()} for "
+                    f"an argument of {struct.dtype}{list(struct.shape)}; its result must have the "
+                    "shapes and dtypes of the arguments that the function is linear in"
+                )
+        return values
 
     def refusal(self, residuals: Sequence[int]) -> str:
-        names = self.others(self.call.names())
+        names = self.transposed.others(self.call.names())
         return (
             f"{self.call.where} is differentiated with respect to "
-            f"{', '.join(names[i] for i in residuals)}, but def_transpose says only that it is linear "
-            f"in {', '.join(self.call.names()[i] for i in self.positions)}. Pass what needs no "
-            "derivative through jax.lax.stop_gradient, or define the derivative by defjvp."
+            f"{', '.join(names[i - self.call.masked] for i in residuals)}, but def_transpose says only "
+            f"that it is linear in {', '.join(self.transposed.operands(self.call.names()))}. Pass what "
+            "needs no derivative through jax.lax.stop_gradient, or define the derivative by defjvp."
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class HostTranspose:
-    """What the host calls: the arrays that the call is not linear in, then the cotangents."""
+class Transpose:
+    """The transpose of a call that is linear in the arrays at `positions`.
 
-    linear: Linear
+    The host calls it with the arrays that the call is not linear in, then the cotangents.
+    """
 
-    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        call, positions = self.linear.call, self.linear.positions
-        structs = [call.structs[i] for i in positions]
-        others = len(call.structs) - len(positions)
-        values = self._call(arrays[:others], arrays[others:])
-        batch = batch_shape(arrays, [*self.linear.others(call.structs), *call.result_structs])
+    layout: Layout
+    function: Hashable | Same
+    positions: tuple[int, ...]
+
+    @property
+    def structs(self) -> list[Struct]:
+        """Of one lane's arrays."""
+        return [*self.others(self.layout.structs), *self.layout.result_structs]
+
+    def operands(self, items: Any) -> list[Any]:
+        return [items[i] for i in self.positions]
+
+    def others(self, items: Sequence[Any]) -> list[Any]:
+        return [item for i, item in enumerate(items) if i not in self.positions]
+
+    def merge(self, others: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+        """All arrays of the arguments, in order."""
+        remaining, given = iter(others), iter(operands)
         return [
-            fit(value, struct, batch, self.callbax_description)
-            for value, struct in zip(values, structs, strict=True)
+            next(given) if i in self.positions else next(remaining)
+            for i in range(len(self.layout.structs))
         ]
 
-    def as_jax(
-        self, residuals: Sequence[Any], cotangents: Sequence[Any], structs: Sequence[Struct]
-    ) -> list[Any]:
-        """The same where the transpose is an external function."""
-        values = self._call(residuals, cotangents)
-        for value, struct in zip(values, structs, strict=True):
-            if jnp.shape(value) != struct.shape or value.dtype != struct.dtype:
-                raise TypeError(
-                    f"{self.callbax_description} returned {jax.typeof(value).str_short()} for an "
-                    f"argument of {struct.dtype}{list(struct.shape)}; its result must have the shapes "
-                    "and dtypes of the arguments that the function is linear in"
-                )
-        return values
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        count = len(self.layout.structs) - len(self.positions)
+        values = self.call(arrays[:count], arrays[count:])
+        batch = batch_shape(arrays, self.structs)
+        return [
+            fit(value, struct, batch, self.callbax_description)
+            for value, struct in zip(values, self.operands(self.layout.structs), strict=True)
+        ]
 
-    def _call(self, residuals: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
-        """The cotangents of the linear arguments; flat."""
-        call, positions = self.linear.call, self.linear.positions
-        slots, _ = call.structure.unflatten_without_static(range(len(call.structs)))
-        is_linear = [any(leaf in positions for leaf in jax.tree.leaves(slot)) for slot in slots]
-        merged = self.linear.merge(residuals, [None] * len(positions))
-        args, kwargs = call.structure.unflatten(merged)
-        others = [arg for arg, linear in zip(args, is_linear, strict=True) if not linear]
-        of_result = call.result_tree.unflatten(cotangents)
-        value = self.linear.rule.transpose.value(*others, of_result, **kwargs)
-        trees = [slot for slot, linear in zip(slots, is_linear, strict=True) if linear]
-        return self._flatten(value if len(trees) > 1 else (value,), trees)
+    def call(self, others: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+        """The cotangents of the arrays at `positions`."""
+        layout = self.layout
+        slots, _ = layout.structure.unflatten_without_static(range(len(layout.structs)))
+        linear = [bool({*jax.tree.leaves(slot)} & {*self.positions}) for slot in slots]
+        merged = self.merge(others, [None] * len(self.positions))
+        args, kwargs = layout.structure.unflatten(merged)
+        fixed = [arg for arg, is_linear in zip(args, linear, strict=True) if not is_linear]
+        value = self.function.value(*fixed, layout.result_tree.unflatten(cotangents), **kwargs)
+        returned = [slot for slot, is_linear in zip(slots, linear, strict=True) if is_linear]
+        return self._flatten(value if len(returned) > 1 else (value,), returned)
 
     def _flatten(self, value: Any, slots: Sequence[Any]) -> list[Any]:
-        positions = self.linear.positions
         found: dict[int, Any] = {}
         try:
             for slot, part in zip(slots, value, strict=True):
                 leaves, tree = jax.tree.flatten(slot)
                 found.update(zip(leaves, tree.flatten_up_to(part), strict=True))
-            return [found[position] for position in positions]
         except (ValueError, TypeError):
             raise TypeError(
                 f"{self.callbax_description} must return what the function is linear in: "
@@ -176,7 +187,8 @@ class HostTranspose:
                 f"{', as a tuple' if len(slots) > 1 else ''}; it returned "
                 f"{jax.tree.structure(value if len(slots) > 1 else value[0])}"
             ) from None
+        return self.operands(found)
 
     @property
     def callbax_description(self) -> str:
-        return describe(self.linear.call, "transpose", self.linear.rule.transpose.value)
+        return describe(self.layout, "transpose", self.function.value)
