@@ -38,6 +38,9 @@ class Hashable:
     def __hash__(self) -> int:
         return hash(self._key)
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.value,)  # the key names a type, which pickle may not find
+
 
 @dataclasses.dataclass(frozen=True)
 class HostFunction:

@@ -75,6 +75,10 @@ def linear_in_jax(x, y):
     return x @ MATRIX.T.astype(x.dtype) + 2 * y
 
 
+def linear_transpose(ct):
+    return ct @ MATRIX.astype(ct.dtype), 2 * ct
+
+
 def host_jvp(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
     through_mean = dx.mean(-1, keepdims=True) * y**2 + 2 * x.mean(-1, keepdims=True) * y * dy
@@ -149,14 +153,13 @@ def _host(jvp=False, vjp=False):
 
 
 def _transpose_on_host(f):
-    f.def_transpose(lambda ct: (ct @ MATRIX.astype(ct.dtype), 2 * ct))
+    f.def_transpose(linear_transpose)
 
 
 def _transpose_external(f):
-    def transpose(ct):
-        return ct @ MATRIX.astype(ct.dtype), 2 * ct
-
-    f.def_transpose(cb.external(transpose, result=lambda ct: (ct, ct), vmap_method="expand_dims"))
+    f.def_transpose(
+        cb.external(linear_transpose, result=lambda ct: (ct, ct), vmap_method="expand_dims")
+    )
 
 
 def _linear(**options):

@@ -14,8 +14,8 @@ import numpy as np
 from callbax._errors import describe_function
 from callbax._external.call import Call
 from callbax._external.probing import is_complex
-from callbax._external.rules import Struct, is_inexact
-from callbax._host_call import Hashable
+from callbax._external.rules import HostCode, Struct, is_inexact
+from callbax._host_function import Hashable
 
 
 def complex_call(call: Call, wanted: Sequence[int]) -> Call:
@@ -32,7 +32,7 @@ def complex_call(call: Call, wanted: Sequence[int]) -> Call:
             )
     external = copy.copy(call.external)
     external.function = ComplexOnly(
-        Hashable(call.external.function), tuple(map(is_inexact, call.result_structs))
+        HostCode(call.external.function), tuple(map(is_inexact, call.result_structs))
     )
     external.options = dataclasses.replace(call.external.options, name=None)
     structs = [_complex(s) if i in wanted else s for i, s in enumerate(call.structs)]

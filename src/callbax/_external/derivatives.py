@@ -14,9 +14,9 @@ from callbax._external.call import Call
 from callbax._external.host_rules import HostRule
 from callbax._external.jax_rules import JvpRule, JvpRules, VjpRule
 from callbax._external.numerical import NumericalRule
-from callbax._external.rules import Rule
+from callbax._external.rules import HostCode, Rule
 from callbax._external.transposes import Same, TransposeRule
-from callbax._host_call import Hashable
+from callbax._host_function import Hashable
 
 if TYPE_CHECKING:
     from callbax._external.external import External
@@ -108,7 +108,7 @@ class Definitions:
         >>> square = cb.external(np.square, result="broadcast")
         >>> square.defvjp(lambda x: (square(x), x), lambda x, ct: (2 * x * ct,))
         >>> jax.grad(square)(3.0)
-        Array(6., dtype=float32, weak_type=True)
+        Array(6., dtype=float32)
         """
         check_callable("External.defvjp", forward)
         check_callable("External.defvjp", backward)
@@ -158,7 +158,7 @@ class Definitions:
                 f"def_transpose of {self.where}: argnums={argnums!r} must be the position of an "
                 "argument, counted from 0, or several"
             )
-        transpose = Same(function) if isinstance(function, Definitions) else Hashable(function)
+        transpose = Same(function) if isinstance(function, Definitions) else HostCode(function)
         self._define(TransposeRule(transpose, None if argnums is None else tuple(argnums)))
         return function
 
@@ -186,10 +186,10 @@ class Definitions:
         ... def sine_jvp(primals, tangents):
         ...     return np.cos(primals[0]) * tangents[0]
         >>> jax.grad(sine)(0.0)
-        Array(1., dtype=float32, weak_type=True)
+        Array(1., dtype=float32)
         """
         check_callable("External.def_host_jvp", function)
-        self._define(HostRule(jvp=Hashable(function), vjp=self._host_rule().vjp))
+        self._define(HostRule(jvp=HostCode(function), vjp=self._host_rule().vjp))
         return function
 
     def def_host_vjp(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -222,7 +222,7 @@ class Definitions:
         Array([0.5, 0.5], dtype=float32)
         """
         check_callable("External.def_host_vjp", function)
-        self._define(HostRule(jvp=self._host_rule().jvp, vjp=Hashable(function)))
+        self._define(HostRule(jvp=self._host_rule().jvp, vjp=HostCode(function)))
         return function
 
     def _host_rule(self) -> HostRule:

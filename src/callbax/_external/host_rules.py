@@ -29,7 +29,7 @@ from callbax._external.rules import (
     result_leaves,
     with_jvp,
 )
-from callbax._host_call import Hashable
+from callbax._host_function import Hashable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ from callbax._external.rules import (
     with_jvp,
     zero_of,
 )
-from callbax._host_call import Hashable
+from callbax._host_function import Hashable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import PyTreeDef
 
-from callbax import _jax
+from callbax import _identity, _jax
 from callbax._errors import describe_function
 from callbax._external.structure import Structure
+from callbax._host_function import Hashable
 
 if TYPE_CHECKING:
     from callbax._external.call import Call
@@ -35,6 +36,25 @@ class Rule(Protocol):
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         """The call, differentiable; flat results."""
         ...
+
+
+class HostCode(Hashable):
+    """A host function as a part of a key, which can be sent to another process.
+
+    It is found there by its path, past the External that may have its name.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        path = _identity.import_path(self.value)
+        if path is None or path.startswith("__main__:"):
+            return HostCode, (self.value,)
+        return _imported, (path,)
+
+
+def _imported(path: str) -> HostCode:
+    return HostCode(_identity.imported(path))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from callbax._external.call import Call
 from callbax._external.host_rules import batch_shape, fit
 from callbax._external.linear import linear_call
 from callbax._external.rules import Layout, Struct, describe, is_inexact, on_host
-from callbax._host_call import Hashable
+from callbax._host_function import Hashable
 
 
 @dataclasses.dataclass(frozen=True)
