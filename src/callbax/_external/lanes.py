@@ -283,19 +283,14 @@ class Operand:
 
     def of_lanes(self, lanes: Sequence[int]) -> np.ndarray:
         """The rows of these lanes, stacked; a single row if they all share one."""
-        if self._row_of is None:
-            return _take(self.rows, lanes)
         if self.is_one_row:
             return self.rows
-        return _take(self.rows, [self._row_of[lane] for lane in lanes])
-
-
-def _take(rows: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
-    """A view if they follow each other, else a copy."""
-    first, last = numbers[0], numbers[-1]
-    if last - first + 1 == len(numbers) and list(numbers) == list(range(first, last + 1)):
-        return rows[first : last + 1]
-    return rows[list(numbers)]
+        if self._row_of is not None:
+            return self.rows[[self._row_of[lane] for lane in lanes]]
+        first, last = lanes[0], lanes[-1]
+        if last - first + 1 == len(lanes):  # lanes are in order
+            return self.rows[first : last + 1]
+        return self.rows[list(lanes)]
 
 
 @dataclasses.dataclass(frozen=True)
