@@ -132,6 +132,8 @@ class _Run:
                 done, _ = concurrent.futures.wait(
                     self._pending, _WAKE_SECONDS, concurrent.futures.FIRST_COMPLETED
                 )
+                # Those that a shutdown takes back are cancelled without notice.
+                done |= {future for future in self._pending if future.cancelled()}
                 for future in sorted(done, key=lambda future: self._pending[future][0]):
                     self._take(future, self._pending.pop(future))
                 self._cancel(after=self._error[0] if self._error else None)
