@@ -121,6 +121,8 @@ class _Run:
     def __init__(self, executor: Executor, batch: Batch):
         self._executor = executor
         self._batch = batch
+        by_process = isinstance(executor, concurrent.futures.ProcessPoolExecutor)
+        self._task = Portable(batch.call.function, executor, by_value=not by_process)
         self._pending: dict[Future[Outcome], Sequence[int]] = {}
         self._error: tuple[int, BaseException] | None = None  # of the first lane known to fail
 
@@ -138,19 +140,18 @@ class _Run:
                     self._take(future, self._pending.pop(future))
                 self._cancel(after=self._error[0] if self._error else None)
         except BaseException:
+            self._task.is_stopped = True
             self._cancel(after=-1)
             raise
         if self._error is not None:
             raise self._error[1]
 
     def _send(self) -> None:
-        by_process = isinstance(self._executor, concurrent.futures.ProcessPoolExecutor)
-        task = Portable(self._batch.call.function, self._executor, by_value=not by_process)
         try:
-            if by_process:
-                task.pickled  # noqa: B018 - an error here is clearer than one of the pool's threads
+            if not self._task.by_value:
+                self._task.pickled  # noqa: B018 - clearer here than in a thread of the pool
             for lanes in _chunks(self._batch.live, self._executor):
-                self._pending[self._executor.submit(task, _chunk(self._batch, lanes))] = lanes
+                self._pending[self._executor.submit(self._task, _chunk(self._batch, lanes))] = lanes
         except pickle.PicklingError as error:
             raise ExecutorError(
                 f"{self._batch.describe(self._batch.live)} could not be sent to the executor "

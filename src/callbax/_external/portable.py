@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from callbax import _identity, _nested
-from callbax._errors import describe_function
+from callbax._errors import attribute, describe_function
 from callbax._external.host import JaxArrays
 from callbax._external.lanes import LaneFunction
 from callbax._host_function import Hashable
@@ -51,9 +51,13 @@ class Chunk:
     copies: bool  # whether each lane gets its own copy of what lanes share
     outs: list[jax.ShapeDtypeStruct]  # what the function writes into, if it does
 
-    def run(self, function: Callable[..., Any]) -> Outcome:
+    def run(
+        self, function: Callable[..., Any], stopped: Callable[[], bool] = lambda: False
+    ) -> Outcome:
         values: list[Any] = []
         for position in range(self.count):
+            if stopped():
+                break
             try:
                 outs = [np.empty(struct.shape, struct.dtype) for struct in self.outs]
                 values.append(function(self._arguments(position), outs))
@@ -92,6 +96,9 @@ class Portable:
         self.function = function
         self.executor = executor
         self.by_value = by_value
+        self.is_stopped = False  # set when nobody waits any more; holds in this process only
+        # What Dask calls the task, in its messages and on its dashboard.
+        self.__name__ = str(attribute(function.function.value, "__name__") or "lanes")
         self._context = contextvars.copy_context()
 
     def __call__(self, chunk: Chunk) -> Outcome:
@@ -100,7 +107,7 @@ class Portable:
     def _in_context(self, chunk: Chunk) -> Outcome:
         working_for.set((*working_for.get(), self.executor))
         with _nested.as_worker(), self.function.on_workers() as function:
-            return chunk.run(function)
+            return chunk.run(function, lambda: self.is_stopped)
 
     def __reduce__(self) -> Any:
         return Shipped, (self.pickled,)
