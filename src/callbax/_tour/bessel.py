@@ -97,3 +97,43 @@ def second_derivative() -> None:
     print("J1''(z) =         ", second(z))
     print("scipy.special.jvp:", expected.astype(np.float32))
     assert np.allclose(second(z), expected, rtol=1e-4, atol=1e-6)
+
+
+short_jv = callbax.external(scipy.special.jv, result="broadcast")
+short_jv.defjvps(
+    None,
+    lambda tangent, answer, order, z: (
+        tangent * (short_jv(order - 1, z) - short_jv(order + 1, z)) / 2
+    ),
+)
+
+
+@chapter.example("short_jv")
+def with_external() -> None:
+    """The same in three lines.
+
+    `callbax.external` works out shapes, dtypes and batches from `result="broadcast"`, and the rule
+    stands beside it.
+    """
+    z = jnp.arange(1.0, 5.0)
+    second = jax.jit(jax.vmap(jax.hessian(partial(short_jv, 1))))
+    print("J1(z)   =", short_jv(1, z))
+    print("J1''(z) =", second(z))
+    assert np.allclose(short_jv(1, z), jv(1, z), rtol=1e-6)
+    assert np.allclose(second(z), jax.vmap(jax.hessian(partial(jv, 1)))(z), rtol=1e-4, atol=1e-6)
+
+
+@chapter.example()
+def without_python() -> None:
+    """In none, and without Python.
+
+    `callbax.scipy.special` has every ufunc of SciPy's module. A compiled program calls the C code
+    itself, on all cores, and the derivatives are known.
+    """
+    special = callbax.scipy.special
+    z = jnp.arange(1.0, 5.0)
+    print("J1(z)     =", jax.jit(special.jv)(1.0, z))
+    print("J1''(z)   =", jax.vmap(jax.hessian(partial(special.jv, 1.0)))(z))
+    print("J0.5'(z)  =", jax.vmap(jax.grad(partial(special.jv, 0.5)))(z))
+    expected = scipy.special.jvp(0.5, np.arange(1.0, 5.0))
+    assert np.allclose(jax.vmap(jax.grad(partial(special.jv, 0.5)))(z), expected, rtol=1e-5)
