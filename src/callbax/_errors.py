@@ -125,7 +125,13 @@ def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
 
 
 def log_failure(call: Any, flavour: str, exception: BaseException) -> None:
-    _threads.log_error(logger, "callbax.%s failed in %s", flavour, call, exception=exception)
+    name = _public_name(call, flavour)
+    _threads.log_error(logger, "%s failed in %s", name, call, exception=exception)
+
+
+def _public_name(call: Any, flavour: str) -> str:
+    """What the user called: the flavour's own function, or one that is built on it."""
+    return attribute(attribute(call, "wording"), "called") or f"callbax.{flavour}"
 
 
 def report(call: Any, flavour: str, exception: BaseException, shared_run: bool) -> tuple[str, bool]:
@@ -144,7 +150,8 @@ def report(call: Any, flavour: str, exception: BaseException, shared_run: bool) 
             _exceptions.popitem(last=False)
     log_failure(call, flavour, exception)
     text = "".join(traceback.format_exception(exception)).rstrip()
-    message = f"callbax.{flavour}: the callback {call} failed:\n{text}\n[callbax error {number}]"
+    name = _public_name(call, flavour)
+    message = f"{name}: the callback {call} failed:\n{text}\n[callbax error {number}]"
     message = message.encode("utf-8", "replace").decode("utf-8").replace("\0", "\\0")
     poison = shared_run and _jax.devices_wait_for_each_other(_native.Registration, call)
     if poison:

@@ -20,6 +20,7 @@ from callbax import _jax, _nested, _threads
 from callbax._errors import CallbackResultError, describe_function
 from callbax._host_function import Hashable as Hashable
 from callbax._host_function import HostFunction as HostFunction
+from callbax._host_function import Wording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class HostCall:
     out: PyTreeDef | None = None
     cast: bool = False
     name: str | None = None
-    advice: str = ""
+    wording: Wording = Wording()
     # Its name in programs, if it has no stable one; given by _identity.py.
     unique_name: str | None = dataclasses.field(default=None, compare=False, repr=False)
 
@@ -65,7 +66,7 @@ class HostCall:
                 "out": out,
                 "cast": function.cast,
                 "name": function.name,
-                "advice": function.advice,
+                "wording": function.wording,
             }
             function = function.function
         leaves, tree = jax.tree.flatten((args, kwargs))
@@ -213,11 +214,12 @@ def convert_results(
     if call.out is not None:
         raise _not_out(call, value)
     leaves = jax.tree.leaves(value)
+    declared = call.wording.declared
     if len(leaves) != len(shapes):
         raise CallbackResultError(
             f"Mismatched number of outputs from callback. Expected: {len(shapes)}, "
             f"Actual: {len(leaves)}. The callback {call} returned a value of type "
-            f"{type(value).__name__}; return one array for each leaf of result_shape_dtypes (a list or "
+            f"{type(value).__name__}; return one array for each leaf of {declared} (a list or "
             "tuple counts as several results: numpy.asarray makes it one)."
         )
     arrays = []
@@ -232,19 +234,19 @@ def convert_results(
             raise CallbackResultError(
                 f"Incorrect output dtype for return value #{i}: Expected: {dtype}, Actual: "
                 f"{array.dtype}. The callback {call} returned a value of type {type(leaf).__name__}, "
-                "which is no array of numbers; result_shape_dtypes says what it must be."
+                f"which is no array of numbers; {declared} says what it must be."
             )
         if array.shape != shape:
             raise CallbackResultError(
                 f"Incorrect output shape for return value #{i}: Expected: {shape}, "
                 f"Actual: {array.shape}. Returned by the callback {call}; reshape the result, or "
-                "change result_shape_dtypes."
+                f"change {declared}.{call.wording.batches}"
             )
         if array.dtype != dtype:
             raise CallbackResultError(
                 f"Incorrect output dtype for return value #{i}: Expected: {dtype}, "
                 f"Actual: {array.dtype}. Returned by the callback {call}; convert the result with "
-                f".astype({str(dtype)!r}), or change result_shape_dtypes."
+                f".astype({str(dtype)!r}), or change {declared}."
             )
         # Equal dtypes may be different C types (long and long long): the runtime wants this one.
         arrays.append(array.view(dtype) if array.dtype is not dtype else array)

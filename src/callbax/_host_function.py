@@ -43,6 +43,23 @@ class Hashable:
 
 
 @dataclasses.dataclass(frozen=True)
+class Wording:
+    """How messages speak of a callback.
+
+    Attributes:
+      called: the public function that it was given to, if that is not the flavour's own.
+      declared: what says which results it has.
+      batches: how batches reach it, for results of a wrong shape; "" if lane by lane.
+      no_derivative: what to say when a derivative is asked of it; "" for the flavour's own message.
+    """
+
+    called: str = ""
+    declared: str = "result_shape_dtypes"
+    batches: str = ""
+    no_derivative: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class HostFunction:
     """A function for `pure_callback` or `io_callback`, with options; called directly, it is itself.
 
@@ -61,7 +78,7 @@ class HostFunction:
       static: leaves of its arguments that are no arrays (strings, functions) are passed as they are.
       name: its name in programs, stable from process to process, in place of the path that it can
         be imported from.
-      advice: what to say when a derivative is asked of it, in place of the flavour's own message.
+      wording: how messages speak of it.
 
     Raises:
       ValueError: `name` is taken by another living function, or cannot be a name.
@@ -79,7 +96,7 @@ class HostFunction:
     static: bool = dataclasses.field(default=False, kw_only=True)
     cast: bool = dataclasses.field(default=False, kw_only=True)
     name: str | None = dataclasses.field(default=None, kw_only=True)
-    advice: str = dataclasses.field(default="", kw_only=True)
+    wording: Wording = dataclasses.field(default=Wording(), kw_only=True)
     _key: Hashable = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -172,3 +172,13 @@ def test_what_cannot_be_tested_is_said():
 def test_only_external_functions_are_checked():
     with pytest.raises(TypeError, match="wrap the host function first"):
         cb.check(np.sin, x)
+
+
+def test_a_derivative_that_costs_too_much_is_not_tested():
+    sine = cb.external(np.sin, **like_first)
+    sine.def_host_vjp(lambda primals, outputs, cotangents: (np.cos(primals[0]) * cotangents,))
+    report = cb.check(sine, np.linspace(0, 1, 1001).astype(np.float32), print_table=False)
+    assert report.ok, str(report)
+    forward = report.findings[-3]
+    assert forward.ok is None and "1001 basis vectors" in forward.detail
+    assert report.findings[-2].ok

@@ -238,4 +238,15 @@ def test_a_wrong_result_at_run_time_names_the_function(returned, phrase):
     with pytest.raises(jax.errors.JaxRuntimeError) as info:
         jax.block_until_ready(cb.external(badly_named, result=cb.like(0))(x))
     assert phrase in str(info.value) and "badly_named (" in str(info.value)
+    assert "callbax.external: the callback" in str(info.value)
+    assert "result_shape_dtypes" not in str(info.value)
     assert isinstance(cb.original_exception(info.value), cb.CallbackResultError)
+
+
+def test_a_result_without_its_batch_is_told_how_batches_come():
+    ones = cb.external(
+        lambda a: np.ones(3, np.float32), signature="(n)->(3)", vmap_method="broadcast_all"
+    )
+    message = r"Expected: \(2, 3\), Actual: \(3,\).*change result= or signature=. With vmap_method='broadcast"
+    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
+        jax.block_until_ready(ones(x))

@@ -22,7 +22,7 @@ def transpose(flavour: Flavour, primitive: Any, cotangents: Any, *args: Any, **p
 
 
 def _not_differentiable(message: str, call: HostCall) -> ValueError:
-    return ValueError(call.advice or f"{message} In the callback {call}.")
+    return ValueError(call.wording.no_derivative or f"{message} In the callback {call}.")
 
 
 def checkpoint(

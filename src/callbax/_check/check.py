@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from callbax._check.samples import Sample
 from callbax._errors import original_exception
 from callbax._external.derivatives import rules_of
 from callbax._external.external import External
+from callbax._external.probing import CostlyDerivativeWarning
 
 Test = Callable[[Sample], str]
 
@@ -123,7 +125,11 @@ def _without_derivative(sample: Sample) -> str:
 
 def _run(name: str, test: Test, sample: Sample) -> Finding:
     try:
-        fault = test(sample)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CostlyDerivativeWarning)
+            fault = test(sample)
+    except CostlyDerivativeWarning as costly:
+        return Finding(name, None, f"not tested, as {costly}")
     except Exception as error:  # noqa: BLE001 - whatever the tested function raises is a finding
         original = original_exception(error) or error
         text = str(original).strip().splitlines()

@@ -18,7 +18,7 @@ from callbax._callbacks.results import flatten_result_spec
 from callbax._external import dispatch, masks, vmap_rules
 from callbax._external.host import JaxArrays, KeywordsInOne
 from callbax._external.structure import Structure
-from callbax._host_function import Hashable, HostFunction
+from callbax._host_function import Hashable, HostFunction, Wording
 
 if TYPE_CHECKING:
     from callbax._external.external import External
@@ -86,14 +86,14 @@ class Call:
         Args:
           advice: what to say if that call is differentiated.
         """
-        function = functools.partial(self._on_host, advice or self._advice())
+        function = functools.partial(self._on_host, self._wording(advice))
         if self.external.vmap_rule is None or self.masked:
             return function(*leaves)
         return vmap_rules.apply(self, self.external.vmap_rule, function, leaves)
 
-    def _on_host(self, advice: str, *leaves: Any) -> list[Any]:
+    def _on_host(self, wording: Wording, *leaves: Any) -> list[Any]:
         if dispatch.is_needed(self):
-            return dispatch.on_host(self, leaves, advice)
+            return dispatch.on_host(self, leaves, wording)
         options = self.external.options
         function = HostFunction(
             self.function,
@@ -102,7 +102,7 @@ class Call:
             static=True,
             cast=self.external.narrows,
             name=options.name,
-            advice=advice,
+            wording=wording,
         )
         args, kwargs = self.structure.unflatten(leaves)
         if _OWN_KEYWORDS & kwargs.keys():
@@ -121,12 +121,13 @@ class Call:
             )
         return jax.tree.leaves(value)
 
-    def _advice(self) -> str:
-        return (
-            f"The external function {self.where} has no derivative. Define one: by JAX code with "
-            "defjvp, defjvps or defvjp; by host code with def_host_jvp or def_host_vjp; with "
-            "def_transpose if it is linear; or make it with derivative='central' (numerical). Where "
-            "none is wanted, pass its arguments through jax.lax.stop_gradient."
+    def _wording(self, advice: str) -> Wording:
+        method = self.external.options.vmap_method
+        return Wording(
+            called="callbax.external",
+            declared="result= or signature=",
+            batches=_BATCHES.format(method) if method in ("expand_dims", "broadcast_all") else "",
+            no_derivative=advice or _NO_DERIVATIVE.format(self.where),
         )
 
     def of_rule(
@@ -149,4 +150,15 @@ class Call:
 # Keyword arguments of these names would be taken for options of the public functions.
 _OWN_KEYWORDS = frozenset(
     {"callback", "result_shape_dtypes", "sharding", "vmap_method", "vectorized", "ordered"}
+)
+
+_NO_DERIVATIVE = (
+    "The external function {} has no derivative. Define one: by JAX code with defjvp, defjvps or "
+    "defvjp; by host code with def_host_jvp or def_host_vjp; with def_transpose if it is linear; or "
+    "make it with derivative='central' (numerical). Where none is wanted, pass its arguments through "
+    "jax.lax.stop_gradient."
+)
+_BATCHES = (
+    " With vmap_method={!r} it gets all lanes of a batch in one call, in front of each array, and "
+    "returns them so; 'sequential' calls it for each lane."
 )

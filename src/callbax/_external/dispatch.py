@@ -10,7 +10,7 @@ import jax
 from callbax._callbacks.io import io_callback_over_batch
 from callbax._callbacks.pure import pure_callback
 from callbax._external.lanes import InTurn, LaneCall, LaneFunction, Runner, Threads, Whole
-from callbax._host_function import Hashable, HostFunction
+from callbax._host_function import Hashable, HostFunction, Wording
 
 if TYPE_CHECKING:
     from callbax._external.call import Call
@@ -23,11 +23,11 @@ def is_needed(call: Call) -> bool:
     return call.masked or options.executor is not None or options.vmap_method == "threads"
 
 
-def on_host(call: Call, leaves: Sequence[Any], advice: str) -> list[Any]:
+def on_host(call: Call, leaves: Sequence[Any], wording: Wording) -> list[Any]:
     """Calls the host function lane by lane, in the way that its options say; flat results.
 
     Args:
-      advice: what to say if that call is differentiated.
+      wording: how messages speak of the call.
     """
     options = call.external.options
     lanes = LaneCall(
@@ -46,7 +46,7 @@ def on_host(call: Call, leaves: Sequence[Any], advice: str) -> list[Any]:
         cast=call.external.narrows,
     )
     function, spec = (
-        HostFunction(lanes, views=lanes.runner.views, advice=advice),
+        HostFunction(lanes, views=lanes.runner.views, wording=wording),
         list(call.result_structs),
     )
     if options.effects == "none":

@@ -17,6 +17,11 @@ import jax.numpy as jnp
 
 COSTLY = 1000
 
+
+class CostlyDerivativeWarning(UserWarning):
+    """A derivative asks for the function's values at more than a thousand points."""
+
+
 FlatFunction = Callable[[list[Any]], list[Any]]
 
 
@@ -77,7 +82,7 @@ def is_complex(struct: Any) -> bool:
 
 def warn_if_costly(count: int, describe_cost: Callable[[int], str]) -> None:
     if count > COSTLY:
-        warnings.warn(describe_cost(count), UserWarning, stacklevel=2)
+        warnings.warn(describe_cost(count), CostlyDerivativeWarning, stacklevel=2)
 
 
 def _directions(struct: jax.ShapeDtypeStruct, count: int, start: int) -> Any:

@@ -45,8 +45,8 @@ class Signature:
         """
         if len(shapes) != len(self.inputs):
             raise TypeError(
-                f"{where} has the signature {self}, of {len(self.inputs)} array arguments, but got "
-                f"{len(shapes)}: {', '.join(names) or 'none'}"
+                f"{where} has the signature {self}, so it takes arrays in number {len(self.inputs)}, but "
+                f"got {len(shapes)}: {', '.join(names) or 'none'}"
             )
         sizes: dict[str, int] = {}
         owners: dict[str, str] = {}
