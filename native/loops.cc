@@ -121,7 +121,9 @@ class Converter {
     for (size_t i = loop_.operands; i < loop_.arguments.size(); ++i) {
       const LoopBuffer& buffer = call_.buffers[i];
       if (!Converts(i)) continue;
-      Narrow(buffer.code, frame_.args[i], items * buffer.elements, buffer.data + at * buffer.stride);
+      // Not frame_.args[i], which belongs to the loop: SciPy's advance it from item to item.
+      const char* computed = base_ + offsets_[i];
+      Narrow(buffer.code, computed, items * buffer.elements, buffer.data + at * buffer.stride);
     }
   }
 
