@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -336,3 +337,24 @@ def test_large_lanes_that_drop_the_gil():
     blocks = np.random.default_rng(0).integers(0, 256, (16, 1 << 18)).astype(np.uint8)
     expected = [list(hashlib.sha256(block.tobytes()).digest()) for block in blocks]
     np.testing.assert_array_equal(jax.jit(jax.vmap(digest))(blocks), expected)
+
+
+@pytest.mark.parametrize("options", [{"vmap_method": m} for m in METHODS] + [{"executor": 2}])
+def test_in_shard_map_and_remat(options):
+    with contextlib.ExitStack() as stack:
+        if "executor" in options:
+            executor = stack.enter_context(ThreadPoolExecutor(options["executor"]))
+            options = {"executor": executor}
+        f = cb.external(lambda x: x * 2, result=cb.like(0), **options)
+        f.defjvps(lambda t, ans, x: 2 * t)
+        mesh = jax.make_mesh((4,), ("i",))
+        spec = jax.sharding.PartitionSpec("i")
+
+        def shard(x):
+            return jax.vmap(jax.checkpoint(lambda x: f(x) + f.call_where(x > 2, x)))(x)
+
+        program = jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=spec, out_specs=spec))
+        a = np.arange(8, dtype=np.float32)
+        np.testing.assert_array_equal(program(a), 2 * a + np.where(a > 2, 2 * a, 0))
+        grads = jax.grad(lambda a: program(a).sum())(a)
+        np.testing.assert_array_equal(grads, 2 + 2 * (a > 2))

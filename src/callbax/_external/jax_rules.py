@@ -34,6 +34,7 @@ class JvpRule:
 
     rule: Hashable
     name = "defjvp"
+    is_jax_code = True
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         where = describe(call, "defjvp", self.rule.value)
@@ -65,6 +66,7 @@ class JvpRules:
 
     rules: tuple[Hashable, ...]
     name = "defjvps"
+    is_jax_code = True
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
@@ -111,6 +113,7 @@ class VjpRule:
     forward: Hashable
     backward: Hashable
     name = "defvjp"
+    is_jax_code = True
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         def forward(*leaves: Any) -> tuple[list[Any], Any]:

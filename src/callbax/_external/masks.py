@@ -64,27 +64,15 @@ def check_mask(mask: Any, where: str) -> Any:
     return jnp.asarray(mask)
 
 
-def gated(mask: Any, leaves: Sequence[Any]) -> list[Any]:
-    """The leaves, whose derivatives are zero in dead lanes.
+def _gated(mask: Any, leaf: Any) -> Any:
+    """The leaf, whose derivatives are zero in dead lanes.
 
-    There a rule may compute anything, as 0 * inf; only a selection makes that zero.
+    There a rule in JAX code may compute anything, as 0 * inf; only a selection makes that zero. (It
+    also gives each lane its own copy of what lanes share, so it is left out where it is not needed:
+    the host's results, with which other rules compute, are zero in dead lanes.)
     """
-    return [
-        _gate(mask, leaf) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) else leaf
-        for leaf in leaves
-    ]
-
-
-@jax.custom_jvp
-def _gate(mask: Any, leaf: Any) -> Any:
-    return leaf  # not a selection: a leaf that all lanes share must stay one
-
-
-@_gate.defjvp
-def _gate_jvp(primals: Any, tangents: Any) -> Any:
-    mask, leaf = primals
-    tangent = tangents[1]
-    return _gate(mask, leaf), jnp.where(mask, tangent, jnp.zeros_like(tangent))
+    inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    return jnp.where(mask, leaf, jax.lax.stop_gradient(leaf)) if inexact else leaf
 
 
 def select(mask: Any, results: Any, otherwise: Any, batch_rank: int, where: str) -> Any:
@@ -145,4 +133,6 @@ def apply(call: Call, function: Any, leaves: Sequence[Any]) -> list[Any]:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
 def _jitted(call: Call, rules: Hashable, function: Any, leaves: list[Any]) -> list[Any]:
     mask, *others = leaves
-    return function(call, [mask, *gated(mask, others)])
+    if any(getattr(rule, "is_jax_code", False) for rule in rules.value):
+        others = [_gated(mask, leaf) for leaf in others]
+    return function(call, [mask, *others])
