@@ -347,7 +347,7 @@ def test_in_shard_map_and_remat(options):
             options = {"executor": executor}
         f = cb.external(lambda x: x * 2, result=cb.like(0), **options)
         f.defjvps(lambda t, ans, x: 2 * t)
-        mesh = jax.make_mesh((4,), ("i",))
+        mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
         spec = jax.sharding.PartitionSpec("i")
 
         def shard(x):
