@@ -25,6 +25,7 @@ GUIDE = """
     under_jit under_vmap ordered_under_vmap ordered_in_scan differentiated not_differentiated
     under_jit under_vmap under_grad
     called_directly under_jit_and_vmap without_rule under_grad second_derivative
+    with_external without_python
     untrained trained
 """
 
