@@ -1,4 +1,4 @@
-"""Runs the full benchmark and puts its tables into README.md, below the marker.
+"""Runs all benchmarks and puts their tables into README.md, below the marker.
 
 Run it on a quiet machine, from anywhere: `python benchmarks/record.py`.
 """
@@ -10,10 +10,23 @@ import sys
 MARKER = "<!-- Everything below is written by record.py. -->\n"
 
 
+def _output(arguments: list[str]) -> str:
+    command = [sys.executable, *arguments]
+    return (
+        subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.rstrip()
+        + "\n"
+    )
+
+
 def main() -> None:
     readme = pathlib.Path(__file__).with_name("README.md")
-    command = [sys.executable, "-m", "callbax", "bench", "--markdown"]
-    tables = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    folder = readme.parent
+    commands = {
+        "": ["-m", "callbax", "bench", "--markdown"],
+        "## `callbax.external`\n\n": [str(folder / "external.py")],
+        "## `callbax.ufunc`\n\n": [str(folder / "ufunc.py")],
+    }
+    tables = "\n".join(heading + _output(arguments) for heading, arguments in commands.items())
     prose, marker, _ = readme.read_text().partition(MARKER)
     if not marker:
         raise SystemExit(f"{readme} has lost its marker: {MARKER}")

@@ -6,7 +6,8 @@
 What one call costs is measured inside of `lax.scan`, also while another Python thread computes and
 thus wants the GIL all the time. Large arrays are measured with all threads of XLA's pool and, in a
 process of their own, with one; beside them NumPy on one thread, and on as many threads as there are
-cores, each with its part of the array: that is what the machine can give at the moment.
+cores, each with its part of the array: that is what the machine can give at the moment. Other
+libraries' compiled callees (compiled_peers.py) negate a number, as `numpy.negative` does.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
+from compiled_peers import negations
 
 import callbax as cb
 from callbax._tour.measure import Case, Measurement, format_seconds, measure
@@ -37,7 +39,7 @@ FUNCTIONS = {
 }
 
 
-def per_call(name, seconds):
+def per_call(name, seconds, peers):
     original, theirs = FUNCTIONS[name]
     struct = jax.ShapeDtypeStruct((), jnp.float64)
 
@@ -50,6 +52,8 @@ def per_call(name, seconds):
     contenders["jax.pure_callback"] = scan(lambda x: jax.pure_callback(original, struct, x))
     if theirs is not None:
         contenders["JAX's own function"] = scan(theirs)
+    if original is np.negative:
+        contenders |= {peer: scan(function) for peer, function in peers.items()}
     measured = measure(Case(name, "call", STEPS, contenders), seconds)
     steps = STEPS_BESIDE_BUSY_THREAD
     busy = {"callbax.ufunc, GIL wanted by a busy thread": scan(cb.ufunc(original), steps)}
@@ -155,7 +159,9 @@ def main():
     if options.one_thread:
         print(json.dumps(all_sizes(name, sizes, seconds, "1 thread")))
         return
-    print_per_call([per_call(function, seconds) for function in FUNCTIONS])
+    peers, missing = negations()
+    print_per_call([per_call(function, seconds, peers) for function in FUNCTIONS])
+    print(*missing, sep="\n", end="\n\n" if missing else "")
     table = all_sizes(name, sizes, seconds, "all threads")
     for size, times in with_one_thread(["--quick"] if options.quick else []).items():
         table[size].update(times)
