@@ -187,11 +187,11 @@ def position(function: str, argument: str) -> int:
 
 
 @functools.cache
-def evaluation(function: str, argument: int, second: bool) -> Callable[..., dict[str, list]]:
+def evaluation(function: str, argument: int, *more: str) -> Callable[..., dict[str, list]]:
     """Computes a function's values and derivatives by one of its arguments, in one program.
 
-    That is "value", "first", "reverse" (the first derivative in reverse mode) and, if wanted,
-    "second": a list with an array for each result.
+    That is "value", "first" and, if wanted, "second" and "reverse" (the first derivative in reverse
+    mode): a list with an array for each result.
     """
 
     def evaluate(*values: Any) -> dict[str, list]:
@@ -201,14 +201,12 @@ def evaluation(function: str, argument: int, second: bool) -> Callable[..., dict
             result = getattr(special, function)(*before, x, *after)
             return list(result) if isinstance(result, tuple) else [result]
 
-        value, pull_back = jax.vjp(f, x)
-        computed = {
-            "value": value,
-            "first": derivative(f)(x),
-            "reverse": [pull_back(only(value, i))[0] for i in range(len(value))],
-        }
-        if second:
+        computed = {"value": f(x), "first": derivative(f)(x)}
+        if "second" in more:
             computed["second"] = derivative(derivative(f))(x)
+        if "reverse" in more:
+            value, pull_back = jax.vjp(f, x)
+            computed["reverse"] = [pull_back(only(value, i))[0] for i in range(len(value))]
         return computed
 
     # What is wanted is a short time to compile, not a fast program.

@@ -103,7 +103,7 @@ CASES = [
         "y",
         inverse("ndtri", lambda x, y: mpmath.log(mpmath.ncdf(x) / y)),
         [(1e-4, 0.999)],
-        points=[(1e-100,)],
+        points=[(1e-6,)],
         exact={(0.0,): INF, (1.0,): INF},
         second=True,
     ),

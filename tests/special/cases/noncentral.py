@@ -9,7 +9,7 @@ FREEDOM = (1.5, 12.0)
 UNIT = (0.05, 0.95)
 NC = (0.1, 4.0)
 TERMS = 30
-FEW = 4
+FEW = 3
 
 
 def weights(mean, shift=0):
