@@ -771,6 +771,19 @@ def test_without_a_rule_the_error_says_which_to_add():
         gradient_error(plain())
 
 
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_a_rule_for_vmap_is_for_the_function_itself(route):
+    f = route.make()
+
+    @f.def_vmap
+    def whole(axis_size, in_batched, x, y):
+        assert not np.iscomplexobj(x)
+        axes = tuple(0 if batched else None for batched in in_batched)
+        return jax.vmap(route.reference, axes)(x, y), True
+
+    assert_gradient(route, f)
+
+
 # -- lanes on threads and in other processes -------------------------------------------------------
 
 

@@ -138,7 +138,7 @@ class Call:
     ) -> Call:
         """The call of another host function, of flat arrays, batched and masked as this one is."""
         external = copy.copy(self.external)
-        external.function, external.rules = function, ()
+        external.function, external.rules, external.vmap_rule = function, (), None
         external.options = dataclasses.replace(
             self.external.options, zero_copy=False, out=False, arrays="numpy", name=None
         )

@@ -34,6 +34,7 @@ def complex_call(call: Call, wanted: Sequence[int]) -> Call:
     external.function = ComplexOnly(
         HostCode(call.external.function), tuple(map(is_inexact, call.result_structs))
     )
+    external.vmap_rule = None  # it may know real arrays only
     external.options = dataclasses.replace(call.external.options, name=None)
     structs = [_complex(s) if i in wanted else s for i, s in enumerate(call.structs)]
     results = [_complex(s) if is_inexact(s) else s for s in call.result_structs]
