@@ -130,6 +130,14 @@ def test_lambdas_and_closures(processes, loky_processes, threads):
         assert part in str(error)
 
 
+def test_external_functions_that_lanes_call_go_along(loky_processes):
+    inner = cb.external(lambda x: x + 1, result=cb.like(0), executor=loky_processes)
+    f = cb.external(
+        lambda x: np.asarray(jax.vmap(inner)(x)), result=cb.like(0), executor=loky_processes
+    )
+    np.testing.assert_array_equal(jax.vmap(f)(x.reshape(2, 4)), x.reshape(2, 4) + 1)
+
+
 def test_static_arguments_that_cannot_be_pickled(processes):
     f = cb.external(simulators.scaled, result=cb.like(0), executor=processes)
     with pytest.raises(FAILURE, match="static argument of scaled .* pickled"):
@@ -304,6 +312,13 @@ def test_lanes_are_sent_in_chunks():
         assert len(submitted) == 8
         np.testing.assert_array_equal(jax.vmap(f)(x[:3]), x[:3] ** 2)
         assert len(submitted) == 11
+
+
+def test_self_test():
+    with ThreadPoolExecutor(2) as executor:
+        f = cb.external(simulators.square, result=cb.like(0), executor=executor)
+        f.defjvps(lambda t, ans, x: 2 * t * x)
+        assert cb.check(f, x, print_table=False).ok
 
 
 def test_nothing_is_sent_twice():

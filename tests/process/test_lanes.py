@@ -177,3 +177,45 @@ if __name__ == "__main__":
     )
     assert finished.returncode == 0, finished.output
     assert finished.output.count("sum 30.0") == 1
+
+
+def test_workers_that_cannot_import_the_function_say_so(run_program):
+    """A program given with `python -c` has no file that a worker could import."""
+    finished = run_program(
+        """
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+        logging.disable(logging.CRITICAL)
+        def lane(x):
+            return x
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+            f = cb.external(lane, result=cb.like(0), executor=executor)
+            for _ in range(2):  # the worker lives on
+                try:
+                    jax.vmap(f)(np.ones(3, np.float32)).block_until_ready()
+                except Exception as error:
+                    print("said:", cb.original_exception(error))
+        """
+    )
+    assert finished.returncode == 0, finished.output
+    said = "said: lane 0 of a batch of 3 of lane (<string>"
+    assert finished.output.count(said) == 2, finished.output
+    assert "could not get hold of the function" in finished.output
+
+
+def test_a_pool_of_forked_workers(run_program):
+    """Not recommended, but lanes of plain NumPy work."""
+    finished = run_program(
+        """
+        import multiprocessing, warnings
+        from concurrent.futures import ProcessPoolExecutor
+        warnings.simplefilter("ignore")  # JAX's own warning about fork
+        def lane(x):
+            return x + 1
+        context = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(2, mp_context=context) as executor:
+            f = cb.external(lane, result=cb.like(0), executor=executor)
+            print(jax.vmap(f)(np.ones(3, np.float32)))
+        """
+    )
+    assert "[2. 2. 2.]" in finished.output, finished.output

@@ -43,6 +43,10 @@ class ExecutorSlot:
         self._factory: Callable[[], Executor] | None = None  # guarded by _lock
         self.replace(executor)
 
+    def __reduce__(self) -> Any:
+        # An external function that a lane refers to has no executor in the worker's process.
+        return InTurn, ()
+
     def replace(self, executor: Executor | Callable[[], Executor]) -> None:
         """Later calls use that executor; those that run keep theirs."""
         if isinstance(executor, Executor):
