@@ -72,14 +72,15 @@ def test_interrupt_while_an_executor_works(run_program):
         executor = ThreadPoolExecutor(1)
         def lane(x):
             print("ready", flush=True)
-            time.sleep(2)
+            time.sleep(5)
+            ended.append(x)
             return x
+        ended = []
         f = cb.external(lane, result=cb.like(0), executor=executor)
-        start = time.monotonic()
         try:
             jax.vmap(f)(np.arange(20, dtype=np.float32)).block_until_ready()
         except BaseException as error:
-            assert time.monotonic() - start < 1.9, "waited for the lane"
+            assert not ended, "waited for the lane"
             print("interrupted by", "KeyboardInterrupt" in str(error) + type(error).__name__)
         """,
         interrupt=True,
