@@ -1,7 +1,6 @@
 """Lanes over a Dask cluster."""
 
 import os
-import time
 
 import dask
 import jax
@@ -68,14 +67,13 @@ def test_a_client_is_not_an_executor(executor):
         cb.external(simulators.square, result=cb.like(0), executor=executor._client)
 
 
+@pytest.mark.timeout(60)  # it must not wait for the worker for ever
 def test_a_worker_that_is_killed(executor):
     f = cb.external(simulators.dies_at_three, result=cb.like(0), executor=executor)
     program = jax.vmap(f)
     np.testing.assert_array_equal(program(x + 10), x + 10)
-    start = time.monotonic()
     # JAX's fast path raises the one for the other; other lanes may have been with that worker too.
     failure = (jax.errors.JaxRuntimeError, ValueError)
     with pytest.raises(failure, match=r"lane \d of a batch of 8 of dies_at_three .*KilledWorker"):
         program(x).block_until_ready()
-    assert time.monotonic() - start < 5
     np.testing.assert_array_equal(program(x + 10), x + 10)  # Dask starts another worker
