@@ -133,6 +133,7 @@ def apply(call: Call, function: Any, leaves: Sequence[Any]) -> list[Any]:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
 def _jitted(call: Call, rules: Hashable, function: Any, leaves: list[Any]) -> list[Any]:
     mask, *others = leaves
-    if any(getattr(rule, "is_jax_code", False) for rule in rules.value):
+    numerical = call.external.options.derivative is not None
+    if numerical or any(getattr(rule, "is_jax_code", False) for rule in rules.value):
         others = [_gated(mask, leaf) for leaf in others]
     return function(call, [mask, *others])

@@ -94,7 +94,7 @@ class Differences:
         def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
             again = tuple(i for i, tangent in enumerate(tangents) if tangent is not None)
             outer = dataclasses.replace(self, wanted=again)
-            inner = lambda leaves: self._flat(leaves, order=2)  # noqa: E731
+            inner = functools.partial(self._flat, order=2)
             _, partials = outer.of(inner, leaves, self._steps(order=2).outer())
             return function(*leaves), outer.contract(partials, [tangents[i] for i in again])
 
