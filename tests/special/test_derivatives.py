@@ -95,7 +95,7 @@ def test_reverse_mode_agrees_with_forward_mode(case):
             np.testing.assert_allclose(reverse, forward, rtol=1e-12)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.single], ids=str)
+@EACH_CASE
 def test_single_precision(case):
     """Rules leave float32 what it is, and lose no more than they must."""
     doubles = case.draw(case.count)

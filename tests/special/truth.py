@@ -95,14 +95,13 @@ class Case:
       arguments: the names, separated by spaces, of the arguments to differentiate by.
       reference: the function in mpmath; for several results a tuple of functions, with None for
         what mpmath does not have.
-      domain: for each argument, where to draw points.
+      domain: for each argument, where to draw points; empty if only `points` are to be tested.
       points: more points, each a tuple of all arguments.
       exact: from points to derivatives, by the first of `arguments`; a tuple for several results.
       second: test the second derivative too.
       rtol: the relative error that is allowed.
       why: the reason, if that is more than 1e-9.
       count: how many points to test, if the reference is a slow one.
-      single: what is wrong with SciPy's loop for float32, if anything; then it is not called.
       step: that of the numerical derivative; needed where the reference is itself the
         result of a numerical method, less precise than mpmath's functions.
     """
@@ -117,7 +116,6 @@ class Case:
     rtol: float = 1e-9
     why: str = ""
     count: int = POINTS
-    single: str = ""
     step: float | None = None
 
     def __post_init__(self) -> None:
@@ -133,13 +131,17 @@ class Case:
 
     def sample(self) -> list[np.ndarray]:
         """The points: an array for each argument."""
+        if not self.domain:
+            return self.draw(self.count)
         # Always as many, so that one program will do for the special ones too.
         drawn = self.draw(self.count - len(self.points))
         extra = zip(*self.points, strict=True) if self.points else [()] * len(drawn)
         return [np.append(column, more) for column, more in zip(drawn, extra, strict=True)]
 
     def draw(self, count: int) -> list[np.ndarray]:
-        """Random points only."""
+        """Random points only, if there is a domain."""
+        if not self.domain:
+            return [np.array(column) for column in zip(*self.points, strict=True)]
         # The seed stays the same when other cases come and go.
         random = np.random.default_rng(zlib.crc32(str(self).encode()))
         return [draw(random, domain, count) for domain in self.domain]
@@ -176,7 +178,7 @@ def draw(random: np.random.Generator, domain: Domain, count: int) -> np.ndarray:
         case Integers():
             return random.integers(domain.start, domain.stop, count)
         case list():
-            return random.choice(domain, count) if count else np.array([])
+            return random.choice(domain, count)
         case low, high:
             return random.uniform(low, high, count)
 

@@ -71,6 +71,15 @@ def resolve(ufunc: np.ufunc, args: Sequence[Any]) -> Resolution:
     return _resolution(ufunc, loop, given, final)
 
 
+def in_double(ufunc: np.ufunc, resolution: Resolution) -> Resolution:
+    """The same types outside, but the loop for double precision, if single was chosen."""
+    wide = {np.dtype(narrow): np.dtype(double) for narrow, double in (("f4", "f8"), ("c8", "c16"))}
+    operands = tuple(wide.get(dtype, dtype) for dtype in resolution.operands)
+    results = tuple(wide.get(dtype, dtype) for dtype in resolution.results)
+    index = _loop_index(ufunc, (*operands, *results))
+    return dataclasses.replace(resolution, index=index, operands=operands, results=results)
+
+
 def resolve_only_loop(ufunc: np.ufunc, args: Sequence[Any]) -> Resolution:
     """For a ufunc with one loop, that of a C function: arguments convert to its types, or fail.
 

@@ -149,7 +149,7 @@ class Ufunc:
         return hash(self.ufunc)
 
     def __reduce__(self) -> Any:
-        return Ufunc, (self._original, self.derivatives)
+        return type(self), (self._original, self.derivatives)
 
     def __repr__(self) -> str:
         return f"<callbax.ufunc of {self._title}>"

@@ -2,6 +2,8 @@
 
 A function is what `callbax.ufunc` makes of SciPy's: SciPy's own compiled loop runs, so that values
 are equal to SciPy's bit for bit, and it works in and outside of `jit`, `vmap`, `scan` and the like.
+(Where SciPy's loop for float32 is known to fail, the values are those of its loop for float64: for
+Mathieu functions, spheroidal wave functions, `pbdv` and `pbvv`.)
 What callbax adds are the derivatives. They are kept in a catalogue, one rule for each argument, and
 are made of functions of the same catalogue, so that they can be differentiated again.
 

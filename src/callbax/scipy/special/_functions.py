@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from callbax.interop import dtypes
+from callbax.interop.ufunc import Ufunc
 from callbax.interop.ufunc import ufunc as callbax_ufunc
 from callbax.scipy.special._catalogue import (
     ClosedForm,
@@ -19,6 +21,18 @@ from callbax.scipy.special._catalogue import (
 
 # What is Python in SciPy, and here.
 WRAPPERS = ("lambertw", "polygamma", "zeta")
+
+
+# SciPy's loops for float32 (as of 1.17) give NaN for these, or never return: they iterate until
+# differences are smaller than a float can tell. Their values are those of the loops for float64.
+FAILS_IN_SINGLE = ("mathieu_cem", "mathieu_sem", "mathieu_mod", "obl_", "pro_", "pbdv", "pbvv")
+
+
+class _InDouble(Ufunc):
+    """A ufunc that computes in double precision; the native code rounds float32 results."""
+
+    def _resolve(self, args: Sequence[Any]) -> dtypes.Resolution:
+        return dtypes.in_double(self.ufunc, super()._resolve(args))
 
 
 @functools.cache
@@ -47,7 +61,7 @@ def build(name: str) -> Any:
         )
     known = entry(name, ufunc)
     function = callbax_ufunc(
-        ufunc,
+        _InDouble(ufunc, (None,) * ufunc.nin) if name.startswith(FAILS_IN_SINGLE) else ufunc,
         derivatives=tuple(
             derivative.rule if isinstance(derivative, ClosedForm) else derivative
             for derivative in known.values()
