@@ -91,11 +91,13 @@ def main():
     assert 11 < length < 13
 
     for usual in (0.5, 1.5):
+        pinned = np.log(usual)
         best = minimize(
-            lambda two, log_order=np.log(usual): surprise(np.append(two, log_order)),
-            start[:2],
-            jac=lambda two, log_order=np.log(usual): gradient(np.append(two, log_order))[:2],
+            surprise,
+            [*start[:2], pinned],
+            jac=gradient,
             method="L-BFGS-B",
+            bounds=[(None, None), (None, None), (pinned, pinned)],
         )
         print(f"  with the order {usual}: exp(-{best.fun:.3f})")
         assert best.fun > fit.fun + 2

@@ -34,8 +34,9 @@ CASES = [
     Case("elliprg", "x y z", elliprg, [P, P, P], [(1.0, 1.0, 1.0), (2.0, 2.0, 1.0)], second=True),
     Case("elliprg", "y z", elliprg, [[0.0], P, P], [(0.0, 1.0, 1.0)], second=True),
     Case("elliprg", "x y z", elliprg, [RIGHT, RIGHT, RIGHT]),
-    Case("elliprj", "x y z p", elliprj, [P, P, P, P], second=True, count=3),
-    Case("elliprj", "y p", elliprj, [[0.0], P, P, P], second=True, count=3),
+    Case("elliprj", "x p", elliprj, [P, P, P, P], second=True, count=4),
+    Case("elliprj", "y z", elliprj, [P, P, P, P]),
+    Case("elliprj", "y p", elliprj, [[0.0], P, P, P]),
     Case("elliprj", "x p", elliprj, [RIGHT, RIGHT, RIGHT, RIGHT]),
     Case(
         "elliprj",

@@ -25,7 +25,8 @@ ENDS = {
 }
 
 CASES = [
-    Case("lpmv", "x", lpmv, [range(-3, 4), range(3, 9), (-0.99, 0.99)], exact=ENDS, second=True),
-    Case("lpmv", "x", lpmv, [range(-3, 4), (3.1, 8.0), (-0.9, 0.99)], second=True),
+    Case("lpmv", "x", lpmv, [range(-3, 4), range(3, 9), (-0.99, 0.99)], exact=ENDS, count=10),
+    Case("lpmv", "x", lpmv, [range(-3, 4), range(3, 9), (-0.99, 0.99)], second=True, count=3),
+    Case("lpmv", "x", lpmv, [range(-3, 4), (3.1, 8.0), (-0.9, 0.99)], second=True, count=5),
     Case("lpmv", "x", lpmv, [[0.0, 1.0], [0.0, 1.0, 2.0], (-0.9, 0.99)]),
 ]
