@@ -49,12 +49,14 @@ class Wording:
     Attributes:
       called: the public function that it was given to, if that is not the flavour's own.
       declared: what says which results it has.
+      unordered: the option by which an ordered callback becomes one that can be batched.
       batches: how batches reach it, for results of a wrong shape; "" if lane by lane.
       no_derivative: what to say when a derivative is asked of it; "" for the flavour's own message.
     """
 
     called: str = ""
     declared: str = "result_shape_dtypes"
+    unordered: str = "ordered=False"
     batches: str = ""
     no_derivative: str = ""
 

@@ -230,3 +230,17 @@ def test_the_guides_bessel_function():
             actual = jax.jit(jax.vmap(lambda v: jv(v, jnp.asarray(z))))(jnp.arange(3.0))
             expected = scipy.special.jv(np.arange(3.0)[:, None], z)
             np.testing.assert_allclose(actual, expected, atol=tolerance, rtol=0)
+
+
+def test_messages_name_the_options_of_external():
+    noting = cb.external(lambda a: a, result=cb.like(0), effects="ordered")
+    with pytest.raises(
+        ValueError, match="effects='ordered', so it has no derivative.*stop_gradient"
+    ):
+        jax.grad(lambda a: noting(a).sum())(x)
+    with pytest.raises(ValueError, match="use effects='io', or jax.lax.map"):
+        jax.vmap(noting)(x)
+    with pytest.raises(TypeError, match=r"result= of the callback .* must be a pytree of objects"):
+        cb.external(np.sort, result=lambda a: a.shape)(x)
+    with pytest.raises(ValueError, match="result= cannot specify 64-bit types"):
+        cb.external(np.sort, result=jax.ShapeDtypeStruct((4,), "float64"))(x)

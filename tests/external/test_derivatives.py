@@ -12,6 +12,8 @@ from helpers import compile_count
 from jax.sharding import Mesh, PartitionSpec
 from jax.test_util import check_grads
 
+import callbax as cb
+
 VMAP_METHODS = pytest.mark.parametrize("method", ["sequential", "expand_dims", "broadcast_all"])
 
 
@@ -261,3 +263,29 @@ def test_equal_rules_make_equal_functions(route):
     assert plain == f and hash(plain) == hash(f)
     plain.rules = ()
     assert (plain == f) == (f.rules == ())
+
+
+def test_tangents_may_be_python_numbers():
+    for derivative in ("central", None):
+        sine = cb.external(np.sin, result="broadcast", derivative=derivative)
+        if derivative is None:
+            sine.def_host_jvp(lambda primals, tangents: np.cos(primals[0]) * tangents[0])
+        _, tangent = jax.jvp(sine, (1.0,), (1.0,))
+        np.testing.assert_allclose(tangent, np.cos(1.0), rtol=1e-3)
+        check_grads(sine, (1.0,), order=1, rtol=1e-2, atol=1e-2)
+
+
+def test_cotangents_of_broadcast_arguments_are_summed():
+    product = cb.external(np.multiply, result="broadcast")
+    product.def_host_vjp(lambda primals, outputs, ct: (ct * primals[1], ct * primals[0]))
+    a, b = jnp.arange(6.0).reshape(2, 3), jnp.arange(3.0)
+
+    def total(function):
+        return lambda a, b, c: (function(a, b) + function(b, c)).sum()
+
+    for transform in (lambda f: f, jax.jit, lambda f: jax.vmap(f, (0, None, None))):
+        actual = transform(jax.grad(total(product), (0, 1, 2)))(a, b, 3.0)
+        expected = transform(jax.grad(total(jnp.multiply), (0, 1, 2)))(a, b, 3.0)
+        for one, other in zip(actual, expected, strict=True):
+            assert one.shape == other.shape
+            np.testing.assert_allclose(one, other)

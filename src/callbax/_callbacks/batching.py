@@ -69,7 +69,7 @@ def batch(flavour: Flavour, primitive: Any, args: Any, dims: Any, **params: Any)
         raise ValueError(
             "Cannot `vmap` ordered IO callback. "
             f"{params['host_call']} would have to run for all lanes at once and in order; use "
-            "ordered=False, or jax.lax.map over the batch."
+            f"{params['host_call'].wording.unordered}, or jax.lax.map over the batch."
         )
     size = next(arg.shape[d] for arg, d in zip(args, dims, strict=True) if d is not None)
     if params["vmap_method"] in LANE_BY_LANE:

@@ -9,6 +9,9 @@ import numpy as np
 
 from callbax import _jax
 from callbax._errors import describe_function
+from callbax._host_function import Wording
+
+DECLARED = Wording().declared
 
 
 def check_callable(flavour: str, callback: Any) -> None:
@@ -19,30 +22,33 @@ def check_callable(flavour: str, callback: Any) -> None:
         )
 
 
-def flatten_result_spec(spec: Any, callback: Any) -> tuple[tuple[Any, ...], Any]:
-    """The abstract values of the leaves of `result_shape_dtypes`, and its tree.
+def flatten_result_spec(
+    spec: Any, callback: Any, declared: str = DECLARED
+) -> tuple[tuple[Any, ...], Any]:
+    """The abstract values of the leaves of what `declared` names in messages, and its tree.
 
     Raises:
       TypeError: a leaf has no shape or no dtype.
       ValueError: a leaf asks for a 64-bit type while x64 is disabled.
     """
     leaves, tree = jax.tree.flatten(spec)
-    return tuple(_aval(leaf, callback) for leaf in leaves), tree
+    return tuple(_aval(leaf, callback, declared) for leaf in leaves), tree
 
 
-def _aval(leaf: Any, callback: Any) -> Any:
+def _aval(leaf: Any, callback: Any, declared: str) -> Any:
     if isinstance(leaf, type) or not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
         raise TypeError(
-            f"result_shape_dtypes of the callback {describe_function(callback)} must be a pytree of "
+            f"{declared} of the callback {describe_function(callback)} must be a pytree of "
             "objects with a shape and a dtype, such as jax.ShapeDtypeStruct((3,), 'float32'), but "
-            f"has {leaf!r} of type {type(leaf).__name__} in it. It is the argument after the callback."
+            f"has {leaf!r} of type {type(leaf).__name__} in it."
+            + (" It is the argument after the callback." if declared == DECLARED else "")
         )
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
         return _jax.ShapedArray(leaf.shape, leaf.dtype)
     dtype = np.dtype(leaf.dtype)
     if _jax.canonical_dtype(dtype) != dtype:
         raise ValueError(
-            "result_shape_dtypes cannot specify 64-bit types when `jax_enable_x64` is disabled: "
+            f"{declared} cannot specify 64-bit types when `jax_enable_x64` is disabled: "
             f"the callback {describe_function(callback)} is to return {dtype}; ask for a 32-bit "
             "type, or enable x64"
         )

@@ -56,7 +56,7 @@ class Call:
         masked: bool = False,
     ) -> Call:
         """The call whose result is a pytree of structs (or of anything with shape and dtype)."""
-        avals, tree = flatten_result_spec(result, external.function)
+        avals, tree = flatten_result_spec(result, external.function, "result=")
         of_result = tuple(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals)
         return cls(external, structure, tuple(structs), tree, of_result, masked)
 
@@ -122,12 +122,15 @@ class Call:
         return jax.tree.leaves(value)
 
     def _wording(self, advice: str) -> Wording:
-        method = self.external.options.vmap_method
+        options = self.external.options
+        whole = options.vmap_method in ("expand_dims", "broadcast_all")
+        no_derivative = _NO_DERIVATIVE if options.effects == "none" else _NO_DERIVATIVE_OF_EFFECTS
         return Wording(
             called="callbax.external",
             declared="result= or signature=",
-            batches=_BATCHES.format(method) if method in ("expand_dims", "broadcast_all") else "",
-            no_derivative=advice or _NO_DERIVATIVE.format(self.where),
+            unordered="effects='io'",
+            batches=_BATCHES.format(options.vmap_method) if whole else "",
+            no_derivative=advice or no_derivative.format(self.where, options.effects),
         )
 
     def of_rule(
@@ -157,6 +160,11 @@ _NO_DERIVATIVE = (
     "defvjp; by host code with def_host_jvp or def_host_vjp; with def_transpose if it is linear; or "
     "make it with derivative='central' (numerical). Where none is wanted, pass its arguments through "
     "jax.lax.stop_gradient."
+)
+_NO_DERIVATIVE_OF_EFFECTS = (
+    "The external function {} has effects={!r}, so it has no derivative: the transformed program would "
+    "run it another number of times. Pass its arguments through jax.lax.stop_gradient, or, if it only "
+    "looks at values, use callbax.debug.callback, which derivatives pass by."
 )
 _BATCHES = (
     " With vmap_method={!r} it gets all lanes of a batch in one call, in front of each array, and "

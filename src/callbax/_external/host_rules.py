@@ -177,6 +177,11 @@ class HostVjp:
         rule = describe(call, "host vjp", self.function.value)
         values = argument_leaves(call, self.function.value(args, *of_result, **kwargs), rule)
         batch = batch_shape(arrays, self.structs)
+        if call.elementwise:
+            values = [
+                _sum_broadcast(value, struct, len(batch))
+                for value, struct in zip(values, call.structs, strict=True)
+            ]
         return [fit(values[i], call.structs[i], batch, rule) for i in self.wanted]
 
     @property
@@ -191,6 +196,15 @@ def batch_shape(arrays: Sequence[np.ndarray], structs: Sequence[Struct]) -> tupl
         for array, struct in zip(arrays, structs, strict=True)
     }
     return np.broadcast_shapes(*fronts)
+
+
+def _sum_broadcast(value: Any, struct: Struct, batch: int) -> Any:
+    """The cotangent of an array, from that of its elements repeated to the result's shape."""
+    if value is None or np.ndim(value) != batch + len(struct.shape):
+        return value
+    value = np.asarray(value)
+    repeated = [batch + i for i, size in enumerate(struct.shape) if size == 1]
+    return value.sum(tuple(repeated), keepdims=True) if repeated else value
 
 
 def fit(value: Any, struct: Struct, batch: tuple[int, ...], rule: str) -> np.ndarray:

@@ -66,10 +66,18 @@ class Layout:
     structs: tuple[Struct, ...]
     result_tree: PyTreeDef
     result_structs: tuple[Struct, ...]
+    elementwise: bool
 
     @classmethod
     def of(cls, call: Call) -> Layout:
-        return cls(call.where, call.structure, call.structs, call.result_tree, call.result_structs)
+        return cls(
+            call.where,
+            call.structure,
+            call.structs,
+            call.result_tree,
+            call.result_structs,
+            call.external.options.elementwise,
+        )
 
 
 def describe(call: Call | Layout, kind: str, function: Callable[..., Any]) -> str:
@@ -100,7 +108,7 @@ def with_jvp(call: Call, function: Callable[..., list[Any]], jvp: FlatJvp) -> Ca
     """`function(*leaves)` with the derivative `jvp`; the call's keyword arguments have none."""
 
     def rule(leaves: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
-        nonzero = [None if _is_zero(tangent) else tangent for tangent in tangents]
+        nonzero = [None if _is_zero(tangent) else jnp.asarray(tangent) for tangent in tangents]
         refuse_keyword_tangents(call, [t is not None for t in nonzero[call.masked :]])
         if all(tangent is None for tangent in nonzero):  # integers have tangents too, of float0
             unchanged = function(*leaves)
@@ -118,9 +126,10 @@ def with_jvp(call: Call, function: Callable[..., list[Any]], jvp: FlatJvp) -> Ca
 
 
 def _is_zero(tangent: Any) -> bool:
+    # A tangent may be a Python number, as a primal may.
     return (
         isinstance(tangent, jax.custom_derivatives.SymbolicZero)
-        or tangent.dtype == jax.dtypes.float0
+        or getattr(tangent, "dtype", None) == jax.dtypes.float0
     )
 
 
