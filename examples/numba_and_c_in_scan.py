@@ -8,7 +8,7 @@ The problem is the planar restricted three-body problem; the start is Arenstorf'
 (Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, section II.0), so that the
 trajectory has to close, and it is compared with SciPy's integrator.
 
-    python examples/numba_and_c_in_scan.py
+    pip install '.[examples]' && python examples/numba_and_c_in_scan.py
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
     pip install '.[examples]' && python examples/simulator_lanes.py
 
-An epidemic in a population of 40 000, person by person (the stochastic SIR model, exactly simulated by
+An epidemic in a population of 100 000, person by person (the stochastic SIR model, exactly simulated by
 Gillespie's method, 1977): how many does it reach? The simulator is plain Python and holds the GIL, so
 only processes run several at once. The program around it is JAX: one `vmap` over reproduction numbers,
 one over seeds, under `jit`. Where the lanes run is a matter of one line: the `executor` of the external
@@ -23,7 +23,7 @@ import numpy as np
 
 import callbax as cb
 
-POPULATION, FIRST_CASES = 40_000, 400
+POPULATION, FIRST_CASES = 100_000, 1_000
 WORKERS = os.cpu_count() or 1
 
 

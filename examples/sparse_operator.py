@@ -130,4 +130,5 @@ first = reconstruct(b, -3.0)
 errors = [np.sqrt(np.mean((found - truth) ** 2)) for found in (first, image)]
 print(f"error of a pixel: {errors[1]:.3f}, from {errors[0]:.3f}")
 assert errors[1] < 0.9 * errors[0]
+print("the body; its reconstruction with the first weight; with the chosen one:")
 show(truth, first, image)

@@ -142,8 +142,15 @@ class RichPage:
         from rich.text import Text
 
         table = Table(title=caption or None, title_justify="left", title_style="bold")
-        for column, right in zip(columns, _figures(columns, rows), strict=True):
-            table.add_column(Text(column), justify="right" if right else "left", no_wrap=right)
+        for i, (column, right) in enumerate(zip(columns, _figures(columns, rows), strict=True)):
+            # A narrow page breaks lines between words; words are not cut.
+            words = " ".join([column, *(row[i] for row in rows)]).split()
+            table.add_column(
+                Text(column),
+                justify="right" if right else "left",
+                no_wrap=right,
+                min_width=max(map(len, words), default=0),
+            )
         for row in rows:
             table.add_row(*map(Text, row))
         self._console.print("", table, sep="\n")

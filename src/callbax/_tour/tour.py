@@ -22,8 +22,8 @@ INSTALL = "pip install 'callbax[tour]'"
 WELCOME = """
 JAX compiles your program, and callbacks let it call back into Python while it runs: to print a
 value, to log, to use a library that JAX does not know. What follows are the examples of JAX's guide
-to external callbacks, with callbax's functions in place of JAX's; nothing else changes. The code
-that you see is the code that runs, and each example checks what came out.
+to external callbacks, with callbax's functions in place of JAX's, and here and there what callbax
+adds. The code that you see is the code that runs, and each example checks what came out.
 """
 IMPORTS = """
 import jax
