@@ -32,7 +32,7 @@ EXAMPLES = ROOT / "examples" / "README.md"
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", EXAMPLES]
 COMMANDS = [
     "pip install '.[tour]' && python -m callbax tour",
-    "pip install '.[test]' && python -m pytest",
+    "pip install '.[test]' && python -m pytest -n 2",
 ]
 COMPARISON = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
