@@ -14,6 +14,7 @@
 #include "interrupt.h"
 #include "loop_guard.h"
 #include "loops.h"
+#include "xla_types.h"
 
 namespace callbax {
 namespace {
@@ -82,7 +83,9 @@ class Binder {
     const LoopArgument& argument = loop_.arguments[i];
     const int code = static_cast<int>(source.dtype);
     const bool narrow = code != argument.code;
-    if (narrow && code != NarrowCode(argument.code)) return false;
+    // Widened to 64 bits, a uint32 is the same number whether these are signed or not.
+    const bool widens = code == kUint32 && argument.code == kInt64 && i < loop_.operands;
+    if (narrow && !widens && code != NarrowCode(argument.code)) return false;
     const auto core_rank = static_cast<int64_t>(argument.core.size());
     const int64_t rank = source.rank - core_rank;
     if (rank < 0) return false;

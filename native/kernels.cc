@@ -1,5 +1,6 @@
 #include "kernels.h"
 
+#include <cstring>
 #include <exception>
 
 #include "callbax/kernel.h"
@@ -28,7 +29,7 @@ void Repoint(const std::vector<Buffer>& buffers, std::vector<callbax_array>* arr
 int Call(callbax_kernel kernel, const callbax_call& call, std::string* message) {
   try {
     const int code = kernel(&call);
-    if (code != 0) *message = call.message;
+    if (code != 0) message->assign(call.message, strnlen(call.message, call.message_size));
     return code;
   } catch (const std::exception& error) {
     *message = std::string("C++ exception: ") + error.what();

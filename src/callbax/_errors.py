@@ -153,7 +153,8 @@ def report(call: Any, flavour: str, exception: BaseException, shared_run: bool) 
     name = _public_name(call, flavour)
     message = f"{name}: the callback {call} failed:\n{text}\n[callbax error {number}]"
     message = message.encode("utf-8", "replace").decode("utf-8").replace("\0", "\\0")
-    poison = shared_run and _jax.devices_wait_for_each_other(_native.Registration, call)
+    markers = (_native.Registration, _native.LoopRegistration)
+    poison = shared_run and _jax.devices_wait_for_each_other(markers, call)
     if poison:
         with _lock:
             _pending.append((message, exception))

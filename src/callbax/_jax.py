@@ -347,8 +347,8 @@ def _programs(is_kept: Callable[[Any], bool]) -> Iterator[Any]:
             yield item
 
 
-def disable_programs(marker_type: type, message: str) -> None:
-    """Makes every compiled program that keeps a `marker_type` alive raise `message` when called.
+def disable_programs(marker_types: tuple[type, ...], message: str) -> None:
+    """Makes every compiled program that keeps one of these types alive raise `message` when called.
 
     For forked children only: XLA's threads do not exist there, so the call would never return.
     JAX's C++ caches of all programs are emptied, since they would bypass what is changed here; they
@@ -358,7 +358,7 @@ def disable_programs(marker_type: type, message: str) -> None:
     def refuse(args: Any) -> Any:
         raise RuntimeError(message)
 
-    for program in _programs(lambda kept: isinstance(kept, marker_type)):
+    for program in _programs(lambda kept: isinstance(kept, marker_types)):
         program.in_handler = refuse
     _jaxlib.PjitFunctionCache.clear_all()
 
@@ -366,10 +366,10 @@ def disable_programs(marker_type: type, message: str) -> None:
 _COLLECTIVE = re.compile(r"\b(all-\w|collective-\w|reduce-scatter|ragged-all-\w|(send|recv)\()")
 
 
-def devices_wait_for_each_other(marker_type: type, call: Any) -> bool:
-    """Whether some program that keeps a `marker_type` of `call` has collectives, as far as known."""
+def devices_wait_for_each_other(marker_types: tuple[type, ...], call: Any) -> bool:
+    """Whether some program that keeps a marker of `call` has collectives, as far as known."""
     programs = list(
-        _programs(lambda kept: isinstance(kept, marker_type) and kept.target == call)  # type: ignore[attr-defined]
+        _programs(lambda kept: isinstance(kept, marker_types) and kept.target == call)  # type: ignore[attr-defined]
     )
     return not programs or any(
         _COLLECTIVE.search(module.to_string())

@@ -95,8 +95,9 @@ def _after_fork_in_child() -> None:
     global _forked
     _forked = True
     atexit.unregister(_shut_down)  # nothing of the parent's is the child's to wait for
-    if _native.statistics()["registered"]:
-        _jax.disable_programs(_native.Registration, _FORK_MESSAGE)
+    statistics = _native.statistics()
+    if statistics["registered"] or statistics["loops"]:
+        _jax.disable_programs((_native.Registration, _native.LoopRegistration), _FORK_MESSAGE)
 
 
 def _start() -> None:

@@ -419,6 +419,24 @@ def test_it_cannot_be_pickled(library):
         pickle.dumps(cb.native(library.cube, "double (double)"))
 
 
+def test_what_a_bare_address_does_not_keep_alive_its_object_keeps(library):
+    data = np.array([6.0])
+    kept = weakref.ref(data)
+    for user_data in (data.ctypes.data, data):
+        scaled = cb.native(library.scaled, "double (double, void*)", user_data=user_data)
+        kernel = cb.native(library.cube, kernel=True, result=X, user_data=user_data)
+        assert jax.jit(scaled)(1.0) == 6
+    del data, user_data
+    gc.collect()
+    assert kept() is not None
+    assert (
+        kernel._function.owners
+        != cb.native(
+            library.cube, kernel=True, result=X, user_data=kept().ctypes.data
+        )._function.owners
+    )
+
+
 def test_functions_that_nobody_needs_any_more_are_let_go(library):
     alive = []
     for value in range(600):

@@ -65,6 +65,12 @@ int talks(const callbax_call* call) {
   text[sizeof text - 1] = 0;
   return callbax_fail(call, text);
 }
+
+/* Leaves no room for the zero at the end. */
+int shouts(const callbax_call* call) {
+  memset(call->message, 'x', call->message_size);
+  return 3;
+}
 """
 THROWING = """
 #include <callbax/kernel.h>
@@ -212,6 +218,11 @@ def test_a_message_surfaces(cumulative, caplog):
 def test_a_long_message_is_cut(library, caplog):
     talks = cb.native(library.talks, kernel=True, result=FLOAT)
     assert 1000 < str(failure(lambda: talks(1.0), caplog)).count("x") < 1100
+
+
+def test_a_message_without_an_end_ends_with_its_room(library, caplog):
+    shouts = cb.native(library.shouts, kernel=True, result=FLOAT)
+    assert str(failure(lambda: shouts(1.0), caplog)).endswith(f"returned 3: {1024 * 'x'}")
 
 
 def test_a_lane_that_fails(library, caplog):

@@ -53,7 +53,9 @@ def test_what_is_no_signature_is_an_error(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["long double (double)", "unsigned (int)", "void (double)", "double (float64*)"]
+    "text",
+    ["long double (double)", "unsigned (int)", "void (double)", "double (float64*)"]
+    + ["double (double x[3])", "double (double &x)", "double (const double x[])"],
 )
 def test_other_types_have_no_code(text):
     assert parse(text).code is None

@@ -128,6 +128,21 @@ def test_integers_promote_as_in_jax(x64):
         assert cb.ufunc(np.sin)(jnp.ones(3, jnp.int8)).dtype == jnp.sin(jnp.ones(3, jnp.int8)).dtype
 
 
+def test_unsigned_numbers_keep_their_value_where_a_loop_reads_64_bits():
+    a, b = np.array([-1, 5], np.int32), np.array([2**32 - 1, 3], np.uint32)
+    for ufunc in (np.greater, np.maximum, np.less_equal):
+        expected = ufunc(a, b)
+        ours = jax.jit(jax.vmap(cb.ufunc(ufunc)))(a, b)
+        np.testing.assert_array_equal(ours, expected.astype(ours.dtype))
+
+
+@pytest.mark.parametrize("ufunc", [np.logical_and, np.logical_or, np.logical_xor])
+def test_an_imaginary_number_is_true(ufunc):
+    a, b = np.array([1j, 0, 1j]), np.array([1, 2, 0])
+    np.testing.assert_array_equal(cb.ufunc(ufunc)(a, b), ufunc(a, b))
+    np.testing.assert_array_equal(cb.ufunc(ufunc)(b, a), ufunc(b, a))
+
+
 def test_integer_arguments_of_mixed_loops_stay_integers():
     n, x = np.arange(5, dtype=np.int32), np.float32([0.3] * 5)
     result = cb.ufunc(scipy.special.eval_legendre)(n, x)
@@ -281,6 +296,14 @@ def test_wrong_arguments_say_so():
         cb.ufunc(np.add)(jnp.ones(2), jnp.ones(3))
     with pytest.raises(ValueError, match='derivative must be "central"'):
         cb.ufunc(np.add, derivative="forward")
+
+
+@pytest.mark.parametrize("argument", [None, "float32", [1.0], {}, np.datetime64("2020")], ids=repr)
+def test_what_is_no_array_is_named_with_its_position(argument):
+    with pytest.raises(TypeError, match="argument 1 of add must be an array or a number"):
+        cb.ufunc(np.add)(1.0, argument)
+    with pytest.raises(TypeError, match="(?s)argument 0 of sin .*take jax.random.key_data"):
+        cb.ufunc(np.sin)(jax.random.key(0))
 
 
 def test_other_platforms_are_refused_and_may_stand_beside_cpu():

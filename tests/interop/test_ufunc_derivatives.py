@@ -216,6 +216,9 @@ def test_wrong_rules_say_what_is_wrong():
         cb.ufunc(scipy.special.jv, derivatives=[lambda a, b, c: a, None])
     with pytest.raises(TypeError, match="for argument 1 must be a function.*but is 'forward'"):
         cb.ufunc(scipy.special.jv, derivatives=[None, "forward"])
+    forgets = cb.ufunc(np.square, derivatives=[lambda x: None])
+    with pytest.raises(TypeError, match="square for argument 0 must return 1 value.*returned None"):
+        jax.grad(forgets)(1.0)
     modf = cb.ufunc(np.modf, derivatives=[lambda x: x])
     with pytest.raises(TypeError, match="modf for argument 0 must return 2 value"):
         jax.grad(lambda x: modf(x)[0])(1.0)

@@ -174,3 +174,37 @@ def test_warnings_inside_of_a_loop_that_are_errors_are_errors():
         warnings.simplefilter("error")
         error = raised(lambda: cb.ufunc(scipy.special.expn)(1.5, 1.0))
     assert isinstance(error, RuntimeWarning)
+
+
+@pytest.mark.parametrize("mode", ["call", "log"])
+def test_a_state_that_wants_a_function_and_has_none_is_an_error_as_in_numpy(mode):
+    with np.errstate(all=mode, call=None):
+        error = raised(lambda: log(0.0))
+        assert type(error) is NameError
+        assert f'numpy.errstate says "{mode}" for divide' in str(error)
+
+
+def test_a_log_need_not_be_hashable():
+    class Log(list):
+        write = list.append
+
+    messages = Log()
+    with np.errstate(divide="log", call=messages):
+        jax.jit(log)(0.0).block_until_ready()
+    assert messages == ["Warning: divide by zero encountered in log\n"]
+
+
+def test_an_exception_of_numpys_power_surfaces_on_every_thread():
+    power = cb.ufunc(np.power)
+
+    def later(matrix, exponents):
+        return power((matrix @ matrix)[:5, 0].astype(int), exponents)
+
+    for _ in range(3):  # on XLA's threads, which did not have a Python state the first time
+        message = str(raised(lambda: jax.jit(later)(jnp.ones((700, 700)), -jnp.ones(5, int))))
+        assert "negative integer powers are not allowed" in message
+    size = 1_000_000
+    for place in (0, size // 2, size - 1):
+        exponents = jnp.ones(size, int).at[place].set(-1)
+        assert isinstance(raised(lambda e=exponents: power(jnp.full(size, 3), e)), ValueError)
+    np.testing.assert_array_equal(power(jnp.arange(4), 2), [0, 1, 4, 9])

@@ -43,6 +43,36 @@ PROGRAMS = {
     ),
 }
 
+LOOPS = {
+    "exception": "cb.ufunc(np.power)(3, v.astype(int) - 2)",
+    "error state": "divide_checked(1.0, v - 2)",
+}
+
+
+@pytest.mark.parametrize("finish, when", [("jnp.sum(%s)", "barrier"), ("%s", "result")])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_failure_of_a_compiled_loop_on_one_device(run_program, loop, finish, when):
+    finished = run_program(
+        f"""{FAILING}
+def divide_checked(a, b):
+    with np.errstate(divide="raise"):
+        return cb.ufunc(np.divide)(a, b)
+program = jax.jit(lambda v: {finish % LOOPS[loop]})
+for _ in range(3):
+    try:
+        jax.block_until_ready(program(x))
+        print("no error yet")
+        cb.effects_barrier()
+    except Exception as error:
+        print("surfaced:", type(cb.original_exception(error)).__name__)
+""",
+        devices=4,
+    )
+    assert finished.returncode == 0, finished.output
+    error = "ValueError" if loop == "exception" else "FloatingPointError"
+    assert finished.output.count(f"surfaced: {error}") == 3, finished.output
+    assert finished.output.count("no error yet") == (3 if when == "barrier" else 0)
+
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_failure_on_one_device_before_a_collective(run_program, program):

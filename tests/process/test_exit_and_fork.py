@@ -110,8 +110,9 @@ print("parent got", use())
         "def use(): return float(program(big))",
         "def use(): return float(cb.pure_callback(np.sqrt, scalar, np.float32(27e6)))",
         "def use(): return float(cb.pure_callback(lambda x: np.sqrt(x), scalar, np.float32(27e6)))",
+        "program = asynchronous(cb.ufunc(np.sqrt))\ndef use(): return float(program(big))",
     ],
-    ids=["asynchronous", "inline", "ordered", "eager", "compiled in the child"],
+    ids=["asynchronous", "inline", "ordered", "eager", "compiled in the child", "loop"],
 )
 def test_fork_gives_a_clear_error_in_the_child(run_program, use):
     finished = run_program(f"{use}\nuse()\n{FORK}")

@@ -48,6 +48,11 @@ class Callee:
     user_data: int = 0
     library: str = ""
 
+    @property
+    def needs_alive(self) -> Any:
+        """What the address depends on. The code of a library stays, as `keep_library` says."""
+        return None if self.library and not self.user_data else self.owner
+
     def __str__(self) -> str:
         """For messages."""
         return f"{self.short_name} ({self.library})" if self.library else self.short_name

@@ -93,7 +93,7 @@ class Derivatives:
         return apply(tangent, *answers, *primals)
 
     def _as_tuple(self, value: Any, count: int, position: int) -> Sequence[Any]:
-        if count == 1 and not isinstance(value, (tuple, list)):
+        if count == 1 and value is not None and not isinstance(value, (tuple, list)):
             return (value,)
         if not isinstance(value, (tuple, list)) or len(value) != count:
             raise TypeError(
@@ -115,11 +115,17 @@ class Derivatives:
     def _no_rule(self, position: int, rule: Any) -> str:
         reason = getattr(rule, "reason", None)
         because = f": {reason}" if reason else " that is known to callbax"
-        rules = ", ".join("lambda *args: ..." if i == position else "None" for i in range(self.nin))
+        elementwise = self.signature is None
+        rule = "lambda *args: ..." if elementwise else "lambda tangent, answer, *args: ..."
+        rules = ", ".join(rule if i == position else "None" for i in range(self.nin))
+        what = "the partial derivative" if elementwise else "the output's tangent"
+        central = (
+            f'let it be computed numerically, cb.ufunc({self.name}, derivative="central"); or '
+        )
         return (
             f"{self.name} has no derivative with respect to argument {position}{because}. Give a "
-            f"rule, cb.ufunc({self.name}, derivatives=[{rules}]) with the partial derivative, or "
-            f'let it be computed numerically, cb.ufunc({self.name}, derivative="central"); or stop '
+            f"rule, cb.ufunc({self.name}, derivatives=[{rules}]) with {what}, or "
+            f"{central if elementwise else ''}stop "
             "the differentiation of that argument with jax.lax.stop_gradient."
         )
 

@@ -57,7 +57,7 @@ def resolve(ufunc: np.ufunc, args: Sequence[Any]) -> Resolution:
     Raises:
       TypeError: the ufunc has no loop for these types.
     """
-    given = [np.dtype(jnp.result_type(arg)) for arg in args]
+    given = _dtypes_of(ufunc.__name__, args)
     weak = [_jax.is_weakly_typed(arg) for arg in args]
     common = np.dtype(jnp.result_type(*args))
     wanted = _asked_for(given, weak)
@@ -89,7 +89,7 @@ def resolve_only_loop(ufunc: np.ufunc, args: Sequence[Any]) -> Resolution:
     Raises:
       TypeError: an argument does not convert.
     """
-    given = [np.dtype(jnp.result_type(arg)) for arg in args]
+    given = _dtypes_of(ufunc.__name__, args)
     loop = tuple(map(np.dtype, ufunc.types[0].replace("->", "")))
     for position, (arg, dtype) in enumerate(zip(args, given, strict=True)):
         if not _converts(dtype, loop[position], _jax.is_weakly_typed(arg)):
@@ -105,6 +105,30 @@ def resolve_only_loop(ufunc: np.ufunc, args: Sequence[Any]) -> Resolution:
         for dtype in loop[ufunc.nin :]
     )
     return _resolution(ufunc, loop, given, final)
+
+
+def convert(value: Any, dtype: np.dtype) -> Any:
+    """`value` as an array of an operand's dtype. Whatever is not zero is true, as in NumPy."""
+    if dtype == np.bool_:
+        return jnp.not_equal(value, 0)
+    return _jax.convert_element_type(value, dtype)
+
+
+def _dtypes_of(name: str, args: Sequence[Any]) -> list[np.dtype]:
+    return [_dtype_of(name, position, arg) for position, arg in enumerate(args)]
+
+
+def _dtype_of(name: str, position: int, arg: Any) -> np.dtype:
+    try:
+        if arg is None or isinstance(arg, (str, type, np.dtype)):
+            raise TypeError("JAX would take it for the name of a dtype")
+        return np.dtype(jnp.result_type(arg))
+    except TypeError as error:
+        raise TypeError(
+            f"argument {position} of {name} must be an array or a number of a type that JAX has, but "
+            f"is {arg!r:.200} of type {type(arg).__name__}. Of a random key take jax.random.key_data, "
+            "of a list jax.numpy.asarray."
+        ) from error
 
 
 _KIND_RANKS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
@@ -199,7 +223,8 @@ def _is_narrower(dtype: np.dtype, loop: np.dtype) -> bool:
 
 
 def _operand_dtype(loop: np.dtype, given: np.dtype) -> np.dtype:
-    if _is_narrower(given, loop):
+    # An int64 loop may read uint32, which int32 cannot hold.
+    if _is_narrower(given, loop) or (given == np.uint32 and loop == np.int64):
         return given
     if _jax.canonical_dtype(loop) != loop:
         return _jax.canonical_dtype(loop)

@@ -35,14 +35,42 @@ _states: weakref.WeakValueDictionary[str, ErrorState] = weakref.WeakValueDiction
 _local = threading.local()
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Callback:
+    """The function or log of numpy.seterrcall, or None. A log may be a list: it has no hash."""
+
+    target: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Callback) and self.target is other.target
+
+    def __hash__(self) -> int:
+        return id(self.target)
+
+    def hear(self, name: str, description: str, flags: int) -> None:
+        if not callable(self.target):
+            raise NameError(
+                f'numpy.errstate says "call" for {name} ({description}), but numpy.seterrcall has '
+                "been given no function"
+            )
+        self.target(description, flags)
+
+    def log(self, name: str, message: str) -> None:
+        if not hasattr(self.target, "write"):
+            raise NameError(
+                f'numpy.errstate says "log" for {name} ({message}), but numpy.seterrcall has been '
+                "given no object with a write method"
+            )
+        self.target.write(f"Warning: {message}\n")
+
+
 @dataclasses.dataclass(frozen=True)
 class ErrorState:
     """NumPy's state and SciPy's; an empty one is the default. A parameter of the primitive."""
 
     numpy: tuple[tuple[str, str], ...]
     special: tuple[tuple[str, str], ...]
-    # The function or log of numpy.seterrcall, compared by identity.
-    call: Any = None
+    call: Callback | None = None
 
     @property
     def text(self) -> str:
@@ -78,8 +106,8 @@ def current(source: Any) -> ErrorState | None:
     special = _special_state() if (source.path or "").startswith("scipy.special") else ()
     if not numpy and not special:
         return None
-    call = np.geterrcall() if {"call", "log"} & set(modes.values()) else None
-    return ErrorState(numpy, special, call)  # type: ignore[arg-type]
+    hears = {"call", "log"} & set(modes.values())
+    return ErrorState(numpy, special, Callback(np.geterrcall()) if hears else None)  # type: ignore[arg-type]
 
 
 def _special_state() -> tuple[tuple[str, str], ...]:
@@ -122,9 +150,9 @@ def judge(loop: Any, text: str, flags: int) -> None:
             case "warn":
                 warnings.warn(message, RuntimeWarning, stacklevel=1)
             case "call" if state.call is not None:
-                state.call(description, flags)
+                state.call.hear(name, description, flags)
             case "log" if state.call is not None:
-                state.call.write(f"Warning: {message}\n")
+                state.call.log(name, message)
             case "print":
                 print(f"Warning: {message}")
 

@@ -32,12 +32,13 @@ _DTYPES = frozenset(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KernelFunction:
-    """What programs hold of a kernel. Equal ones call the same code with the same data."""
+    """What programs hold of a kernel. Equal ones call the same code with the same data, and keep the
+    same objects alive."""
 
     address: int
     user_data: int
     name: str
-    owners: Any = dataclasses.field(compare=False, repr=False)
+    owners: Any = dataclasses.field(repr=False)
 
     @property
     def callbax_kernel(self) -> tuple[int, int]:

@@ -74,7 +74,8 @@ def _emit(ctx: Any, operands: Any, loop: Any, errors: Any, batch: int = 0) -> An
     if errors is not None:
         attributes["errors"] = errors.text
         _jax.keep_alive(ctx, errors)
-        attributes["shared_run"] = np.bool_(_jax.device_count(ctx) > 1)
+    if _jax.device_count(ctx) > 1:
+        attributes["shared_run"] = np.bool_(True)
     extra: dict[str, Any] = {}
     if batch:
         extra["mhlo.frontend_attributes"] = _jax.string_attributes({"num_batch_dims": str(batch)})

@@ -107,7 +107,7 @@ def native(
     """
     callee = callees.read_callee(fn)
     data = callee.user_data if user_data is None else callees.address_of_data(user_data)
-    owners = Owners(callee.owner, user_data)
+    owners = Owners(callee.needs_alive, user_data)
     if kernel:
         _check_kernel(callee, signature, result)
         if derivatives is not None or derivative is not None:

@@ -81,16 +81,23 @@ class ScalarFunction(Ufunc):
 
 
 class Owners:
-    """What a C function needs alive. All are alike: the addresses tell functions apart."""
+    """What a C function needs alive. It is equal to another one if these are the same objects.
+
+    So a function of some address shares nothing with one of the same address that keeps less alive.
+    Addresses themselves keep nothing.
+    """
 
     def __init__(self, *owners: Any):
-        self._owners = owners
+        self._owners = tuple(None if isinstance(owner, int) else owner for owner in owners)
+
+    def _identities(self) -> tuple[int, ...]:
+        return tuple(map(id, self._owners))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Owners)
+        return isinstance(other, Owners) and self._identities() == other._identities()
 
     def __hash__(self) -> int:
-        return 0
+        return hash(self._identities())
 
 
 @functools.lru_cache(maxsize=256)

@@ -73,6 +73,7 @@ _LETTERS = {
 _KEYWORDS = frozenset(
     "double float int long short char signed unsigned complex _Complex bool _Bool".split()
 )
+_NAME = re.compile(r"(\w+::)*\w+")
 _SKIP_DISPATCH = "__pyx_skip_dispatch"  # Cython's: always 0 when called from C
 _USER_DATA = "void*"
 
@@ -149,7 +150,8 @@ def _read_type(text: str) -> str:
     """The type of "const double x"; a type that is not in the table stays as it is written."""
     text = re.sub(r"\s*\*", "*", text)
     words = [word for word in text.split() if word not in ("const", "volatile", "restrict")]
-    named = len(words) > 1 and words[-1] not in _KEYWORDS  # a parameter's or the function's name
+    # The last word may be the name of the parameter or the function; not "x[3]" or "&x", however.
+    named = len(words) > 1 and words[-1] not in _KEYWORDS and _NAME.fullmatch(words[-1]) is not None
     known = _known_type(words) or (_known_type(words[:-1]) if named else None)
     if known is not None:
         return known

@@ -40,8 +40,12 @@ class UfuncLoop:
 
     @property
     def may_raise(self) -> bool:
-        """NumPy's and SciPy's raise only as `error_state` says; of others nobody knows."""
-        return not (self.path or "").startswith(("numpy:", "numpy.", "scipy."))
+        """SciPy's raise only as `error_state` says, and NumPy's too, but for integers to negative
+        powers and where linear algebra wants memory; of others nobody knows."""
+        path = self.path or ""
+        if path == "numpy:power" or ufunc_inside(self.original).signature is not None:
+            return True
+        return not path.startswith(("numpy:", "numpy.", "scipy."))
 
     def address(self) -> tuple[int, int]:
         return _native.ufunc_loop(ufunc_inside(self.original), self.index)
@@ -77,7 +81,7 @@ class Ufunc:
             )
         resolution = self._resolve(args)
         values = [
-            _jax.convert_element_type(arg, dtype)
+            dtypes.convert(arg, dtype)
             for arg, dtype in zip(args, resolution.operand_dtypes, strict=True)
         ]
         results = self._call(values, resolution)
