@@ -380,10 +380,15 @@ def devices_wait_for_each_other(marker_types: tuple[type, ...], call: Any) -> bo
 
 def to_numpy(value: Any) -> np.ndarray:
     """The array that a compiled program would hand to a callback for `value`."""
-    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-        value = jax.random.key_data(value)
-    array = np.asarray(value)
+    array = np.asarray(key_data(value))
     return array.astype(canonical_dtype(array.dtype), copy=False)
+
+
+def key_data(value: Any) -> Any:
+    """The uint32 data of PRNG keys, as callbacks get them; anything else as it is."""
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(value)
+    return value
 
 
 def canonical_dtype(dtype: np.dtype) -> np.dtype:

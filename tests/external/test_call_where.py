@@ -248,3 +248,27 @@ def test_a_wrong_result_names_the_lane():
         jax.vmap(lambda x: f.call_where(x > 2, x))(x).block_until_ready()
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"lane \(1, 0\) of a batch of 2 x 3"):
         jax.vmap(jax.vmap(lambda x: f.call_where(x > 2, x)))(x.reshape(2, 3)).block_until_ready()
+
+
+@pytest.mark.parametrize("method", [*LANE_BY_LANE, *WHOLE, "threads"])
+def test_only_the_mask_has_lanes(method):
+    f = Doubling(vmap_method=method)
+    mask = np.array([True, False, True])
+    actual = jax.vmap(lambda live: f.external.call_where(live, x, otherwise=-1))(mask)
+    np.testing.assert_array_equal(actual, np.where(mask[:, None], 2 * x, -1))
+    constant = cb.external(lambda: np.float32(3), result=x[0], vmap_method=method)
+    np.testing.assert_array_equal(jax.vmap(constant.call_where)(mask), [3, 0, 3])
+
+
+def test_the_default_otherwise_fits_booleans():
+    f = cb.external(np.logical_not, result=cb.like(0))
+    np.testing.assert_array_equal(
+        jax.vmap(f.call_where)(np.array([True, False]), x[:2] > 5), [1, 0]
+    )
+
+
+@pytest.mark.parametrize("options", [{"vmap_method": "threads"}, {"vmap_method": "expand_dims"}])
+def test_messages_about_results_name_what_was_declared(options):
+    f = cb.external(lambda x: np.zeros(5, np.float32), result=cb.like(0), **options)
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"change result= or signature="):
+        jax.vmap(lambda x: f.call_where(x > 2, x))(x).block_until_ready()

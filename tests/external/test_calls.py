@@ -244,3 +244,58 @@ def test_messages_name_the_options_of_external():
         cb.external(np.sort, result=lambda a: a.shape)(x)
     with pytest.raises(ValueError, match="result= cannot specify 64-bit types"):
         cb.external(np.sort, result=jax.ShapeDtypeStruct((4,), "float64"))(x)
+
+
+def test_prng_keys_arrive_as_their_data():
+    key = jax.random.key(7)
+    f = cb.external(lambda key: key.sum(), result=jax.ShapeDtypeStruct((), np.uint32))
+    expected = np.asarray(jax.random.key_data(key)).sum()
+    assert f(key) == expected and jax.jit(f)(key) == expected
+    assert cb.external(np.array, result=cb.like(0))(key).shape == (2,)
+    keys = jax.random.split(key, 3)
+    expected = np.asarray(jax.random.key_data(keys)).sum(axis=1, dtype=np.uint32)
+    np.testing.assert_array_equal(jax.vmap(f)(keys), expected)
+
+
+def test_arguments_may_have_any_name():
+    f = cb.external(lambda self, mask: self + mask, result=cb.like(0))
+    np.testing.assert_array_equal(f(self=x, mask=x), 2 * x)
+    np.testing.assert_array_equal(f.call_where(True, self=x, mask=x), 2 * x)
+
+
+def test_nodes_that_take_arrays_only():
+    @jax.tree_util.register_pytree_node_class
+    class Strict:
+        def __init__(self, array):
+            assert hasattr(array, "shape")
+            self.array = array
+
+        def tree_flatten(self):
+            return (self.array,), None
+
+        @classmethod
+        def tree_unflatten(cls, _, children):
+            return cls(*children)
+
+    f = cb.external(lambda node: node, result=cb.like(0), derivative="central")
+    np.testing.assert_array_equal(jax.jit(f)(Strict(x)).array, x)
+    gradient = jax.grad(lambda node: f(node).array.sum())(Strict(x))
+    np.testing.assert_allclose(gradient.array, np.ones(4), rtol=1e-3)
+
+
+@pytest.mark.parametrize("bad", [np.array(["a"]), np.array([None]), np.zeros(1, "M8[s]")])
+def test_arrays_that_jax_does_not_have(bad):
+    f = cb.external(lambda label: label, result=cb.like(0))
+    with pytest.raises(TypeError, match=r"label of .* of type ndarray with the dtype .*neither"):
+        f(bad)
+
+
+@pytest.mark.parametrize(
+    "make_result",
+    [lambda: cb.infer, lambda: {"a": x}, lambda: [jax.ShapeDtypeStruct((4,), np.float32)]],
+)
+def test_equal_results_make_equal_functions(make_result):
+    first, second = (cb.external(np.negative, result=make_result()) for _ in range(2))
+    assert first == second and hash(first) == hash(second)
+    assert first != cb.external(np.negative, result=cb.like(0))
+    assert first != cb.external(np.negative, result=[jax.ShapeDtypeStruct((5,), np.float32)])

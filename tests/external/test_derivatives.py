@@ -289,3 +289,52 @@ def test_cotangents_of_broadcast_arguments_are_summed():
         for one, other in zip(actual, expected, strict=True):
             assert one.shape == other.shape
             np.testing.assert_allclose(one, other)
+
+
+@each(lambda route: route.reverse)
+def test_gradients_around_a_shard_map(route):
+    """Without jit."""
+    f, (x, weights) = route.make(), example(shape=(4, 3))
+    mesh, split = Mesh(np.array(jax.devices()[:4]), ("i",)), PartitionSpec("i")
+
+    def gradient(f):
+        mapped = jax.shard_map(jax.vmap(f), mesh=mesh, in_specs=split, out_specs=split)
+        return jax.grad(loss(mapped), (0, 1))(x, weights)
+
+    expected = jax.grad(loss(jax.vmap(route.reference)), (0, 1))(x, weights)
+    assert_close(gradient(f), expected, 20 * route.tolerance[0])
+
+
+RULES = {
+    "jvp": lambda f: f.defjvp(lambda p, t: (f(*p), (jnp.cos(p[0]) * t[0], None))),
+    "vjp": lambda f: f.defvjp(lambda x: (f(x), x), lambda x, ct: (jnp.cos(x) * ct[0],)),
+    "host_vjp": lambda f: f.def_host_vjp(lambda p, outputs, ct: (np.cos(p[0]) * ct[0],)),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_integer_results_in_shard_map(rule):
+    """Their tangents vary over the devices as they do."""
+    struct = jax.ShapeDtypeStruct
+    f = cb.external(
+        lambda x: (np.sin(x), np.sign(x).astype(np.int32)),
+        result=lambda x: (x, struct(x.shape, np.int32)),
+    )
+    RULES[rule](f)
+    mesh, split = Mesh(np.array(jax.devices()[:4]), ("i",)), PartitionSpec("i")
+    shard = jax.shard_map(lambda x: f(x)[0] * f(x)[1], mesh=mesh, in_specs=split, out_specs=split)
+    x = np.linspace(-1, 2, 8)
+    expected = np.cos(x) * np.sign(x)
+    for gradient in (
+        jax.grad(lambda x: shard(x).sum()),
+        jax.jit(jax.grad(lambda x: shard(x).sum())),
+    ):
+        np.testing.assert_allclose(gradient(x), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("derivative", ["central", "forward", "complex_step"])
+def test_numerical_derivatives_of_empty_arrays(derivative):
+    f = cb.external(lambda x: 2 * x, result=cb.like(0), derivative=derivative)
+    empty = np.zeros((0, 3))
+    assert jax.grad(lambda x: f(x).sum())(empty).shape == (0, 3)
+    assert jax.jvp(f, (empty,), (empty,))[1].shape == (0, 3)

@@ -44,6 +44,7 @@ def on_host(call: Call, leaves: Sequence[Any], wording: Wording) -> list[Any]:
         call.masked,
         canonicalize=not jax.config.jax_enable_x64,
         cast=call.external.narrows,
+        wording=wording,
     )
     function, spec = (
         HostFunction(lanes, views=lanes.runner.views, wording=wording),

@@ -46,11 +46,11 @@ class External(derivatives.Definitions, VmapRules):
         if self._signature is not None:
             self.__signature__ = self._signature
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the host function; arguments are pytrees of arrays and of static values."""
         return self._call(masks.current(), args, kwargs)[0]
 
-    def call_where(self, mask: Any, *args: Any, otherwise: Any = 0, **kwargs: Any) -> Any:
+    def call_where(self, mask: Any, /, *args: Any, otherwise: Any = 0, **kwargs: Any) -> Any:
         """Calls the host function where `mask` holds; elsewhere the result is `otherwise`.
 
         JAX computes all lanes of a batch, also those whose result is not used: those of the other
@@ -64,7 +64,7 @@ class External(derivatives.Definitions, VmapRules):
           mask: a boolean scalar (for each lane, under `vmap`); with a signature, or if the result is
             "broadcast", an array that broadcasts with the arguments' batch dimensions.
           *args, **kwargs: as for a call.
-          otherwise: a pytree like the result, or one value for all of its leaves.
+          otherwise: a pytree like the result, or one value for all of its leaves. 0 fits any dtype.
 
         Raises:
           TypeError: the mask is not boolean; `otherwise` does not fit the result.

@@ -20,9 +20,9 @@ from callbax._external.rules import (
     describe,
     is_inexact,
     on_host,
-    refuse_keyword_tangents,
     result_leaves,
     with_jvp,
+    without_keyword_tangents,
     zero_of,
 )
 from callbax._host_function import Hashable
@@ -116,12 +116,13 @@ class VjpRule:
     is_jax_code = True
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
+        # JAX's symbolic zeros would say what is differentiated, but not in a shard_map.
+        leaves = without_keyword_tangents(call, leaves)
+
         def forward(*leaves: Any) -> tuple[list[Any], Any]:
-            refuse_keyword_tangents(call, [leaf.perturbed for leaf in leaves[call.masked :]])
-            values = [leaf.value for leaf in leaves]
-            with call.entered(values) as primals:
+            with call.entered(leaves) as primals:
                 results, residuals = self._forward(call, primals)
-            return results, (values[: call.masked], residuals)
+            return results, (leaves[: call.masked], residuals)
 
         def backward(residuals: Any, cotangents: Sequence[Any]) -> tuple[Any, ...]:
             mask, residuals = residuals
@@ -131,7 +132,7 @@ class VjpRule:
             return (*[None] * call.masked, *of_args, *[None] * of_keywords)
 
         differentiable = jax.custom_vjp(lambda *leaves: on_host(call, leaves))
-        differentiable.defvjp(forward, backward, symbolic_zeros=True)
+        differentiable.defvjp(forward, backward)
         return differentiable(*_jax.vary_alike(leaves))
 
     def _forward(self, call: Call, primals: Sequence[Any]) -> tuple[list[Any], Any]:
@@ -151,7 +152,7 @@ class VjpRule:
     def _backward(self, call: Call, residuals: Any, cotangents: Sequence[Any]) -> list[Any]:
         """The cotangents of the arrays in positional arguments."""
         residuals = jax.tree.map(_unwrap_static, residuals, is_leaf=_is_static)
-        of_result = call.result_tree.unflatten([_instantiate_one(c) for c in cotangents])
+        of_result = call.result_tree.unflatten(cotangents)
         returned = self.backward.value(residuals, of_result)
         where = describe(call, "defvjp backward", self.backward.value)
         of_args = argument_leaves(call, returned, where)
@@ -190,15 +191,6 @@ def _instantiate(leaves: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
         zero_of(leaf) if tangent is None else tangent
         for leaf, tangent in zip(leaves, tangents, strict=True)
     ]
-
-
-def _instantiate_one(cotangent: Any) -> Any:
-    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
-        aval = cotangent.aval
-        if aval.dtype == jax.dtypes.float0:
-            return zero_of(jax.ShapeDtypeStruct(aval.shape, bool))
-        return jnp.zeros(aval.shape, aval.dtype)
-    return cotangent
 
 
 def _check_tangents(leaves: Sequence[Any], structs: Sequence[Struct], where: str) -> list[Any]:

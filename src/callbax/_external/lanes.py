@@ -24,7 +24,7 @@ from callbax._errors import CallbackResultError, describe_function
 from callbax._external import pool
 from callbax._external.structure import Structure
 from callbax._host_call import HostCall, convert_results
-from callbax._host_function import Hashable
+from callbax._host_function import Hashable, Wording
 
 Index = tuple[int, ...]
 
@@ -117,6 +117,7 @@ class LaneCall:
       masked: the first array says which lanes are live; the results of the others are zero.
       canonicalize: whether JAX narrows 64-bit values.
       cast: whether results of any dtype of the same kind are converted.
+      wording: how messages speak of the call.
     """
 
     function: LaneFunction
@@ -126,6 +127,7 @@ class LaneCall:
     masked: bool
     canonicalize: bool
     cast: bool
+    wording: Wording = Wording()
 
     def __call__(self, *leaves: np.ndarray) -> list[np.ndarray]:
         batch = Batch(self, leaves)
@@ -143,7 +145,7 @@ class LaneCall:
     @functools.cached_property
     def as_host_call(self) -> HostCall:
         """What messages about results name."""
-        return HostCall(self.function.function, jax.tree.structure(((), {})))
+        return HostCall(self.function.function, jax.tree.structure(((), {})), wording=self.wording)
 
 
 class Batch:
@@ -210,6 +212,13 @@ class Batch:
         """Takes what the function returned for all live lanes at once, stacked."""
         for row, array in zip(self._rows, self._converted(value, (len(self.live),)), strict=True):
             row[self.live] = array
+
+    def call_once(self) -> None:
+        """Runs one lane here, for all live ones."""
+        first = self.live[0]
+        self.call_lane(first, self.arguments(first))
+        for row in self._rows:
+            row[self.live] = row[first]
 
     def name_lane(self, error: BaseException, lane: int) -> None:
         """Says in a note of the error which lane it comes from."""
@@ -337,8 +346,9 @@ class Whole:
 
     def run(self, batch: Batch) -> None:
         function, lanes = batch.function, batch.live
-        if not batch.shape:
-            batch.call_lane(0, batch.arguments(0))
+        if not batch.shape or all(operand.is_one_row for operand in batch.operands):
+            # Only the mask has lanes: without it, this would be a single call.
+            batch.call_once()
             return
         stacked = [self._stacked(operand, lanes) for operand in batch.operands]
         if not function.out:

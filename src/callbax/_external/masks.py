@@ -101,6 +101,8 @@ def select(mask: Any, results: Any, otherwise: Any, batch_rank: int, where: str)
 
 
 def _select_leaf(mask: Any, leaf: Any, other: Any, batch_rank: int, where: str) -> Any:
+    if type(other) is int and other == 0:
+        other = jnp.zeros((), leaf.dtype)  # a zero of booleans too
     if jnp.result_type(leaf, other) != leaf.dtype:
         raise TypeError(
             f"otherwise= of call_where of {where} has the dtype {jnp.result_type(other)}, which the "

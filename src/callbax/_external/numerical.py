@@ -193,7 +193,7 @@ class Differences:
         real = jnp.finfo(difference.dtype).dtype
         parts = [jnp.real(w) + jnp.imag(w) if is_complex(w) else w for w in widths]
         if not self.elementwise:
-            parts = [part.reshape(len(part), -1).sum(1) for part in parts]
+            parts = [part.sum(range(1, part.ndim)) for part in parts]
         width = functools.reduce(jnp.add, [part.astype(real) for part in parts])
         inner = (1,) * (difference.ndim - width.ndim)
         if self.elementwise:

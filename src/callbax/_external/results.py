@@ -12,6 +12,7 @@ import numpy as np
 
 from callbax._external.signature import Signature, broadcast
 from callbax._external.structure import Structure
+from callbax._host_function import Hashable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +69,15 @@ class Result(Protocol):
 class Given:
     """A pytree of structs, the same for all arguments."""
 
-    spec: Any
+    spec: Any = dataclasses.field(compare=False)
     chosen_dtype: bool = False
+    _key: Any = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        leaves, tree = jax.tree.flatten(self.spec)
+        # Arrays count by shape and dtype; what has neither is refused by the first call.
+        described = [(getattr(i, "shape", i), getattr(i, "dtype", None)) for i in leaves]
+        object.__setattr__(self, "_key", (tree, tuple(map(Hashable, described))))
 
     def __call__(self, arguments: Arguments) -> Any:
         return self.spec
@@ -200,13 +208,22 @@ infer = _Infer()
 
 
 class Trial:
-    """One call on zeros at trace time, remembered for each abstract value of the arguments."""
+    """One call on zeros at trace time, remembered for each abstract value of the arguments.
+
+    All are equal: what they find is a part of the key of each call.
+    """
 
     chosen_dtype = False
 
     def __init__(self) -> None:
         # Entries are small, and as many as a program has call sites of different shapes.
         self._known: dict[Any, Any] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Trial)
+
+    def __hash__(self) -> int:
+        return hash(Trial)
 
     def __call__(self, arguments: Arguments) -> Any:
         key = (

@@ -109,15 +109,15 @@ def with_jvp(call: Call, function: Callable[..., list[Any]], jvp: FlatJvp) -> Ca
 
     def rule(leaves: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
         nonzero = [None if _is_zero(tangent) else jnp.asarray(tangent) for tangent in tangents]
-        refuse_keyword_tangents(call, [t is not None for t in nonzero[call.masked :]])
+        _refuse_keyword_tangents(call, [t is not None for t in nonzero[call.masked :]])
         if all(tangent is None for tangent in nonzero):  # integers have tangents too, of float0
             unchanged = function(*leaves)
-            return unchanged, [zero_of(result) for result in unchanged]
+            return unchanged, [_zero_tangent(result) for result in unchanged]
         results, result_tangents = jvp(leaves, nonzero)
         varying = _jax.vary_alike(results, leaves)
         remaining = iter(_jax.vary_alike(result_tangents, leaves))
         return varying, [
-            next(remaining) if is_inexact(result) else zero_of(result) for result in varying
+            next(remaining) if is_inexact(result) else _zero_tangent(result) for result in varying
         ]
 
     differentiable = jax.custom_jvp(function)
@@ -133,6 +133,13 @@ def _is_zero(tangent: Any) -> bool:
     )
 
 
+def _zero_tangent(primal: Any) -> Any:
+    """A zero that varies over devices as the result does, which an array of float0 cannot."""
+    if is_inexact(primal):
+        return zero_of(primal)
+    return jax.custom_derivatives.SymbolicZero(jax.typeof(primal).to_tangent_aval())
+
+
 def zero_of(primal: Any) -> Any:
     """The tangent that is zero; of integers and booleans, JAX's float0."""
     if is_inexact(primal):
@@ -140,7 +147,19 @@ def zero_of(primal: Any) -> Any:
     return np.zeros(jnp.shape(primal), jax.dtypes.float0)
 
 
-def refuse_keyword_tangents(call: Call, differentiated: Sequence[bool]) -> None:
+def without_keyword_tangents(call: Call, leaves: Sequence[Any]) -> list[Any]:
+    """The leaves; to differentiate with respect to keyword arguments is an error."""
+    if not inexact_only(call.structs[call.structure.positional_leaves :]):
+        return list(leaves)
+
+    def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
+        pairs = zip(leaves, tangents, strict=True)
+        return leaves, [zero_of(x) if t is None else t for x, t in pairs if is_inexact(x)]
+
+    return with_jvp(call, lambda *leaves: list(leaves), jvp)(*leaves)
+
+
+def _refuse_keyword_tangents(call: Call, differentiated: Sequence[bool]) -> None:
     """Rules cannot say anything about arguments that have no position."""
     first = call.structure.positional_leaves
     for name, is_differentiated in list(zip(call.names(), differentiated, strict=True))[first:]:

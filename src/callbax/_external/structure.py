@@ -49,8 +49,11 @@ class Structure:
 
     def names(self, parameters: Sequence[str]) -> list[str]:
         """What messages call each array: `x`, `params['mass']`, or `argument 2`."""
-        slots = jax.tree.unflatten(self.tree, list(range(self.tree.num_leaves)))
         static = {position for position, _ in self.static}
+        try:
+            slots = jax.tree.unflatten(self.tree, list(range(self.tree.num_leaves)))
+        except Exception:  # noqa: BLE001 - a user's node may refuse what is no array
+            return [f"array {i}" for i in range(self.tree.num_leaves - len(static))]
         names = []
         for (slot, key, *path), leaf in jax.tree_util.tree_flatten_with_path(slots)[0]:
             if leaf in static:
@@ -127,11 +130,13 @@ def flatten(
             hash(value.value)
         except Exception as error:
             name = Structure(tree).names(positional_parameters(signature))[position]
+            dtype = getattr(value.value, "dtype", None)
+            of_dtype = "" if dtype is None else f" with the dtype {dtype}"
             raise TypeError(
-                f"{name} of {describe_function(function)} is of type "
-                f"{type(value.value).__name__}, which is neither an array nor hashable. What is not "
+                f"{name} of {describe_function(function)} is of type {type(value.value).__name__}"
+                f"{of_dtype}, which is neither an array for JAX nor hashable. What is not "
                 "an array is static: it is a part of the key of compiled programs, so it must be "
                 "hashable. Pass a hashable object, for instance a tuple or a frozen dataclass, or "
                 "arrays."
             ) from error
-    return structure, [leaf for i, leaf in enumerate(leaves) if traced[i]]
+    return structure, [_jax.key_data(leaf) for i, leaf in enumerate(leaves) if traced[i]]
