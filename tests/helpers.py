@@ -214,3 +214,20 @@ def _host_array(array: Any) -> np.ndarray:
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
         array = jax.random.key_data(array)
     return np.asarray(array)
+
+
+def finish(program: Callable[..., Any], *args: Any) -> Any:
+    """What the program returns, when it and its callbacks have ended."""
+    result = jax.block_until_ready(program(*args))
+    callbax.effects_barrier()
+    return result
+
+
+def error_of(program: Callable[..., Any], *args: Any) -> BaseException:
+    """The exception that a callback of the program raised."""
+    with pytest.raises(Exception) as caught:
+        finish(program, *args)
+    callbax.effects_barrier()  # nothing is left over
+    error = callbax.original_exception(caught.value)
+    assert error is not None, caught.value
+    return error

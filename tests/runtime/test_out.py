@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from helpers import error_of, finish
 from jax import lax
 
 import callbax as cb
@@ -29,22 +30,6 @@ def in_place(function, **options):
     return HostFunction(function, out=True, **options)
 
 
-def run(program, *args):
-    result = jax.block_until_ready(program(*args))
-    cb.effects_barrier()
-    return result
-
-
-def error_of(program, *args):
-    """The exception that a callback of the program raised."""
-    with pytest.raises(Exception) as caught:
-        run(program, *args)
-    cb.effects_barrier()  # nothing is left over
-    error = cb.original_exception(caught.value)
-    assert error is not None, caught.value
-    return error
-
-
 def fill(x, *, out):
     """Writes x and returns nothing."""
     out[...] = x
@@ -59,7 +44,7 @@ def test_every_dtype_and_shape(name, shape, views):
         values = (np.arange(np.prod(shape)) % 2).reshape(shape).astype(np.float32).astype(dtype)
         program = jax.jit(lambda x: cb.io_callback(in_place(fill, views=views), x, x))
         for _ in range(3):
-            result = run(program, values)
+            result = finish(program, values)
             assert result.dtype == dtype
             np.testing.assert_array_equal(result, values)
 
@@ -70,14 +55,14 @@ def test_numpy_functions(call, views):
     x = jnp.arange(4.0)
     program = jax.jit(lambda x: call(in_place(np.add, views=views), x, x, x))
     for _ in range(3):
-        assert run(program, x).tolist() == [0, 2, 4, 6]
+        assert finish(program, x).tolist() == [0, 2, 4, 6]
     total = jax.jit(lambda x: call(in_place(np.sum, views=views), SCALAR, x))
     for _ in range(3):
-        assert run(total, x) == 6
+        assert finish(total, x) == 6
     product = jax.jit(lambda x: call(in_place(np.matmul, views=views), x, x, x))
     matrix = jnp.arange(9.0).reshape(3, 3)
     for _ in range(3):
-        np.testing.assert_array_equal(run(product, matrix), matrix @ matrix)
+        np.testing.assert_array_equal(finish(product, matrix), matrix @ matrix)
 
 
 def test_the_array_is_the_result_after_the_first_call():
@@ -89,7 +74,7 @@ def test_the_array_is_the_result_after_the_first_call():
 
     x = jnp.arange(1000.0)
     program = jax.jit(lambda x: cb.pure_callback(in_place(callback), x, x))
-    results = [run(program, x).unsafe_buffer_pointer() for _ in range(3)]
+    results = [finish(program, x).unsafe_buffer_pointer() for _ in range(3)]
     assert addresses[1:] == results[1:]
     assert addresses[0] != results[0]
 
@@ -109,7 +94,7 @@ def test_trees_of_results_and_of_arguments():
             lambda x, s, f=function: cb.pure_callback(f, spec, {"a": x, "b": None}, scale=s)
         )
         for _ in range(3):
-            result = run(program, x, 2.0)
+            result = finish(program, x, 2.0)
             assert result["product"].tolist() == [0, 2, 4]
             assert result["rest"][0] == 3 and result["rest"][1]
             assert result["none"] is None
@@ -123,7 +108,7 @@ def test_booleans_written_as_other_bytes_arrive_as_booleans():
         lambda: cb.pure_callback(in_place(callback), jax.ShapeDtypeStruct((4,), bool))
     )
     for _ in range(3):
-        result = run(program)
+        result = finish(program)
         assert int(result.sum()) == 3
         assert result.astype(int).tolist() == [0, 1, 1, 1]
 
@@ -175,7 +160,7 @@ def test_keeping_the_array_is_an_error(keep, quiet):
     x = jnp.arange(5.0)
     program = jax.jit(lambda x: cb.pure_callback(in_place(callback), x, x))
     for _ in range(quiet):
-        run(program, x)
+        finish(program, x)
     error = error_of(program, x)
     assert type(error) is cb.CallbackViewError
     assert "kept its array for the result, out after" in str(error)
@@ -207,7 +192,7 @@ def test_arrays_of_packed_results_may_be_kept():
     x = jnp.array([1, -2, 3], jnp.int4)
     program = jax.jit(lambda x: cb.pure_callback(in_place(callback), x, x))
     for _ in range(3):
-        assert run(program, x).tolist() == [1, -2, 3]
+        assert finish(program, x).tolist() == [1, -2, 3]
     assert [array.tolist() for array in kept] == [[1, -2, 3]] * 3
 
 
@@ -228,7 +213,7 @@ def test_batches(method, dtype):
         )
     )
     for _ in range(3):
-        np.testing.assert_array_equal(run(program, x, y), x + y)
+        np.testing.assert_array_equal(finish(program, x, y), x + y)
 
 
 def test_loops():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from helpers import error_of, finish
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
@@ -32,22 +33,6 @@ PACKED = ["int2", "int4", "uint4", "float4_e2m1fn"]
 
 def views(function, **options):
     return HostFunction(function, views=True, **options)
-
-
-def run(program, *args):
-    result = jax.block_until_ready(program(*args))
-    cb.effects_barrier()
-    return result
-
-
-def error_of(program, *args):
-    """The exception that a callback of the program raised."""
-    with pytest.raises(Exception) as caught:
-        run(program, *args)
-    cb.effects_barrier()  # nothing is left over
-    error = cb.original_exception(caught.value)
-    assert error is not None, caught.value
-    return error
 
 
 class Keeper:
@@ -82,7 +67,7 @@ def test_every_dtype_and_shape_arrives(name, shape):
         # An unused zero-size result would make XLA skip the call.
         program = jax.jit(lambda x: cb.io_callback(views(callback), x, x))
         for _ in range(3):
-            result = run(program, values)
+            result = finish(program, values)
             assert result.dtype == dtype
             np.testing.assert_array_equal(result, values)
         assert seen == [(dtype, shape, values.astype(complex).tolist())] * 3
@@ -98,7 +83,7 @@ def test_arguments_are_xlas_memory_after_the_first_call():
     x = jnp.arange(1000.0)
     program = jax.jit(lambda x: cb.pure_callback(views(callback), SCALAR, x))
     for _ in range(3):
-        run(program, x)
+        finish(program, x)
     assert addresses[1:] == [x.unsafe_buffer_pointer()] * 2
     assert addresses[0] != addresses[1]
 
@@ -118,7 +103,7 @@ def test_arguments_cannot_be_written_to(quiet):
     x = jnp.arange(4.0)
     program = jax.jit(lambda x: cb.pure_callback(views(callback), x, x))
     for _ in range(quiet):
-        run(program, x)
+        finish(program, x)
     error = error_of(program, x)
     assert isinstance(error, ValueError)
     assert "read-only" in str(error)
@@ -151,18 +136,18 @@ def test_whatever_keeps_an_argument_is_an_error_of_that_call(call, keep, quiet):
     program = keeper.program(call)
     x = jnp.arange(6.0)
     for _ in range(quiet):
-        run(program, x)
+        finish(program, x)
     for _ in range(3):
         assert type(error_of(program, x)) is cb.CallbackViewError
         keeper.kept.clear()
     keeper.quiet = 3
     for _ in range(3):  # and the program goes on to work
-        run(program, x)
+        finish(program, x)
 
 
 def test_a_jax_array_made_from_an_argument_may_be_kept_if_jax_has_copied_it():
     keeper = Keeper(lambda x: jnp.array(x, copy=True))
-    run(keeper.program(), jnp.arange(6.0))
+    finish(keeper.program(), jnp.arange(6.0))
     assert keeper.kept[0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
@@ -211,13 +196,13 @@ def test_what_was_kept_holds_its_data(keep, find, quiet):
     for i in range(quiet + rounds):
         keeper.quiet = max(quiet - i, 0)
         if i < quiet:
-            run(program, jnp.full(1000, i, jnp.float32))
+            finish(program, jnp.full(1000, i, jnp.float32))
         else:
             error_of(program, jnp.full(1000, i, jnp.float32))
         # The next call of this program finds views again.
         if i >= quiet and quiet:
             keeper.quiet = 1
-            run(program, jnp.full(1000, -1, jnp.float32))
+            finish(program, jnp.full(1000, -1, jnp.float32))
     jax.clear_caches()
     fresh = [np.full(1000, -2, np.float32) for _ in range(100)]
     assert len(keeper.kept) == rounds
@@ -271,7 +256,7 @@ def test_a_callbacks_own_exception_surfaces_though_its_traceback_has_the_arrays(
     x = jnp.ones(3)
     program = jax.jit(lambda x: cb.pure_callback(views(callback), x, x))
     for _ in range(quiet):
-        run(program, x)
+        finish(program, x)
     error = error_of(program, x)
     assert type(error) is KeyError
     assert not hasattr(error, "__notes__")
@@ -292,7 +277,7 @@ def test_an_exception_that_keeps_an_argument_surfaces_with_a_note(quiet):
     x = jnp.arange(3.0)
     program = jax.jit(lambda x: cb.pure_callback(views(callback), x, x))
     for _ in range(quiet):
-        run(program, x)
+        finish(program, x)
     error = error_of(program, x)
     assert type(error) is ValueError
     assert "kept its argument 'x'" in error.__notes__[0]
@@ -310,10 +295,10 @@ def test_results_may_be_arguments_and_views_of_them():
     ):
         program = jax.jit(lambda a, f=callback: cb.pure_callback(views(f), a, a))
         for _ in range(3):
-            np.testing.assert_array_equal(run(program, x), callback(np.asarray(x)))
+            np.testing.assert_array_equal(finish(program, x), callback(np.asarray(x)))
     swap = jax.jit(lambda a, b: cb.pure_callback(views(lambda a, b: (b, [a])), (b, [a]), a, b))
     for _ in range(3):
-        first, (second,) = run(swap, x, x + 1)
+        first, (second,) = finish(swap, x, x + 1)
         assert (first == x + 1).all() and (second == x).all()
 
 
@@ -325,7 +310,7 @@ def test_a_cycle_that_nothing_refers_to_does_not_keep():
 
     program = jax.jit(lambda x: cb.pure_callback(views(callback), x, x))
     for i in range(4):
-        assert run(program, jnp.full(3, i)).tolist() == [i] * 3
+        assert finish(program, jnp.full(3, i)).tolist() == [i] * 3
 
 
 def test_another_thread_that_is_about_to_let_go_does_not_keep():
@@ -335,7 +320,7 @@ def test_another_thread_that_is_about_to_let_go_does_not_keep():
     with ThreadPoolExecutor(1) as pool:
         program = jax.jit(lambda x: cb.pure_callback(views(callback), SCALAR, x))
         for i in range(200):
-            assert run(program, jnp.full(4, i, jnp.float32)) == 4 * i
+            assert finish(program, jnp.full(4, i, jnp.float32)) == 4 * i
 
 
 def test_a_weak_reference_does_not_see_the_next_calls_data():
@@ -347,7 +332,7 @@ def test_a_weak_reference_does_not_see_the_next_calls_data():
 
     program = jax.jit(lambda x: cb.pure_callback(views(callback), x, x))
     for i in range(5):
-        run(program, jnp.full(3, i))
+        finish(program, jnp.full(3, i))
         assert references[-1]() is None
 
 
@@ -371,7 +356,7 @@ def test_changes_of_an_array_object_do_not_show_in_the_next_call(mistreat):
 
     program = jax.jit(lambda x: cb.pure_callback(views(callback), SCALAR, x))
     for _ in range(4):
-        run(program, jnp.arange(4.0))
+        finish(program, jnp.arange(4.0))
     assert seen == [((4,), "float32", True, [0, 1, 2, 3])] * 4
 
 
@@ -390,7 +375,7 @@ def test_lanes_get_views_of_their_slices():
         )
     )
     for _ in range(2):
-        assert run(program, x, y).tolist() == [[10, 0], [30, 20], [50, 40]]
+        assert finish(program, x, y).tolist() == [[10, 0], [30, 20], [50, 40]]
     assert seen == [([0, 1], 10, False), ([2, 3], 10, False), ([4, 5], 10, False)] * 2
 
 
@@ -407,11 +392,11 @@ def test_packed_types_come_as_copies_that_may_be_kept():
     keeper = Keeper(lambda x: x)
     values = jnp.array([1, -2, 3], jnp.int4)
     for _ in range(3):
-        run(keeper.program(), values)
+        finish(keeper.program(), values)
     assert [array.tolist() for array in keeper.kept] == [[1, -2, 3]] * 3
     lanes = Keeper(lambda x: x)
     call = functools.partial(cb.pure_callback, vmap_method="sequential")
-    run(jax.jit(jax.vmap(lambda x: call(views(lanes), SCALAR, x))), jnp.stack([values, values]))
+    finish(jax.jit(jax.vmap(lambda x: call(views(lanes), SCALAR, x))), jnp.stack([values, values]))
     assert [array.tolist() for array in lanes.kept] == [[1, -2, 3]] * 2
 
 
@@ -442,7 +427,7 @@ def test_nested_arguments_and_keywords():
         lambda x: cb.pure_callback(views(callback), {"sum": x}, {"a": x, "b": (x, None)}, scale=x)
     )
     for _ in range(3):
-        np.testing.assert_array_equal(run(program, x)["sum"], x + x * x)
+        np.testing.assert_array_equal(finish(program, x)["sum"], x + x * x)
 
 
 def test_many_threads_at_one_program():
@@ -486,7 +471,7 @@ def sharded(callback, collective):
 def test_each_device_gets_a_view_of_its_shard():
     program = sharded(lambda x: x * 2, collective=False)
     for _ in range(3):
-        assert run(program, jnp.arange(8.0)).tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
+        assert finish(program, jnp.arange(8.0)).tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
 
 
 def test_keeping_in_a_program_with_collectives_leaves_no_device_waiting():
@@ -513,8 +498,8 @@ def test_options_of_equal_functions_are_part_of_what_is_compiled():
 
     x = jnp.ones(3)
     for _ in range(2):
-        run(jax.jit(lambda x: cb.pure_callback(callback, SCALAR, x)), x)
-        run(jax.jit(lambda x: cb.pure_callback(views(callback), SCALAR, x)), x)
+        finish(jax.jit(lambda x: cb.pure_callback(callback, SCALAR, x)), x)
+        finish(jax.jit(lambda x: cb.pure_callback(views(callback), SCALAR, x)), x)
     assert writable == [True, False] * 2
 
 

@@ -43,7 +43,10 @@ def test_every_ufunc_of_scipy_is_there():
 def test_the_catalogue_has_the_function_with_scipys_arguments(name):
     assert name in entries()
     documented = documented_arguments(name)
-    assert documented is None or list(entries()[name]) == documented
+    if documented is not None:
+        assert len(entries()[name]) == len(documented)
+        if f"for SciPy {scipy.__version__}:" in PAGE.read_text():  # others may rename arguments
+            assert list(entries()[name]) == documented
 
 
 @EACH_FUNCTION
