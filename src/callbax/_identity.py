@@ -105,11 +105,13 @@ def import_path(function: Any) -> str | None:
     )
     if not isinstance(qualname, str):
         return None
-    # Most ufuncs do not know their module.
-    own_module = _errors.attribute(function, "__module__")
-    for module in (
-        (own_module, *_UFUNC_MODULES) if isinstance(function, np.ufunc) else (own_module,)
-    ):
+    modules = [_errors.attribute(function, "__module__")]
+    if isinstance(function, np.ufunc):  # most do not know their module
+        modules += _UFUNC_MODULES
+    wrapped = _errors.attribute(function, "__wrapped__")
+    if wrapped is not None:  # Numba's @cfunc gives its own module
+        modules.append(_errors.attribute(wrapped, "__module__"))
+    for module in modules:
         if isinstance(module, str) and _host_function(_look_up(module, qualname)) is function:
             return f"{module}:{qualname}"
     return None

@@ -400,9 +400,17 @@ def test_functions_that_others_can_import_are_named_by_module():
     assert "scipy.special.cython_special:__pyx_capi__.gammainc dd->d" in text
 
 
+@numba.cfunc("float64(float64, voidptr)")
+def ignores_its_data(x, _data):
+    return x
+
+
 def test_user_data_takes_the_stable_name_away():
-    function = cb.native(capsule("gammainc"), user_data=np.zeros(1))
-    assert "cython_special" not in jax.jit(function).lower(X, X).as_text()
+    def text(**options):
+        return jax.jit(cb.native(ignores_its_data, **options)).lower(X).as_text()
+
+    assert "test_native:ignores_its_data d->d" in text()
+    assert "ignores_its_data d->d" not in text(user_data=np.zeros(1))
 
 
 def test_a_sharded_call_runs_where_its_items_are(library):
@@ -417,6 +425,21 @@ def test_a_sharded_call_runs_where_its_items_are(library):
 def test_it_cannot_be_pickled(library):
     with pytest.raises(TypeError, match="cannot be pickled: it stands for an address"):
         pickle.dumps(cb.native(library.cube, "double (double)"))
+
+
+def test_wrong_user_data(library):
+    with pytest.raises(
+        TypeError, match="user_data=, but its signature double .double. has no trail"
+    ):
+        cb.native(library.cube, "double (double)", user_data=np.ones(1))
+    for number in (-1, 2**64):
+        with pytest.raises(ValueError, match=f"user_data={number} is no address"):
+            cb.native(library.scaled, "double (double, void*)", user_data=number)
+
+
+def test_functions_that_want_the_gil_are_refused():
+    with pytest.raises(TypeError, match="of Python's C API.*must be called with the GIL held"):
+        cb.native(ctypes.pythonapi.PyFloat_GetMax, "double (double)")
 
 
 def test_what_a_bare_address_does_not_keep_alive_its_object_keeps(library):

@@ -45,7 +45,8 @@ def test_trailing_arguments_that_are_no_operands():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "double", "double complex", "(double)", "dd->d", "f(g(double))"]
+    "text",
+    ["", "double", "double complex", "(double)", "dd->d", "f(g(double))", b"double(double)", 3],
 )
 def test_what_is_no_signature_is_an_error(text):
     with pytest.raises(ValueError, match="is not the signature of a C function"):

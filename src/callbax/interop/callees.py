@@ -100,6 +100,7 @@ def _module(kind: type) -> str:
 # -- ctypes ----------------------------------------------------------------------------------------
 
 
+_NEEDS_GIL = 4  # in ctypes' flags of a function: FUNCFLAG_PYTHONAPI
 _CtypesFunction: Any = ctypes.CFUNCTYPE(None).__base__  # the base of all; it has no public name
 
 
@@ -112,6 +113,11 @@ def _read_ctypes(item: Any) -> Callee:
         raise TypeError(
             f"{item!r} is a Python function that ctypes wraps for C: each call of it takes the GIL. "
             "Give the function itself to callbax.pure_callback or callbax.external."
+        )
+    if item._flags_ & _NEEDS_GIL:
+        raise TypeError(
+            f"{item!r} is a function of Python's C API (a ctypes.PyDLL or PYFUNCTYPE), which must be "
+            "called with the GIL held. Call it in a function for callbax.external."
         )
     signature = None
     if item.argtypes is not None:
@@ -256,7 +262,7 @@ def address_of_data(item: Any) -> int:
 
     Raises:
       TypeError: `item` is nothing of the kind.
-      ValueError: an array that is not contiguous.
+      ValueError: an array that is not contiguous; a number that is no address.
     """
     if item is None:
         return 0
@@ -275,6 +281,8 @@ def address_of_data(item: Any) -> int:
     if _is_capsule(item):
         return _get_pointer(item, _get_name(item)) or 0
     if _is_address(item):
+        if not 0 <= item < _ADDRESSES:
+            raise ValueError(f"user_data={item!r} is no address")
         return int(item)
     raise TypeError(
         "user_data must be a NumPy array, a ctypes object, a cffi pointer, a PyCapsule or an address "

@@ -127,7 +127,12 @@ def native(
                 "its signature. Say kernel=True if it is a kernel of callbax/kernel.h."
             )
     path = None if data else import_path(fn)
-    scalar = ScalarFunction.of(callee, _agree(callee, signature), data, owners, path, parallel)
+    agreed = _agree(callee, signature)
+    if user_data is not None and agreed.tail != "void*":
+        raise TypeError(
+            f"{callee} was given user_data=, but its signature {agreed} has no trailing void* for it"
+        )
+    scalar = ScalarFunction.of(callee, agreed, data, owners, path, parallel)
     return cast(ScalarFunction, ufunc(scalar, derivatives=derivatives, derivative=derivative))
 
 

@@ -129,8 +129,10 @@ def parse(text: str) -> Signature:
     >>> print(parse("float64(float64, int32)"))
     double (double, int)
     """
-    found = re.fullmatch(r"\s*([^()]+?)\s*(?:\(\s*\*\s*\w*\s*\))?\s*\(([^()]*)\)\s*;?\s*", text)
-    if found is None:
+    found = isinstance(text, str) and re.fullmatch(
+        r"\s*([^()]+?)\s*(?:\(\s*\*\s*\w*\s*\))?\s*\(([^()]*)\)\s*;?\s*", text
+    )
+    if not found:
         raise ValueError(
             f"{text!r} is not the signature of a C function; write it as in C, for instance "
             '"double (double, int)"'
