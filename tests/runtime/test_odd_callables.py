@@ -98,7 +98,7 @@ def test_closures_over_objects_that_must_not_be_touched():
         np.vectorize(lambda x: np.float32(x + 1), otypes=[np.float32]),
         functools.wraps(np.sin)(lambda x: x + 1),
     ],
-    ids=repr,
+    ids=["partial", "method-wrapper", "vectorize", "wraps"],
 )
 def test_callables_of_many_kinds(function):
     assert call_each_way(function) == [2, 2]
