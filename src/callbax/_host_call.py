@@ -29,7 +29,7 @@ class HostCall:
 
     `static` holds (position among all leaves, value) for the leaves that JAX cannot trace. The other
     fields are the options of a HostFunction; `out` is the structure of the result, if the function
-    writes it into arrays that it is given.
+    writes it into arrays that it is given; `result`, the structure that what it returns must have.
     """
 
     _function: Hashable
@@ -37,6 +37,7 @@ class HostCall:
     static: tuple[tuple[int, Hashable], ...] = ()
     views: bool = False
     out: PyTreeDef | None = None
+    result: PyTreeDef | None = None
     cast: bool = False
     name: str | None = None
     wording: Wording = Wording()
@@ -64,6 +65,7 @@ class HostCall:
             options = {
                 "views": function.views,
                 "out": out,
+                "result": result_tree if function.structured and out is None else None,
                 "cast": function.cast,
                 "name": function.name,
                 "wording": function.wording,
@@ -99,7 +101,7 @@ class HostCall:
             leaves, outs = leaves[:first], leaves[first:]
         args, kwargs = jax.tree.unflatten(self.tree, self.with_static(leaves))
         if self.out is None:
-            return self._call(args, kwargs)
+            return self._checked(self._call(args, kwargs))
         value = self._call(args, {**kwargs, "out": jax.tree.unflatten(self.out, outs)})
         if value is not None and not _same_objects(jax.tree.leaves(value), outs):
             raise _not_out(self, value)
@@ -111,6 +113,12 @@ class HostCall:
         for position, leaf in self.static:
             leaves.insert(position, leaf.value)
         return leaves
+
+    def _checked(self, value: Any) -> Any:
+        """`value`; what the runtime would take as several results must have their structure."""
+        if self.result is not None and type(value) in (tuple, list) and not _is_flat(self.result):
+            check_structure(self, value)
+        return value
 
     def _call(self, args: Any, kwargs: Any) -> Any:
         if _threads.on_worker() and self.holds_jax_arrays:
@@ -133,6 +141,8 @@ class HostCall:
         flat = all(_is_leaf(child) for child in (*positional.children(), *named.children()))
         if self.out is not None:
             flat = flat and _is_leaf(self.out)
+        if self.result is not None:
+            flat = flat and _is_flat(self.result)
         if self.static or not flat or self.holds_jax_arrays:
             return self, None
         names = (*named.node_data()[1], *(() if self.out is None else ("out",)))
@@ -141,7 +151,8 @@ class HostCall:
     @functools.cached_property
     def tree_text(self) -> str | None:
         """The structure as a Python literal, (args, kwargs) or (args, kwargs, out), with 0 for each
-        leaf; None if it has nodes of other types."""
+        leaf; None if it has nodes of other types. A result that is no mere array, or several, adds
+        its description: a function may return different ones, and each is checked."""
         children = (*self.tree.children(), *(() if self.out is None else (self.out,)))
         if not all(map(_is_plain, children)):
             return None
@@ -150,18 +161,54 @@ class HostCall:
             structures = map(jax.tree.structure, ast.literal_eval(text))
         except (ValueError, SyntaxError, TypeError):
             return None  # a dict with keys that are no literals
-        return text if tuple(structures) == children else None
+        if tuple(structures) != children:
+            return None
+        if self.result is None or _is_flat(self.result):
+            return text
+        return f"{text[:-1]}, {str(self.result)!r})"
 
     @classmethod
     def from_text(cls, function: Callable[..., Any], text: str) -> HostCall:
         """The HostCall of that `tree_text`."""
-        args, kwargs, *out = ast.literal_eval(text)
+        args, kwargs, *others = ast.literal_eval(text)
+        out = [other for other in others if not isinstance(other, str)]
         tree = jax.tree.structure((args, kwargs))
         return cls(Hashable(function), tree, out=jax.tree.structure(out[0]) if out else None)
 
 
 def _is_leaf(tree: PyTreeDef) -> bool:
     return tree.node_data() is None
+
+
+def _is_flat(tree: PyTreeDef) -> bool:
+    """Whether it is one leaf, or a tuple or list of leaves."""
+    return _is_leaf(tree) or (
+        tree.node_data()[0] in (tuple, list) and all(map(_is_leaf, tree.children()))
+    )
+
+
+def check_structure(call: HostCall, value: Any) -> None:
+    """Refuses a result whose arrays could be taken for others: by another order, or other names.
+
+    Lists and named tuples count as tuples, and a single array may be in any container.
+    """
+    expected, actual = call.result, jax.tree.structure(value)
+    if expected is None or expected == actual or expected.num_leaves != actual.num_leaves:
+        return  # what has another number of arrays is refused with a message of its own
+    if expected.num_leaves > 1 and _outline(expected) != _outline(actual):
+        raise CallbackResultError(
+            f"Mismatched structure of the result. Expected: {expected}, Actual: {actual}. Returned by "
+            f"the callback {call}; return the structure that {call.wording.declared} says."
+        )
+
+
+def _outline(tree: PyTreeDef) -> Any:
+    """The structure, where every sequence is a tuple; None stands for no array."""
+    if _is_leaf(tree):
+        return 0
+    kind, data = tree.node_data()
+    children = tuple(map(_outline, tree.children()))
+    return children if issubclass(kind, (tuple, list)) else (kind, data, children)
 
 
 def _is_plain(tree: PyTreeDef) -> bool:
@@ -213,6 +260,7 @@ def convert_results(
     """
     if call.out is not None:
         raise _not_out(call, value)
+    check_structure(call, value)
     leaves = jax.tree.leaves(value)
     declared = call.wording.declared
     if len(leaves) != len(shapes):

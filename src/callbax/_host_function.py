@@ -77,6 +77,8 @@ class HostFunction:
         None or `out`. What it does not write is undefined.
       cast: results of another dtype are converted, if NumPy calls that "same_kind" (float64 to float32,
         integers to floating point).
+      structured: its result must have the structure of `result_shape_dtypes`, and not only as many
+        arrays. Lists and named tuples count as tuples.
       static: leaves of its arguments that are no arrays (strings, functions) are passed as they are.
       name: its name in programs, stable from process to process, in place of the path that it can
         be imported from.
@@ -95,6 +97,7 @@ class HostFunction:
     function: Callable[..., Any] = dataclasses.field(compare=False)
     views: bool = dataclasses.field(default=False, kw_only=True)
     out: bool = dataclasses.field(default=False, kw_only=True)
+    structured: bool = dataclasses.field(default=False, kw_only=True)
     static: bool = dataclasses.field(default=False, kw_only=True)
     cast: bool = dataclasses.field(default=False, kw_only=True)
     name: str | None = dataclasses.field(default=None, kw_only=True)

@@ -40,7 +40,8 @@ def loss(f):
 
     def of(x, y):
         out = f(x, y)
-        weighted = (out * jnp.arange(1, out.size + 1).reshape(out.shape)).sum()
+        weights = jnp.arange(1, out.size + 1).reshape(out.shape).astype(out.dtype)
+        weighted = (out * weights).sum()
         return weighted.real
 
     return of
@@ -338,3 +339,33 @@ def test_numerical_derivatives_of_empty_arrays(derivative):
     empty = np.zeros((0, 3))
     assert jax.grad(lambda x: f(x).sum())(empty).shape == (0, 3)
     assert jax.jvp(f, (empty,), (empty,))[1].shape == (0, 3)
+
+
+@each()
+@pytest.mark.parametrize(
+    "setting",
+    [
+        partial(jax.numpy_rank_promotion, "raise"),
+        partial(jax.numpy_dtype_promotion, "strict"),
+        jax.checking_leaks,
+        partial(jax.debug_nans, True),
+    ],
+    ids=["rank", "dtype", "leaks", "nans"],
+)
+def test_under_strict_settings(route, setting):
+    f, (x, weights) = route.make(), example(shape=(3,))
+    with setting():
+        for order in range(1, route.orders + 1):
+            modes = [route.modes[0]] * order
+            jax.jit(jax.vmap(derivative(modes, f)))(x[None], weights[None])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("size", [3, 80])
+def test_complex_steps_from_half_precision(dtype, size):
+    f = cb.external(lambda x: (x * x).astype(x.dtype), result=cb.like(0), derivative="complex_step")
+    x = jnp.linspace(0.5, 2, size).astype(dtype)
+    gradient = jax.jit(jax.grad(lambda x: f(x).sum()))(x)
+    value, tangent = jax.jvp(f, (x,), (x,))
+    assert gradient.dtype == value.dtype == tangent.dtype == dtype
+    np.testing.assert_allclose(gradient.astype(float), 2 * x.astype(float), rtol=1e-2)

@@ -1,5 +1,8 @@
 """Result inference: every form of `result=`, `signature=` and `dtype=`."""
 
+import collections
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -250,3 +253,49 @@ def test_a_result_without_its_batch_is_told_how_batches_come():
     message = r"Expected: \(2, 3\), Actual: \(3,\).*With vmap_method='broadcast_all' it gets"
     with pytest.raises(jax.errors.JaxRuntimeError, match=message):
         jax.block_until_ready(ones(x))
+
+
+def pair(x):
+    return x, 2 * x
+
+
+@pytest.mark.parametrize(
+    ("wrong", "result"),
+    [
+        (pair, {"position": x, "velocity": x}),
+        (lambda x: {"b": x, "a": x}, (x, x)),
+        (lambda x: {"b": x, "a": x}, {"a": x, "c": x}),
+        (lambda x: collections.OrderedDict(b=x, a=x), {"a": x, "b": x}),
+        (lambda x: ((x, x), x), (x, (x, x))),
+    ],
+)
+@pytest.mark.parametrize("method", ["sequential", "threads", "expand_dims"])
+def test_results_of_another_structure_are_refused(wrong, result, method):
+    """Their arrays would be taken for others."""
+    f = cb.external(wrong, result=result, vmap_method=method)
+    for call in (f, jax.vmap(f, axis_size=2), partial(f.call_where, True)):
+        with pytest.raises(
+            jax.errors.JaxRuntimeError, match=r"Mismatched structure.*Expected: .*\*"
+        ):
+            jax.block_until_ready(call(np.stack([x, x]) if call is not f else x))
+
+
+def test_sequences_of_any_kind_are_results():
+    point = collections.namedtuple("point", "x y")
+    for function in (pair, lambda x: [x, 2 * x], lambda x: point(x, 2 * x)):
+        for result in ((x, x), [x, x], point(x, x)):
+            f = cb.external(function, result=result)
+            np.testing.assert_array_equal(np.stack(f(x)), [x, 2 * x])
+
+
+def test_one_function_may_have_results_of_several_structures():
+    f = cb.external(nested, result=lambda x: {"a": x, "b": x} if x.ndim else {"b": x, "c": x})
+    actual = jax.jit(lambda x: (f(x), f(x[0, 0])))(x)
+    assert [sorted(part) for part in actual] == [["a", "b"], ["b", "c"]]
+    plain = cb.pure_callback(nested, (x, x), x)
+    np.testing.assert_array_equal(np.stack(plain), [x, 2 * x])
+
+
+def nested(x):
+    names = ("a", "b") if x.ndim else ("b", "c")
+    return dict(zip(names, pair(x), strict=True))

@@ -99,6 +99,7 @@ class Call:
             self.function,
             views=options.zero_copy,
             out=options.out,
+            structured=True,
             static=True,
             cast=self.external.narrows,
             name=options.name,

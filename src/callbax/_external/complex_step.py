@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from callbax._errors import describe_function
@@ -43,8 +42,12 @@ def complex_call(call: Call, wanted: Sequence[int]) -> Call:
     )
 
 
+def complex_dtype(dtype: Any) -> np.dtype:
+    return np.promote_types(dtype, np.complex64)
+
+
 def _complex(struct: Struct) -> Struct:
-    return Struct(struct.shape, jnp.promote_types(struct.dtype, jnp.complex64))
+    return Struct(struct.shape, complex_dtype(struct.dtype))
 
 
 @dataclasses.dataclass(frozen=True)

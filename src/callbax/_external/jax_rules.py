@@ -128,7 +128,7 @@ class VjpRule:
             mask, residuals = residuals
             with call.entered(mask):
                 of_args = self._backward(call, residuals, cotangents)
-            of_keywords = len(leaves) - call.masked - len(of_args)
+            of_keywords = len(call.structs) - len(of_args)
             return (*[None] * call.masked, *of_args, *[None] * of_keywords)
 
         differentiable = jax.custom_vjp(lambda *leaves: on_host(call, leaves))

@@ -145,7 +145,12 @@ class LaneCall:
     @functools.cached_property
     def as_host_call(self) -> HostCall:
         """What messages about results name."""
-        return HostCall(self.function.function, jax.tree.structure(((), {})), wording=self.wording)
+        return HostCall(
+            self.function.function,
+            jax.tree.structure(((), {})),
+            result=None if self.function.out else self.function.result_tree,
+            wording=self.wording,
+        )
 
 
 class Batch:

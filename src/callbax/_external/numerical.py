@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from callbax._external.call import Call
-from callbax._external.complex_step import complex_call
+from callbax._external.complex_step import complex_call, complex_dtype
 from callbax._external.linear import linear_call
 from callbax._external.probing import assemble, basis, coordinates, is_complex, warn_if_costly
 from callbax._external.rules import Struct, inexact_only, is_inexact, on_host, with_jvp
@@ -55,7 +55,7 @@ class NumericalRule:
             differences = Differences(call, self, wanted)
             if differences.elementwise or coordinates(differences.structs) <= DENSE:
                 results, partials = differences.first(leaves)
-                return results, differences.contract(partials, given)
+                return results, differences.of_results(differences.contract(partials, given))
             structs = inexact_only(call.result_structs)
             return differentiable(*leaves), linear_call(differences, leaves, given, structs)
 
@@ -137,7 +137,7 @@ class Differences:
             ]
         else:
             units = basis(self.structs)
-        moves = [unit * size for unit, size in zip(units, sizes, strict=True)]
+        moves = [unit * size[None] for unit, size in zip(units, sizes, strict=True)]
         results, differences, widths = self._evaluate(function, leaves, moves, steps.kind)
         return results, [self._quotients(difference, widths) for difference in differences]
 
@@ -151,7 +151,9 @@ class Differences:
         origins = [jnp.asarray(leaves[i])[None] for i in self.wanted]
         if kind == "complex_step":
             function = functools.partial(self._final, complex_call(self.call, self._arguments))
-            moves = [jax.lax.complex(jnp.zeros_like(move), move) for move in moves]
+            dtypes = [complex_dtype(move.dtype) for move in moves]
+            origins = [o.astype(dtype) for o, dtype in zip(origins, dtypes, strict=True)]
+            moves = [1j * move.astype(dtype) for move, dtype in zip(moves, dtypes, strict=True)]
         above = [origin + move for origin, move in zip(origins, moves, strict=True)]
         lower = [origin - move for origin, move in zip(origins, moves, strict=True)]
         parts = [origins, above, lower] if kind == "central" else [origins, above]
@@ -161,7 +163,8 @@ class Differences:
         results = [value[0] for value in values]
         inexact = [value for value in values if is_inexact(value)]
         if kind == "complex_step":
-            real = [jnp.real(r) if is_complex(r) else r for r in results]
+            structs = self.call.result_structs
+            real = [jnp.real(r).astype(s.dtype) for r, s in zip(results, structs, strict=True)]
             return real, [jnp.imag(value[1:]) for value in inexact], [jnp.imag(m) for m in moves]
         # What was added is not quite the move, after rounding.
         if kind == "forward":
@@ -209,12 +212,20 @@ class Differences:
         for partial in partials:
             real = jnp.finfo(partial.dtype).dtype
             if self.elementwise:
-                terms = [row * part.astype(real) for row, part in zip(partial, parts, strict=True)]
+                terms = [
+                    row * jnp.broadcast_to(part.astype(real), row.shape)
+                    for row, part in zip(partial, parts, strict=True)
+                ]
                 results.append(sum(terms[1:], terms[0]))
             else:
                 flat = jnp.concatenate([part.ravel() for part in parts]).astype(partial.dtype)
                 results.append(jnp.tensordot(flat, partial, 1, precision=jax.lax.Precision.HIGHEST))
         return results
+
+    def of_results(self, tangents: Sequence[Any]) -> list[Any]:
+        """In the dtypes of the results: complex steps compute in one that complex numbers have."""
+        structs = inexact_only(self.call.result_structs)
+        return [t.astype(struct.dtype) for t, struct in zip(tangents, structs, strict=True)]
 
     # As a LinearFunction of the tangents, where there are many coordinates.
 
@@ -231,10 +242,8 @@ class Differences:
         moves = [(step.astype(jnp.finfo(t.dtype).dtype) * t)[None] for t in operands]
         _, differences, _ = self._evaluate(self._on_host, residuals, moves, steps.kind)
         width = 2 * step if steps.kind == "central" else step
-        return [
-            difference[0] / width.astype(jnp.finfo(difference.dtype).dtype)
-            for difference in differences
-        ]
+        quotients = [d[0] / width.astype(jnp.finfo(d.dtype).dtype) for d in differences]
+        return self.of_results(quotients)
 
     def transpose(self, residuals: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
         count = len(self.call.result_structs)
