@@ -105,7 +105,7 @@ FAULTS = {
     "not a function of its arguments": (
         lambda: cb.external(Counting(), **like_first),
         ["same inputs, same outputs"],
-        "a second call with the same arguments gave",
+        "another call with the same arguments gave",
     ),
     "a batching that mixes lanes": (
         lambda: cb.external(mixes_lanes, vmap_method="expand_dims", **like_first),
@@ -182,3 +182,42 @@ def test_a_derivative_that_costs_too_much_is_not_tested():
     forward = report.findings[-3]
     assert forward.ok is None and "1001 basis vectors" in forward.detail
     assert report.findings[-2].ok
+
+
+def test_arguments_without_derivatives_are_left_out():
+    by_name = cb.external(lambda x, *, y: x * y, result=cb.like(0), derivative="central")
+    assert cb.check(by_name, x, y=x, print_table=False).ok
+
+    product = cb.external(lambda a, x: a @ x, signature="(n,n),(n)->(n)")
+    product.def_transpose(lambda a, ct: a.T @ ct, argnums=1)
+    assert cb.check(product, np.outer(x, x), x, print_table=False).ok
+
+
+def test_defvjp_has_no_forward_mode_to_test():
+    f = cb.external(np.square, result=cb.like(0))
+    f.defvjp(lambda x: (f(x), x), lambda x, ct: (2 * x * ct,))
+    report = cb.check(f, x, print_table=False)
+    oks = {finding.name: finding.ok for finding in report.findings}
+    assert report.ok and oks["forward mode against differences"] is None
+    assert oks["reverse mode against differences"]
+
+
+def test_an_example_may_have_the_batch_that_a_signature_allows():
+    f = cb.external(lambda x, y: x.sum() + y, signature="(n),()->()", derivative="central")
+    assert cb.check(f, np.stack([x, x]), x[0], print_table=False).ok
+    wrong = cb.external(lambda x: x.sum(keepdims=True), signature="(n)->()")
+    assert not cb.check(wrong, np.stack([x, x]), print_table=False).ok
+
+
+@pytest.mark.parametrize("odd", [1, 2, 3])
+def test_a_single_odd_call_is_found(odd):
+    calls = iter(range(1, 100))
+    f = cb.external(lambda x: x + (next(calls) == odd), result=cb.like(0))
+    (failure,) = cb.check(f, x, print_table=False).failures
+    assert failure.name == "same inputs, same outputs"
+
+
+def test_a_result_of_another_structure_does_not_fit():
+    f = cb.external(lambda x: (x, x), result={"a": x, "b": x})
+    failure = cb.check(f, x, print_table=False).failures[0]
+    assert failure.name == "result fits its declaration" and "structure" in failure.detail

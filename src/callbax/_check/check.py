@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from callbax._check import derivatives, values
-from callbax._check.report import CheckError, Finding, Report
+from callbax._check.report import CheckError, Finding, NotTested, Report
 from callbax._check.samples import Sample
 from callbax._errors import original_exception
 from callbax._external.derivatives import rules_of
@@ -56,7 +56,8 @@ def check(
 
     Args:
       function: what `callbax.external` returned. With effects, only its result is tested, by one call.
-      *example_args: an example of its arguments, arrays and static values.
+      *example_args: an example of its arguments, arrays and static values. Of a batch that the
+        signature allows, the first lane is taken.
       raise_on_failure: raise `callbax.CheckError`, with the table, if anything fails.
       print_table: print the table.
       **example_kwargs: an example of its keyword arguments.
@@ -113,7 +114,7 @@ def _run_all(tests: tuple[tuple[str, Test], ...], sample: Sample, reason: str) -
 
 def _without_derivative(sample: Sample) -> str:
     """Why there is no derivative to test, or ""."""
-    if not sample.floating:
+    if not sample.differentiable:
         return "no argument is differentiable"
     results = jax.tree.leaves(jax.eval_shape(sample.call, *sample.leaves))
     if not any(jnp.issubdtype(result.dtype, jnp.inexact) for result in results):
@@ -128,6 +129,8 @@ def _run(name: str, test: Test, sample: Sample) -> Finding:
         with warnings.catch_warnings():
             warnings.simplefilter("error", CostlyDerivativeWarning)
             fault = test(sample)
+    except NotTested as reason:
+        return Finding(name, None, str(reason))
     except CostlyDerivativeWarning as costly:
         return Finding(name, None, f"not tested, as {costly}")
     except Exception as error:  # noqa: BLE001 - whatever the tested function raises is a finding

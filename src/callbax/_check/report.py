@@ -14,6 +14,10 @@ class CheckError(CallbackError, AssertionError):
 CheckError.__module__ = "callbax"
 
 
+class NotTested(Exception):
+    """Why a test does not apply."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Finding:
     """One row.

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from callbax._external.derivatives import rules_of
 from callbax._external.external import External
 from callbax._external.structure import Structure, flatten
+from callbax._external.transposes import TransposeRule
 
 LANES = 3
 
@@ -24,12 +26,14 @@ class Sample:
       structure: of the arguments.
       leaves: their arrays, in JAX's dtypes.
       names: what the findings call them.
+      seen: what the host function has returned for them so far.
     """
 
     function: External
     structure: Structure
     leaves: tuple[np.ndarray, ...]
     names: tuple[str, ...]
+    seen: list[list[np.ndarray]] = dataclasses.field(default_factory=list)
 
     @classmethod
     def of(cls, function: External, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sample:
@@ -37,6 +41,9 @@ class Sample:
         structure, leaves = flatten(function.function, signature, args, kwargs)
         # As JAX arrays they have the dtypes in which the host function will get them.
         arrays = tuple(np.array(jnp.asarray(leaf)) for leaf in leaves)
+        gufunc = function.options.signature
+        if gufunc is not None and len(gufunc.inputs) == len(arrays):
+            arrays = tuple(map(_first_lane, arrays, gufunc.inputs))
         return cls(function, structure, arrays, tuple(structure.names(function.parameters)))
 
     def call(self, *leaves: Any) -> Any:
@@ -49,8 +56,19 @@ class Sample:
 
     @property
     def floating(self) -> list[int]:
-        """Indices of the arrays that have derivatives."""
+        """Indices of the floating-point and complex arrays."""
         return [i for i, leaf in enumerate(self.leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+
+    @property
+    def differentiable(self) -> list[int]:
+        """Indices of the arrays that have derivatives: arguments by name only have none."""
+        slots = self.structure.unflatten_without_static(range(len(self.leaves)))[0]
+        argnums = tuple(range(len(slots)))
+        for rule in rules_of(self.function):
+            if isinstance(rule, TransposeRule) and rule.argnums is not None:
+                argnums = rule.argnums
+        positional = jax.tree.leaves([slots[i] for i in argnums])
+        return [i for i in self.floating if i in positional]
 
     def lanes(self, index: int) -> np.ndarray:
         """A batch of array `index`: the example first, then values near it that all differ.
@@ -71,6 +89,13 @@ class Sample:
         sizes = np.where(sizes == 0, np.max(sizes, initial=1e-3), sizes)
         generator = np.random.default_rng(index)
         return (sizes * random_like(generator, leaf)).astype(leaf.dtype)
+
+
+def _first_lane(array: np.ndarray, core: tuple[Any, ...]) -> np.ndarray:
+    """Without the batch dimensions that a signature allows; `vmap` brings others."""
+    while array.ndim > len(core) and len(array):
+        array = array[0, ...]
+    return array
 
 
 def random_like(generator: np.random.Generator, array: Any) -> np.ndarray:

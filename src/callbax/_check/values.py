@@ -9,6 +9,7 @@ import numpy as np
 
 from callbax._check.samples import LANES, Sample, difference
 from callbax._host_call import Hashable, HostCall, convert_results
+from callbax._host_function import Wording
 
 
 def on_host(sample: Sample) -> Any:
@@ -31,20 +32,27 @@ def _call_host(sample: Sample, leaves: list[np.ndarray]) -> Any:
 
 def result_fits(sample: Sample) -> str:
     """The host function returns what `result=` or `signature=` says."""
-    structs = jax.tree.leaves(jax.eval_shape(sample.call, *sample.leaves))
-    call = HostCall(Hashable(sample.function.function), sample.structure.tree)
+    structs, result = jax.tree.flatten(jax.eval_shape(sample.call, *sample.leaves))
+    call = HostCall(
+        Hashable(sample.function.function),
+        sample.structure.tree,
+        result=None if sample.function.options.out else result,
+        wording=Wording(declared="result= or signature="),
+    )
     shapes = [struct.shape for struct in structs]
     dtypes = [np.dtype(struct.dtype) for struct in structs]
     canonicalize = not jax.config.jax_enable_x64
     cast = sample.function.narrows
-    convert_results(call, on_host(sample), shapes, dtypes, canonicalize, cast)
+    value = on_host(sample)
+    convert_results(call, value, shapes, dtypes, canonicalize, cast)
+    sample.seen.append(_copied(value))
     return ""
 
 
 def inputs_unmodified(sample: Sample) -> str:
     """The host function does not write to its arguments."""
     given = sample.copies()
-    _call_host(sample, given)
+    sample.seen.append(_copied(_call_host(sample, given)))
     for name, before, after in zip(sample.names, sample.leaves, given, strict=True):
         if found := difference(after, before, 0):
             return f"it wrote to {name}: {found}; work on a copy"
@@ -53,10 +61,15 @@ def inputs_unmodified(sample: Sample) -> str:
 
 def same_outputs(sample: Sample) -> str:
     """The same arguments give the same results, however often it is called."""
-    first = [np.array(leaf) for leaf in jax.tree.leaves(on_host(sample))]
-    if found := difference(on_host(sample), first, 0):
-        return f"a second call with the same arguments gave {found}"
+    sample.seen.append(_copied(on_host(sample)))
+    for value in (*sample.seen[1:], on_host(sample)):
+        if found := difference(value, sample.seen[0], 0):
+            return f"another call with the same arguments gave {found}"
     return ""
+
+
+def _copied(value: Any) -> list[np.ndarray]:
+    return [np.array(leaf) for leaf in jax.tree.leaves(value)]
 
 
 def jit_agrees(sample: Sample) -> str:

@@ -225,7 +225,8 @@ def external(
         view of XLA's memory, or a pytree of them. It returns None or `out`.
       arrays: "numpy", or "jax" for jax Arrays on CPU, which cost some 40 µs each.
       name: its name in compiled programs, stable between processes, in place of the path from which
-        it can be imported.
+        it can be imported. What runs lane by lane on threads or an executor, `call_where` and host
+        rules of derivatives have names that hold in this process only.
 
     Returns:
       An `External`.
