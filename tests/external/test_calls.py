@@ -12,6 +12,7 @@ import scipy.special
 from jax import lax
 
 import callbax as cb
+from callbax import _host_function
 
 x = np.arange(4, dtype=np.float32)
 
@@ -299,3 +300,19 @@ def test_equal_results_make_equal_functions(make_result):
     assert first == second and hash(first) == hash(second)
     assert first != cb.external(np.negative, result=cb.like(0))
     assert first != cb.external(np.negative, result=[jax.ShapeDtypeStruct((5,), np.float32)])
+
+
+@pytest.mark.parametrize("arrays", ["numpy", "jax"])
+def test_names_hold_from_the_start(arrays):
+    """A program of another process finds the function before it has been called here."""
+    f = cb.external(lambda x: 2 * x, result=cb.like(0), name="doubling", arrays=arrays)
+    assert _host_function.find_named("doubling").function == f.called
+    np.testing.assert_array_equal(jax.jit(f)(x), 2 * x)
+    with pytest.raises(ValueError, match="name 'doubling', given to .* is already that of"):
+        cb.external(lambda x: 3 * x, result=cb.like(0), name="doubling")
+
+
+def test_a_name_and_keywords_that_are_options():
+    f = cb.external(lambda x, *, ordered=1.0: x * ordered, result=cb.like(0), name="ordering")
+    np.testing.assert_array_equal(f(x), x)
+    np.testing.assert_array_equal(f(x, ordered=np.float32(3)), 3 * x)

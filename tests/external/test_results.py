@@ -299,3 +299,10 @@ def test_one_function_may_have_results_of_several_structures():
 def nested(x):
     names = ("a", "b") if x.ndim else ("b", "c")
     return dict(zip(names, pair(x), strict=True))
+
+
+@pytest.mark.parametrize("wrong", ["text", np.array([None]), np.zeros(2, "M8[s]")])
+def test_a_trial_that_returns_no_numbers(wrong):
+    f = cb.external(lambda x: wrong, result=cb.infer)
+    with pytest.raises(TypeError, match=r"(?s)result=callbax.infer, but .* no array of num"):
+        f(x)

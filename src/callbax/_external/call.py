@@ -16,7 +16,7 @@ from callbax._callbacks.io import io_callback_over_batch
 from callbax._callbacks.pure import pure_callback
 from callbax._callbacks.results import flatten_result_spec
 from callbax._external import dispatch, masks, vmap_rules
-from callbax._external.host import JaxArrays, KeywordsInOne
+from callbax._external.host import KeywordsInOne
 from callbax._external.structure import Structure
 from callbax._host_function import Hashable, HostFunction, Wording
 
@@ -72,9 +72,7 @@ class Call:
     @property
     def function(self) -> Callable[..., Any]:
         """What the runtime calls with the arguments."""
-        function = self.external.function
-        as_jax = self.external.options.arrays == "jax"
-        return JaxArrays(Hashable(function)) if as_jax else function
+        return self.external.called
 
     def entered(self, leaves: Sequence[Any]) -> contextlib.AbstractContextManager[Sequence[Any]]:
         """The leaves without the mask, which holds for the external functions called inside."""
@@ -107,9 +105,8 @@ class Call:
         )
         args, kwargs = self.structure.unflatten(leaves)
         if _OWN_KEYWORDS & kwargs.keys():
-            function = dataclasses.replace(
-                function, function=KeywordsInOne(Hashable(self.function))
-            )
+            in_one = KeywordsInOne(Hashable(self.function))
+            function = dataclasses.replace(function, function=in_one, name=None)
             args, kwargs = (args, kwargs), {}
         spec = jax.tree.unflatten(self.result_tree, self.result_structs)
         if options.effects == "none":

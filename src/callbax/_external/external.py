@@ -17,11 +17,12 @@ from callbax._external import derivatives, masks, structure
 from callbax._external.batches import over_batch
 from callbax._external.call import Call
 from callbax._external.executors import ExecutorSlot
+from callbax._external.host import JaxArrays
 from callbax._external.options import MISSING, Options, make_options
 from callbax._external.results import Arguments
 from callbax._external.signature import Shape, broadcast
 from callbax._external.vmap_rules import VmapRules
-from callbax._host_function import Hashable
+from callbax._host_function import Hashable, HostFunction
 
 
 class External(derivatives.Definitions, VmapRules):
@@ -42,6 +43,8 @@ class External(derivatives.Definitions, VmapRules):
         self.where = describe_function(function)
         self._signature = structure.signature_of(function, without_out=options.out)
         self.parameters = structure.positional_parameters(self._signature)
+        # Programs of other processes find the function by its name, also before the first call.
+        self._named = HostFunction(self.called, name=options.name)
         functools.update_wrapper(self, function, updated=())
         if self._signature is not None:
             self.__signature__ = self._signature
@@ -121,6 +124,12 @@ class External(derivatives.Definitions, VmapRules):
 
     def _result(self, arguments: Arguments) -> Any:
         return None if self.options.result is None else self.options.result(arguments)
+
+    @property
+    def called(self) -> Callable[..., Any]:
+        """What the runtime calls with the arguments."""
+        as_jax = self.options.arrays == "jax"
+        return JaxArrays(Hashable(self.function)) if as_jax else self.function
 
     @property
     def callbax_host_function(self) -> Callable[..., Any]:
@@ -203,9 +212,9 @@ def external(
         broadcast shape and promoted floating-point or complex dtype; `infer`: whatever one trial call
         on zeros returns, made while tracing, once for each shape and dtype; None for no result.
       signature: a gufunc signature such as "(n,k),(k)->(n)": the core dimensions of each array of the
-        arguments, and of each result. Any dimensions in front are batch dimensions, which broadcast.
-        The function sees the core alone, or the batch too, as `vmap_method` says. With `result=` it
-        must agree.
+        arguments (those that can only be given by name come last, in the order of their names), and
+        of each result. Any dimensions in front are batch dimensions, which broadcast. The function
+        sees the core alone, or the batch too, as `vmap_method` says. With `result=` it must agree.
       dtype: of the results, for `signature` or "broadcast"; one, or one for each result. Default: the
         arguments' promoted floating-point or complex dtype.
       vmap_method: how a batch reaches the function. "sequential" (the default) and
@@ -233,7 +242,8 @@ def external(
 
     Raises:
       TypeError: `function` is not callable; no `result`; options that exclude one another.
-      ValueError: an option has none of its values; a signature that does not parse. Calls raise them
+      ValueError: an option has none of its values; a signature that does not parse; a name that
+        another living function has. Calls raise them
         at trace time if the arguments contradict the signature or the result, and
         `jax.errors.JaxRuntimeError` if the function failed or returned something else.
 

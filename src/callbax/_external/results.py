@@ -246,9 +246,17 @@ class Trial:
                 f"is traced, and that call raised {type(error).__name__}: {error}. If zeros are no "
                 "valid input, give the result as a struct or as a function of the arguments."
             ) from error
-        return jax.tree.map(_struct_of, value)
+        try:
+            return jax.tree.map(_struct_of, value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{arguments.where} has result=callbax.infer, but the call on zeros returned "
+                f"{value!r}, which is no array of numbers, nor a pytree of them: {error}"
+            ) from error
 
 
 def _struct_of(leaf: Any) -> jax.ShapeDtypeStruct:
     array = np.asarray(leaf)
+    if array.dtype.kind in "OSUMm":
+        raise TypeError(f"JAX has no dtype {array.dtype}")
     return jax.ShapeDtypeStruct(array.shape, jax.dtypes.canonicalize_dtype(array.dtype))
