@@ -202,13 +202,20 @@ RunningCallback::~RunningCallback() {
 
 bool TakeSignal() noexcept { return watcher.arrived.exchange(false); }
 
+void ForgetThreads() noexcept {
+  in_flight = 0;
+  in_flight_on_workers = 0;
+  if (workers != nullptr) workers->clear();
+  watcher.started = false;
+}
+
 void WatchInterrupts() {
   struct sigaction current {};
   if (sigaction(SIGINT, nullptr, &current) != 0) return;
   const bool ours = (current.sa_flags & SA_SIGINFO) && current.sa_sigaction == HandleSignal;
   const bool handled = (current.sa_flags & SA_SIGINFO) ||
                        (current.sa_handler != SIG_DFL && current.sa_handler != SIG_IGN);
-  if (ours || !handled) return;
+  if (!handled || (ours && watcher.started)) return;
   if (!watcher.started) {
     sem_init(&watcher.signalled, 0, 0);
     try {
@@ -218,6 +225,7 @@ void WatchInterrupts() {
     }
     watcher.started = true;
   }
+  if (ours) return;
   watcher.previous = current;
   struct sigaction chained = current;
   chained.sa_flags |= SA_SIGINFO;

@@ -52,6 +52,10 @@ class RunningCallback {
 // anew. Needs the GIL.
 void WatchInterrupts();
 
+// In a forked child: the watcher is the parent's, and so are the calls that were in flight. The next
+// program that is compiled starts a watcher. Needs the GIL.
+void ForgetThreads() noexcept;
+
 // Whether SIGINT has arrived since this was last asked.
 bool TakeSignal() noexcept;
 

@@ -136,6 +136,8 @@ NB_MODULE(_native, m) {
   m.def("state_type", &StateType, "Capsules of the handlers' state type.");
   m.def("statistics", &Statistics, "Counts of what the runtime holds.");
   m.def("watch_interrupts", &WatchInterrupts, "Chains the Ctrl-C watcher to Python's handler.");
+  m.def("forget_threads", &ForgetThreads,
+        "In a forked child: forgets the threads, and the calls in flight, of the parent.");
   m.def("close", &CloseCalls, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),
         "Refuses new calls and waits for those in flight; false on time-out.");
   DefineLoops(m);

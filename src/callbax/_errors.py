@@ -19,7 +19,6 @@ import itertools
 import logging
 import os
 import re
-import threading
 import traceback
 import types
 from collections.abc import Callable
@@ -37,7 +36,7 @@ _MARK = re.compile(r"\[callbax error (\d+)\]")
 # Tracebacks keep the arrays of their frames alive, so only the newest exceptions are kept.
 _KEPT = 64
 
-_lock = threading.Lock()
+_lock = _threads.new_lock()
 _numbers = itertools.count(1)
 _exceptions: collections.OrderedDict[int, BaseException] = collections.OrderedDict()
 _pending: list[tuple[str, BaseException]] = []  # poisoned runs whose error has not surfaced yet

@@ -7,11 +7,11 @@ theirs; the callable itself carries them.
 from __future__ import annotations
 
 import dataclasses
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
 
+from callbax import _threads
 from callbax._errors import attribute, describe_function
 
 
@@ -117,7 +117,7 @@ class HostFunction:
         return describe_function(self.function)
 
 
-_lock = threading.Lock()
+_lock = _threads.new_lock()
 _named: dict[str, list[weakref.ref[HostFunction]]] = {}  # guarded by _lock; the newest is last
 
 

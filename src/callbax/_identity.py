@@ -11,17 +11,16 @@ from __future__ import annotations
 import importlib
 import itertools
 import sys
-import threading
 import uuid
 from typing import Any
 
 import numpy as np
 
-from callbax import _errors, _native
+from callbax import _errors, _native, _threads
 from callbax._host_call import HostCall
 from callbax._host_function import find_named
 
-_lock = threading.Lock()
+_lock = _threads.new_lock()
 _process = uuid.uuid4().hex
 _numbers = itertools.count()
 

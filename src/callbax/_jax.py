@@ -331,15 +331,6 @@ def wait_for_effects() -> None:
         dispatch.runtime_tokens.clear()
 
 
-def make_cpu_device() -> jax.Device:
-    """A CPU device of a client of its own, which runs programs on the threads that call them.
-
-    It waits for no pool, so work on it may be nested to any depth.
-    """
-    client = _xla_client.make_cpu_client(num_devices=1, asynchronous=False)
-    return client.local_devices()[0]
-
-
 def _programs(is_kept: Callable[[Any], bool]) -> Iterator[Any]:
     """The compiled programs that keep an item alive for which `is_kept` holds."""
     for item in gc.get_objects():

@@ -66,6 +66,11 @@ def statistics() -> dict:
 def watch_interrupts() -> None:
     """Chains the Ctrl-C watcher to Python's handler."""
 
+def forget_threads() -> None:
+    """
+    In a forked child: forgets the threads, and the calls in flight, of the parent.
+    """
+
 def close(seconds: float) -> bool:
     """Refuses new calls and waits for those in flight; false on time-out."""
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import jax
 
-from callbax import _errors, _jax, _moved, _threads
+from callbax import _errors, _jax_runtime, _moved, _threads
 
 _STUCK_SECONDS = 10.0
 
@@ -37,13 +37,13 @@ _MOST_OBJECTS = 2000
 _MOST_DEPTH = 6
 
 
-_lock = threading.Lock()
+_lock = _threads.new_lock()
 _contexts: list[Any] = []  # one for each of XLA's threads that has run a callback
 
 
 @functools.cache
 def _own_device() -> jax.Device:
-    return _jax.make_cpu_device()
+    return _jax_runtime.make_cpu_device()
 
 
 def enter_worker() -> None:

@@ -10,7 +10,17 @@ import time
 
 import jax
 
-from callbax import _errors, _host_call, _identity, _jax, _native, _nested, _threads, _views
+from callbax import (
+    _errors,
+    _host_call,
+    _identity,
+    _jax,
+    _jax_runtime,
+    _native,
+    _nested,
+    _threads,
+    _views,
+)
 
 TARGET = "callbax_call"
 # The same handler under the names that XLA's partitioner needs, for programs on several devices.
@@ -77,7 +87,8 @@ _forked = False
 def prepare() -> None:
     """Called for each call that is compiled.
 
-    Raises in a forked child, where the threads that would compile and run a program are missing.
+    Raises in a child that was forked after JAX had started: the threads that would compile and run
+    a program are missing there.
     """
     if _forked:
         raise RuntimeError(_FORK_MESSAGE)
@@ -85,14 +96,19 @@ def prepare() -> None:
 
 
 _FORK_MESSAGE = (
-    "callbax does not work in a forked child: XLA's threads stay behind in the parent, and a program "
-    "would wait for them for ever. Start the process by another method, for instance "
+    "callbax does not work in a forked child of a process in which JAX has started: XLA's threads stay "
+    "behind in the parent, and a program would wait for them for ever. Fork before anything is "
+    "computed, or start the process by another method, for instance "
     "multiprocessing.get_context('spawn')."
 )
 
 
 def _after_fork_in_child() -> None:
+    """A child of a process that has no threads of XLA yet starts with all that it needs."""
     global _forked
+    _native.forget_threads()
+    if not _jax_runtime.has_backends():
+        return
     _forked = True
     atexit.unregister(_shut_down)  # nothing of the parent's is the child's to wait for
     statistics = _native.statistics()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import sys
 import threading
@@ -13,7 +14,16 @@ _FINISH_SECONDS = 1.0
 
 _this_thread = threading.local()
 _records: queue.SimpleQueue[Any] = queue.SimpleQueue()
-_lock = threading.Lock()
+
+
+def new_lock() -> threading.Lock:
+    """A lock for a module, which is free in a forked child, whoever holds it in the parent."""
+    lock = threading.Lock()
+    os.register_at_fork(after_in_child=lock._at_fork_reinit)  # type: ignore[attr-defined]
+    return lock
+
+
+_lock = new_lock()
 _writer: threading.Thread | None = None  # guarded by _lock
 
 
@@ -53,6 +63,15 @@ def log_error(logger: logging.Logger, message: str, *args: Any, exception: BaseE
 def _write_all() -> None:
     while True:
         _records.get()()
+
+
+def _forget_writer() -> None:
+    """In a forked child: the writer is the parent's, and so is what it has yet to write."""
+    global _writer, _records
+    _writer, _records = None, queue.SimpleQueue()
+
+
+os.register_at_fork(after_in_child=_forget_writer)
 
 
 def finish_logging() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -13,18 +14,20 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-PREAMBLE = """
+BEFORE_JAX = """
 import logging, os, sys, threading, time
 import jax, jax.numpy as jnp, numpy as np
 import callbax as cb
 from jax import lax
 
 scalar = jax.ShapeDtypeStruct((), jnp.float32)
-big = jnp.ones((300, 300))  # a product of it is enough work for XLA to leave the calling thread
 
 def asynchronous(call):
     '''A program that XLA runs on a thread of its own, and that ends in `call` of a scalar.'''
     return jax.jit(lambda a: call((a @ a).sum()))
+"""
+PREAMBLE = f"""{BEFORE_JAX}
+big = jnp.ones((300, 300))  # a product of it is enough work for XLA to leave the calling thread
 """
 
 
@@ -49,9 +52,10 @@ def run_program() -> Callable[..., Finished]:
         deadline: float = 60,
         interrupt: bool = False,
         environment: Mapping[str, str] | None = None,
+        preamble: str = PREAMBLE,
     ) -> Finished:
         process = subprocess.Popen(
-            [sys.executable, "-c", PREAMBLE + textwrap.dedent(source)],
+            [sys.executable, "-c", preamble + textwrap.dedent(source)],
             env={
                 **os.environ,
                 "JAX_PLATFORMS": "cpu",
@@ -86,3 +90,9 @@ def run_program() -> Callable[..., Finished]:
         return Finished(process.returncode, head + output, took)
 
     return run
+
+
+@pytest.fixture
+def run_before_jax(run_program: Callable[..., Finished]) -> Callable[..., Finished]:
+    """As `run_program`, in a process in which JAX is imported and nothing has been computed."""
+    return functools.partial(run_program, preamble=BEFORE_JAX)

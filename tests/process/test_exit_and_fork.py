@@ -121,6 +121,88 @@ def test_fork_gives_a_clear_error_in_the_child(run_program, use):
     assert "parent got 5196.1" in finished.output
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        "def use(): return float(asynchronous(lambda x: cb.pure_callback(np.sqrt, scalar, x))(ones()))",
+        "def use(): return float(cb.io_callback(np.sqrt, scalar, np.float32(27e6), ordered=True))",
+        "def use(): return float(asynchronous(cb.ufunc(np.sqrt))(ones()))",
+    ],
+    ids=["asynchronous", "ordered", "loop"],
+)
+def test_callbacks_work_in_a_child_that_was_forked_before_jax_started(run_before_jax, use):
+    finished = run_before_jax(f"def ones(): return jnp.ones((300, 300))\n{use}\n{FORK}")
+    assert finished.returncode == 0, finished.output
+    assert "child got 5196.1" in finished.output
+    assert "parent got 5196.1" in finished.output
+
+
+def test_a_child_that_was_forked_early_starts_the_threads_that_it_needs(run_before_jax):
+    finished = run_before_jax(
+        """
+        import signal
+        logging.basicConfig(level=logging.ERROR, stream=sys.stdout)
+        from callbax import _native, _threads
+        _native.watch_interrupts()  # as a program does that is compiled
+        _threads._writer = threading.Thread(target=_threads._write_all, daemon=True)
+        _threads._writer.start()
+        def fails(x):
+            raise ValueError("in the child")
+        def use():
+            ones = jnp.ones((300, 300))
+            try:
+                asynchronous(lambda x: cb.pure_callback(fails, scalar, x))(ones).block_until_ready()
+            except jax.errors.JaxRuntimeError as error:
+                print("raised", repr(cb.original_exception(error)))
+            cb.effects_barrier()
+            def forever(x):
+                os.kill(os.getpid(), signal.SIGINT)
+                while True:
+                    pass
+            try:
+                try:
+                    asynchronous(lambda x: cb.pure_callback(forever, scalar, x))(ones).block_until_ready()
+                except jax.errors.JaxRuntimeError:
+                    time.sleep(1)  # back in Python, this thread gets its own interrupt
+            except KeyboardInterrupt:
+                print("interrupted")
+        child = os.fork()
+        if child == 0:
+            use()
+            sys.stdout.flush()
+            os._exit(0)
+        print("child ended with", os.waitpid(child, 0)[1])
+        """
+    )
+    assert "callbax.pure_callback failed in fails" in finished.output, finished.output
+    assert "raised ValueError('in the child')" in finished.output, finished.output
+    assert "interrupted" in finished.output, finished.output
+    assert "child ended with 0" in finished.output, finished.output
+
+
+def test_workers_of_a_fork_server_that_has_imported_callbax(tmp_path, run_program):
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import multiprocessing
+import jax, numpy as np
+import callbax
+
+def root(i):
+    scalar = jax.ShapeDtypeStruct((), np.float32)
+    return float(jax.jit(lambda x: callbax.pure_callback(np.sqrt, scalar, x))(np.float32(i)))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["callbax"])
+    with context.Pool(2) as pool:
+        print("came", pool.map_async(root, [0, 1, 4]).get(timeout=50))
+"""
+    )
+    finished = run_program(f"import subprocess\nsubprocess.run([sys.executable, {str(script)!r}])")
+    assert "came [0.0, 1.0, 2.0]" in finished.output, finished.output
+
+
 def test_a_forked_child_can_use_jax_itself_as_far_as_jax_allows(run_program):
     finished = run_program(
         f"""

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import threading
 import uuid
 from collections.abc import Callable
 from typing import Any
 
-from callbax import _native
+from callbax import _native, _threads
 
-_lock = threading.Lock()
+_lock = _threads.new_lock()
 _process = uuid.uuid4().hex
 _numbers = itertools.count()
 _finders: list[Callable[[Any, str], Any]] = []
