@@ -37,6 +37,13 @@ struct SpareArrays {
   std::vector<void*> arrays;
 };
 
+// Which call of a callback has failed.
+struct FailedCall {
+  int64_t lane = -1;              // negative: not one of several
+  std::vector<int64_t> sizes;     // of the batch
+  std::vector<Buffer> arguments;  // of the lane, or of the call
+};
+
 // One call of a callback in one executable: the state that XLA keeps for it.
 struct CallSite {
   ~CallSite();

@@ -14,6 +14,7 @@ struct Row {
   const char* name;
   int bits;
   bool is_signed;
+  uint64_t nan = 0;
 };
 
 // Codes: xla/xla_data.proto, PrimitiveType.
@@ -31,21 +32,21 @@ constexpr Row kRows[] = {
     {7, "numpy", "uint16", 16, false},
     {8, "numpy", "uint32", 32, false},
     {9, "numpy", "uint64", 64, false},
-    {10, "numpy", "float16", 16, true},
-    {11, "numpy", "float32", 32, true},
-    {12, "numpy", "float64", 64, true},
-    {16, "ml_dtypes", "bfloat16", 16, true},
-    {15, "numpy", "complex64", 64, true},
-    {18, "numpy", "complex128", 128, true},
-    {19, "ml_dtypes", "float8_e5m2", 8, true},
-    {29, "ml_dtypes", "float8_e3m4", 8, true},
-    {28, "ml_dtypes", "float8_e4m3", 8, true},
-    {20, "ml_dtypes", "float8_e4m3fn", 8, true},
-    {23, "ml_dtypes", "float8_e4m3b11fnuz", 8, true},
-    {24, "ml_dtypes", "float8_e5m2fnuz", 8, true},
-    {25, "ml_dtypes", "float8_e4m3fnuz", 8, true},
+    {10, "numpy", "float16", 16, true, 0x7E00},
+    {11, "numpy", "float32", 32, true, 0x7FC00000},
+    {12, "numpy", "float64", 64, true, 0x7FF8000000000000},
+    {16, "ml_dtypes", "bfloat16", 16, true, 0x7FC0},
+    {15, "numpy", "complex64", 64, true, 0x7FC00000},
+    {18, "numpy", "complex128", 128, true, 0x7FF8000000000000},
+    {19, "ml_dtypes", "float8_e5m2", 8, true, 0x7E},
+    {29, "ml_dtypes", "float8_e3m4", 8, true, 0x78},
+    {28, "ml_dtypes", "float8_e4m3", 8, true, 0x7C},
+    {20, "ml_dtypes", "float8_e4m3fn", 8, true, 0x7F},
+    {23, "ml_dtypes", "float8_e4m3b11fnuz", 8, true, 0x80},
+    {24, "ml_dtypes", "float8_e5m2fnuz", 8, true, 0x80},
+    {25, "ml_dtypes", "float8_e4m3fnuz", 8, true, 0x80},
     {32, "ml_dtypes", "float4_e2m1fn", 4, false},
-    {33, "ml_dtypes", "float8_e8m0fnu", 8, false},
+    {33, "ml_dtypes", "float8_e8m0fnu", 8, false, 0xFF},
 };
 
 constexpr int kCodes = 64;
@@ -59,7 +60,7 @@ bool ImportRow(const Row& row) {
   PyArray_Descr* descr = nullptr;
   if (!PyArray_DescrConverter(type.get(), &descr)) return false;
   dtypes[row.code] = Dtype{row.name, row.bits,        row.is_signed,
-                           descr,    descr->type_num, PyDataType_ELSIZE(descr)};
+                           descr,    descr->type_num, PyDataType_ELSIZE(descr), row.nan};
   return true;
 }
 

@@ -1,10 +1,70 @@
 #include "failure.h"
 
+#include "dtypes.h"
 #include "interrupt.h"
 
 namespace callbax {
+namespace {
 
-Failure ReportFailure(PyObject* target, const std::string& flavour, bool shared_run) {
+// A callback that has reached the recursion limit leaves no frames for its report.
+class RecursionHeadroom {
+ public:
+  RecursionHeadroom() { Py_SetRecursionLimit(Py_GetRecursionLimit() + kFrames); }
+  ~RecursionHeadroom() { Py_SetRecursionLimit(Py_GetRecursionLimit() - kFrames); }
+  RecursionHeadroom(const RecursionHeadroom&) = delete;
+  RecursionHeadroom& operator=(const RecursionHeadroom&) = delete;
+
+ private:
+  static constexpr int kFrames = 500;
+};
+
+// As in "float32[2,3], int32[]".
+std::string DescribeArrays(const std::vector<Buffer>& buffers) {
+  std::string text;
+  for (const Buffer& buffer : buffers) {
+    const Dtype* dtype = FindDtype(buffer.dtype);
+    text += (text.empty() ? "" : ", ") + std::string(dtype == nullptr ? "?" : dtype->name) + "[";
+    for (int64_t i = 0; i < buffer.rank; ++i) {
+      text += (i == 0 ? "" : ",") + std::to_string(buffer.dims[i]);
+    }
+    text += "]";
+  }
+  return text;
+}
+
+Owned SizesTuple(const std::vector<int64_t>& sizes) {
+  Owned tuple(PyTuple_New(static_cast<Py_ssize_t>(sizes.size())));
+  for (size_t i = 0; tuple && i < sizes.size(); ++i) {
+    PyObject* size = PyLong_FromLongLong(sizes[i]);
+    if (size == nullptr) return Owned();
+    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), size);
+  }
+  return tuple;
+}
+
+// (message, poison, interrupted), or null with an error set.
+Owned CallReport(PyObject* target, const std::string& flavour, PyObject* exception, bool shared_run,
+                 const FailedCall& call) {
+  Owned sizes = SizesTuple(call.sizes);
+  if (!sizes) return sizes;
+  return Owned(PyObject_CallFunction(GetHooks().report, "OsOOLOs", target, flavour.c_str(), exception,
+                                     shared_run ? Py_True : Py_False,
+                                     static_cast<long long>(call.lane), sizes.get(),
+                                     DescribeArrays(call.arguments).c_str()));
+}
+
+std::string NameOf(PyObject* target) {
+  Owned text(PyObject_Str(target));
+  const char* name = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+  if (name != nullptr) return name;
+  PyErr_Clear();
+  return "that cannot be named";
+}
+
+}  // namespace
+
+Failure ReportFailure(PyObject* target, const std::string& flavour, bool shared_run,
+                      const FailedCall& call) {
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
   PyErr_Fetch(&type, &value, &traceback);
   PyErr_NormalizeException(&type, &value, &traceback);
@@ -12,18 +72,29 @@ Failure ReportFailure(PyObject* target, const std::string& flavour, bool shared_
   Owned exception(value);
   Py_XDECREF(type);
   Py_XDECREF(traceback);
-  Owned report(PyObject_CallFunction(GetHooks().report, "OsOO", target, flavour.c_str(),
-                                     exception.get(), shared_run ? Py_True : Py_False));
-  if (!GilScope::OnForeignThread() &&
-      PyErr_GivenExceptionMatches(exception.get(), PyExc_KeyboardInterrupt) && TakeSignal()) {
+  RecursionHeadroom headroom;
+  Owned report = CallReport(target, flavour, exception.get(), shared_run, call);
+  std::string trouble;
+  if (!report) {
+    // An interrupt that another thread sent, or a moment without memory, does not come twice.
+    trouble = TakeErrorText();
+    report = CallReport(target, flavour, exception.get(), shared_run, call);
+  }
+  const char* text = nullptr;
+  int poison = shared_run;
+  int interrupted = 0;
+  if (report && !PyArg_ParseTuple(report.get(), "spp", &text, &poison, &interrupted)) text = nullptr;
+  interrupted |= PyErr_GivenExceptionMatches(exception.get(), PyExc_KeyboardInterrupt);
+  if (!GilScope::OnForeignThread() && interrupted && TakeSignal()) {
     // A Ctrl-C that this callback happened to receive is meant for the program: the main thread gets
     // its KeyboardInterrupt once it is back in Python, or code that retries could not be stopped.
     PyErr_SetInterrupt();
   }
-  const char* text = nullptr;
-  int poison = 0;
-  if (report && PyArg_ParseTuple(report.get(), "sp", &text, &poison)) return {text, poison != 0};
-  return {"a callback failed, and so did reporting it: " + TakeErrorText(), shared_run};
+  if (text != nullptr) return {text, poison != 0};
+  PyErr_Clear();
+  return {"callbax." + flavour + ": the callback " + NameOf(target) +
+              " failed, and so did reporting it: " + trouble,
+          poison != 0};
 }
 
 }  // namespace callbax

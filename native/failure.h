@@ -1,8 +1,9 @@
-// The way of an exception out of a call: kept, logged and described by Python (_errors.report).
+// The way of an exception out of a call: kept, logged and described by Python (_failures.report).
 #pragma once
 
 #include <string>
 
+#include "call.h"
 #include "python.h"
 
 namespace callbax {
@@ -14,6 +15,7 @@ struct Failure {
 
 // Takes the exception that is set, and leaves it to Python to keep, log and describe it as one of
 // `target`. Needs the GIL.
-Failure ReportFailure(PyObject* target, const std::string& flavour, bool shared_run);
+Failure ReportFailure(PyObject* target, const std::string& flavour, bool shared_run,
+                      const FailedCall& call);
 
 }  // namespace callbax

@@ -155,17 +155,19 @@ bool Schedule(void* context, void (*task)(void*), void* data) {
   return false;
 }
 
-std::vector<Buffer> Results(const XLA_FFI_CallFrame& frame) {
-  std::vector<Buffer> results;
-  for (int64_t i = 0; i < frame.rets.size; ++i) {
-    const auto* buffer = static_cast<const XLA_FFI_Buffer*>(frame.rets.rets[i]);
-    results.push_back(Buffer{static_cast<int>(buffer->dtype), buffer->data, buffer->rank, buffer->dims});
+std::vector<Buffer> Buffers(void* const* pointers, int64_t size) {
+  std::vector<Buffer> buffers;
+  for (int64_t i = 0; i < size; ++i) {
+    const auto* buffer = static_cast<const XLA_FFI_Buffer*>(pointers[i]);
+    buffers.push_back(Buffer{static_cast<int>(buffer->dtype), buffer->data, buffer->rank, buffer->dims});
   }
-  return results;
+  return buffers;
 }
 
 XLA_FFI_Error* Finish(XLA_FFI_CallFrame* frame, const LoopSite& site, PythonGuard* guard) {
-  const Outcome outcome = guard->Judge(*site.loop, site.shared_run, Results(*frame));
+  const Outcome outcome = guard->Judge(*site.loop, site.shared_run,
+                                       Buffers(frame->args.args, frame->args.size),
+                                       Buffers(frame->rets.rets, frame->rets.size));
   if (outcome.ok) return nullptr;
   return MakeError(frame->api, XLA_FFI_Error_Code_INTERNAL, outcome.message);
 }

@@ -81,26 +81,32 @@ bool RunLane(CallSite& site, const std::vector<Buffer>& operands,
 }
 
 bool RunLanes(CallSite& site, const std::vector<Buffer>& operands,
-              const std::vector<Buffer>& results) {
+              const std::vector<Buffer>& results, FailedCall* failed) {
   ExpandedBuffers in(operands);
   ExpandedBuffers out(results);
   in.Load();
   LaneCursor cursor(site.lanes, in.whole(), out.whole());
   if (!cursor.Consistent()) {
     PyErr_SetString(PyExc_ValueError, kInconsistentLanes);
+    failed->arguments = operands;
     return false;
   }
   for (int64_t lane = 0; lane < cursor.count(); ++lane) {
     cursor.Seek(lane, in.whole(), out.whole());
-    if (!RunLane(site, cursor.operands(), cursor.results())) return false;
+    if (RunLane(site, cursor.operands(), cursor.results())) continue;
+    *failed = {lane, cursor.sizes(), cursor.operands()};
+    return false;
   }
   out.Store();
   return true;
 }
 
-bool Run(CallSite& site, const std::vector<Buffer>& operands, const std::vector<Buffer>& results) {
-  return site.lanes.sizes.empty() ? RunLane(site, operands, results)
-                                  : RunLanes(site, operands, results);
+bool Run(CallSite& site, const std::vector<Buffer>& operands, const std::vector<Buffer>& results,
+         FailedCall* failed) {
+  if (!site.lanes.sizes.empty()) return RunLanes(site, operands, results, failed);
+  if (RunLane(site, operands, results)) return true;
+  failed->arguments = operands;
+  return false;
 }
 
 }  // namespace
@@ -140,12 +146,14 @@ Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
     GilScope gil;
     ReleasePending();
     RunningCallback running(Target(site));
+    FailedCall failed;
     if (is_kernel) {
+      failed = kernel_failure.call;
       RaiseKernelFailure(site, kernel_failure);
-    } else if (Run(site, operands, results)) {
+    } else if (Run(site, operands, results, &failed)) {
       return {};
     }
-    Failure failure = ReportFailure(Target(site), site.flavour, site.shared_run);
+    Failure failure = ReportFailure(Target(site), site.flavour, site.shared_run, failed);
     if (!failure.poison) return {false, std::move(failure.message)};
     failed_runs().Add(run_id);
     Poison(results);

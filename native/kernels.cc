@@ -46,7 +46,7 @@ bool RunKernel(const CallSite& site, const std::vector<Buffer>& operands,
   const NativeKernel& kernel = site.slot->callable().kernel;
   LaneCursor cursor(site.lanes, operands, results);
   if (!cursor.Consistent()) {
-    *failure = {1, kInconsistentLanes};
+    *failure = {1, kInconsistentLanes, {-1, {}, operands}};
     return false;
   }
   std::vector<callbax_array> arguments = Describe(cursor.operands());
@@ -65,7 +65,9 @@ bool RunKernel(const CallSite& site, const std::vector<Buffer>& operands,
     Repoint(cursor.operands(), &arguments);
     Repoint(cursor.results(), &outputs);
     failure->code = Call(reinterpret_cast<callbax_kernel>(kernel.function), call, &failure->message);
-    if (failure->code != 0) return false;
+    if (failure->code == 0) continue;
+    failure->call = {site.lanes.sizes.empty() ? -1 : lane, cursor.sizes(), cursor.operands()};
+    return false;
   }
   return true;
 }

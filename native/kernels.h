@@ -13,6 +13,7 @@ namespace callbax {
 struct KernelFailure {
   int code = 0;  // what the kernel returned
   std::string message;
+  FailedCall call;
 };
 
 // Calls the kernel of the site's slot once for each lane. False if it failed, with the reason.

@@ -31,6 +31,7 @@ class LaneCursor {
   // Whether the buffers hold the same lanes; if not, kInconsistentLanes says what to do.
   bool Consistent() const { return consistent_; }
   int64_t count() const { return count_; }
+  const std::vector<int64_t>& sizes() const { return sizes_; }
   const std::vector<Buffer>& operands() const { return operands_; }
   const std::vector<Buffer>& results() const { return results_; }
 

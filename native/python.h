@@ -69,7 +69,7 @@ void ReleasePending();
 
 // Functions of the Python half of the runtime, set once when callbax is imported (see _runtime.py).
 struct Hooks {
-  PyObject* report = nullptr;         // (target, flavour, exception, shared_run) -> (message, poison)
+  PyObject* report = nullptr;         // see _failures.report
   PyObject* convert = nullptr;        // (target, value, shapes, dtypes, canonicalize) -> arrays
   PyObject* resolve = nullptr;        // (name) -> Registration, for a name not registered yet
   PyObject* enter_worker = nullptr;   // () -> None, once on each XLA worker thread

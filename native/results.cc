@@ -1,8 +1,6 @@
 #include "results.h"
 
-#include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "arrays.h"
 #include "blocks.h"
@@ -175,12 +173,6 @@ bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector
   return true;
 }
 
-template <typename T>
-void Fill(void* data, int64_t count, T value) {
-  auto* out = static_cast<T*>(data);
-  for (int64_t i = 0; i < count; ++i) out[i] = value;
-}
-
 }  // namespace
 
 bool WriteResults(const CallSite& site, PyObject* value, const std::vector<Buffer>& results) {
@@ -211,40 +203,20 @@ void FinishWriting(PyObject* array, const Dtype& dtype, const Buffer& target) no
 }
 
 void Poison(const std::vector<Buffer>& results) noexcept {
-  constexpr auto kFloat = std::numeric_limits<float>::quiet_NaN();
-  constexpr auto kDouble = std::numeric_limits<double>::quiet_NaN();
   for (const Buffer& target : results) {
     const Dtype* dtype = FindDtype(target.dtype);
     if (dtype == nullptr) continue;
     const int64_t count = CountElements(target.rank, target.dims);
-    switch (dtype->type_num) {
-      case NPY_FLOAT:
-        Fill(target.data, count, kFloat);
-        break;
-      case NPY_CFLOAT:
-        Fill(target.data, 2 * count, kFloat);
-        break;
-      case NPY_DOUBLE:
-        Fill(target.data, count, kDouble);
-        break;
-      case NPY_CDOUBLE:
-        Fill(target.data, 2 * count, kDouble);
-        break;
-      case NPY_HALF:
-        Fill(target.data, count, uint16_t{0x7E00});
-        break;
-      default:
-        // bfloat16 and the 8-bit floats: all exponent and mantissa bits set is NaN where there is one.
-        if (dtype->type_num >= NPY_NTYPES_LEGACY && !dtype->packed()) {
-          const bool is_float = std::strstr(dtype->name, "float") != nullptr;
-          const bool unsigned_zero = std::strstr(dtype->name, "fnuz") != nullptr;
-          std::memset(target.data, is_float ? (unsigned_zero ? 0x80 : 0x7F) : 0,
-                      static_cast<size_t>(count * dtype->itemsize));
-          if (dtype->itemsize == 2) Fill(target.data, count, uint16_t{0x7FC0});
-        } else {
-          std::memset(target.data, 0, static_cast<size_t>(dtype->stored_bytes(count)));
-        }
+    if (dtype->nan == 0) {
+      std::memset(target.data, 0, static_cast<size_t>(dtype->stored_bytes(count)));
+      continue;
     }
+    const bool is_complex = dtype->type_num == NPY_CFLOAT || dtype->type_num == NPY_CDOUBLE;
+    const int parts = is_complex ? 2 : 1;
+    const int64_t width = dtype->itemsize / parts;
+    auto* out = static_cast<char*>(target.data);
+    // The low bytes of the pattern come first: this is for little-endian machines, as XLA on CPU is.
+    for (int64_t i = 0; i < parts * count; ++i) std::memcpy(out + i * width, &dtype->nan, width);
   }
 }
 

@@ -12,12 +12,12 @@ from callbax._errors import CallbackResultError as CallbackResultError
 from callbax._errors import CallbackViewError as CallbackViewError
 from callbax._errors import ExecutorError as ExecutorError
 from callbax._errors import KernelError as KernelError
-from callbax._errors import original_exception as original_exception
-from callbax._errors import reraise as reraise
 from callbax._external.external import External as External
 from callbax._external.external import external as external
 from callbax._external.results import infer as infer
 from callbax._external.results import like as like
+from callbax._failures import original_exception as original_exception
+from callbax._failures import reraise as reraise
 from callbax.interop.native import get_include as get_include
 from callbax.interop.native import native as native
 from callbax.interop.ufunc import ufunc as ufunc

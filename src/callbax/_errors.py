@@ -1,45 +1,25 @@
-"""Exceptions of callbax, and the way of a callback's exception to the caller.
+"""Exceptions of callbax, and how callables are named in messages.
 
-    CallbackError
-    ├── CallbackResultError   what a callback returned does not fit result_shape_dtypes
-    ├── CallbackViewError     a callback kept a view of XLA's memory
-    ├── ExecutorError         an executor could not run the lanes that it was given
-    └── KernelError           a compiled kernel returned an error code
-
-An exception that a callback raises cannot travel through XLA, which carries a message only. It is
-kept in a table here, and the message ends with its number; `original_exception` finds it again.
+CallbackError
+├── CallbackResultError   what a callback returned does not fit result_shape_dtypes
+├── CallbackViewError     a callback kept a view of XLA's memory
+├── ExecutorError         an executor could not run the lanes that it was given
+└── KernelError           a compiled kernel returned an error code
 """
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import functools
-import itertools
 import logging
-import os
-import re
-import traceback
 import types
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
+import numpy as np
 
-from callbax import _jax, _native, _threads
+from callbax._exceptions import is_a, notes_of, set_notes, type_name
 
 logger = logging.getLogger("callbax")
-
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_MARK = re.compile(r"\[callbax error (\d+)\]")
-# Tracebacks keep the arrays of their frames alive, so only the newest exceptions are kept.
-_KEPT = 64
-
-_lock = _threads.new_lock()
-_numbers = itertools.count(1)
-_exceptions: collections.OrderedDict[int, BaseException] = collections.OrderedDict()
-_pending: list[tuple[str, BaseException]] = []  # poisoned runs whose error has not surfaced yet
 
 
 class CallbackError(Exception):
@@ -90,7 +70,9 @@ def attribute(item: Any, name: str) -> Any:
     """The attribute, or None: a user's object may raise anything."""
     try:
         return getattr(item, name, None)
-    except Exception:  # noqa: BLE001
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001
         return None
 
 
@@ -101,153 +83,72 @@ def describe_function(function: Callable[..., Any]) -> str:
     >>> describe_function(f)  # doctest: +ELLIPSIS
     'f (...:1)'
     """
-    if isinstance(getattr(type(function), "callbax_description", None), property):
-        return function.callbax_description  # type: ignore[attr-defined]
-    while isinstance(function, functools.partial):
-        function = function.func
-    kind = type(function)
-    name = attribute(function, "__qualname__") or attribute(function, "__name__")
-    name = name if isinstance(name, str) else kind.__qualname__
+    if is_a(attribute(type(function), "callbax_description"), property):
+        return function.callbax_description  # type: ignore[attr-defined, no-any-return]
+    while is_a(function, functools.partial):
+        function = function.func  # type: ignore[attr-defined]
+    names = (attribute(function, "__qualname__"), attribute(function, "__name__"))
+    name = next((name for name in names if type(name) is str and name), type_name(function))
     code = attribute(function, "__code__")
-    if not isinstance(code, types.CodeType):
-        code = attribute(attribute(kind, "__call__"), "__code__")
-    if not isinstance(code, types.CodeType):
+    if type(code) is not types.CodeType:
+        code = attribute(attribute(type(function), "__call__"), "__code__")
+    if type(code) is not types.CodeType:
         return name
     return f"{name} ({code.co_filename}:{code.co_firstlineno})"
 
 
-def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame on that is not callbax's own."""
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-        trace = trace.tb_next
-    return trace
+def describe_lanes(
+    callback: str, sizes: Sequence[int], first: int | None = None, last: int | None = None
+) -> str:
+    """What messages call one lane of a batch, the lanes from one to another, or the whole call.
 
-
-def log_failure(call: Any, flavour: str, exception: BaseException) -> None:
-    name = _public_name(call, flavour)
-    _threads.log_error(logger, "%s failed in %s", name, call, exception=exception)
-
-
-def _public_name(call: Any, flavour: str) -> str:
-    """What the user called: the flavour's own function, or one that is built on it."""
-    return attribute(attribute(call, "wording"), "called") or f"callbax.{flavour}"
-
-
-def report(call: Any, flavour: str, exception: BaseException, shared_run: bool) -> tuple[str, bool]:
-    """Keeps and logs a callback's exception. The runtime calls it.
-
-    Returns the message that XLA carries to the caller, and whether the run must go on with poisoned
-    results instead: in a program on several devices with collectives, the other devices would wait
-    for this one for ever. The exception then surfaces from the next barrier.
+    >>> describe_lanes("f", (4,), 2), describe_lanes("f", (2, 3), 4, 5), describe_lanes("f", ())
+    ('lane 2 of a batch of 4 of f', 'lanes (1, 1) to (1, 2) of a batch of 2 x 3 of f', 'the call of f')
     """
-    trace = _without_our_frames(exception.__traceback__)
-    BaseException.with_traceback(exception, trace)
-    with _lock:
-        number = next(_numbers)
-        _exceptions[number] = exception
-        while len(_exceptions) > _KEPT:
-            _exceptions.popitem(last=False)
-    log_failure(call, flavour, exception)
-    text = "".join(traceback.format_exception(exception)).rstrip()
-    name = _public_name(call, flavour)
-    message = f"{name}: the callback {call} failed:\n{text}\n[callbax error {number}]"
-    message = message.encode("utf-8", "replace").decode("utf-8").replace("\0", "\\0")
-    markers = (_native.Registration, _native.LoopRegistration)
-    poison = shared_run and _jax.devices_wait_for_each_other(markers, call)
-    if poison:
-        with _lock:
-            _pending.append((message, exception))
-    return message, poison
+    if first is None or not sizes:
+        return f"the call of {callback}"
+    which = f"lane {_index(first, sizes)}"
+    if last not in (None, first):
+        which = f"lanes {_index(first, sizes)} to {_index(last, sizes)}"
+    return f"{which} of a batch of {' x '.join(map(str, sizes))} of {callback}"
 
 
-def take_pending() -> list[str]:
-    """Messages of the errors that have not surfaced, which are then forgotten."""
-    with _lock:
-        messages = [message for message, _ in _pending]
-        _pending.clear()
-    return messages
+def outermost_first(lane: int, sizes: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    """A lane of the runtime, whose first axis is that of the innermost `vmap`, as users count it."""
+    index = np.unravel_index(lane, tuple(sizes)) if sizes else ()
+    turned = tuple(reversed(sizes))
+    return int(np.ravel_multi_index(index[::-1], turned)) if sizes else lane, turned
 
 
-def forget_all() -> None:
-    """Lets go of all exceptions, and of what their tracebacks hold."""
-    with _lock:
-        _pending.clear()
-        _exceptions.clear()
+def _index(lane: int, sizes: Sequence[int]) -> Any:
+    index = tuple(map(int, np.unravel_index(lane, tuple(sizes))))
+    return index[0] if len(index) == 1 else index
 
 
-def raise_pending() -> None:
-    """Raises the first error that has not surfaced yet; the others are its notes."""
-    with _lock:
-        pending = _pending.copy()
-        _pending.clear()
-    if not pending:
-        return
-    (message, exception), *others = pending
-    error = jax.errors.JaxRuntimeError(f"INTERNAL: {message}")
-    for other, _ in others:
-        error.add_note(f"Another callback failed before this surfaced: {other}")
-    raise error from exception
+def describe_arrays(arrays: Sequence[Any]) -> str:
+    """Dtypes and shapes, as in "float32[2,3], int32[]"."""
+    return ", ".join(f"{a.dtype}[{','.join(map(str, a.shape))}]" for a in arrays)
 
 
-def original_exception(error: BaseException) -> BaseException | None:
-    """The exception object that a callback raised, from the error that JAX raised for it.
+def note_call(exception: BaseException, callback: str, place: str, arguments: str) -> None:
+    """Says in a note in which call of a callback an exception came.
 
     Args:
-      error: what a call of a compiled function, `block_until_ready` or a barrier raised. Its causes
-        and contexts are searched too.
+      callback: its description.
+      place: by `describe_lanes`.
+      arguments: by `describe_arrays`.
 
-    Returns:
-      The very object, with its traceback, or None if the error does not come from a callback of
-      this process (the newest 64 exceptions are kept).
-
-    >>> import jax, callbax
-    >>> def broken(x):
-    ...     raise KeyError("lost")
-    >>> try:
-    ...     callbax.pure_callback(broken, jax.ShapeDtypeStruct((), "float32"), 1.0).block_until_ready()
-    ... except jax.errors.JaxRuntimeError as error:
-    ...     original_exception(error)
-    KeyError('lost')
+    An object that a callback raises again and again has the note of the last time only.
     """
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        found = _MARK.findall(str(current))
-        if found:
-            with _lock:
-                return _exceptions.get(int(found[-1]))
-        current = current.__cause__ or current.__context__
-    return None
+    what = f"with arguments {arguments}" if arguments else "without arguments"
+    others = [n for n in notes_of(exception) if not _is_note_of(n, callback)]
+    set_notes(exception, [*others, f"{_IN}{place}, {what}"])
 
 
-class reraise(contextlib.ContextDecorator):
-    """Raises a callback's own exception in place of the error that JAX makes of it.
+_IN = "callbax: in "
 
-    JAX's error becomes the `__cause__`. An error that no callback raised passes through. Where a
-    program runs asynchronously, wait for it inside the block.
 
-    >>> import jax, callbax
-    >>> def broken(x):
-    ...     raise KeyError("lost")
-    >>> try:
-    ...     with reraise():
-    ...         callbax.pure_callback(
-    ...             broken, jax.ShapeDtypeStruct((), "float32"), 1.0).block_until_ready()
-    ... except KeyError as error:
-    ...     print(error, type(error.__cause__).__name__)
-    'lost' JaxRuntimeError
-    """
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        original = original_exception(error) if isinstance(error, Exception) else None
-        if original is not None and original is not error:
-            raise original from error
+def _is_note_of(note: Any, callback: str) -> bool:
+    if type(note) is not str or not note.startswith(_IN) or "\n" in note:
+        return False
+    return f" of {callback}, with" in note

@@ -7,23 +7,21 @@ reason. Tested with JAX 0.10.0, 0.10.2 and 0.12.0.
 
 from __future__ import annotations
 
-import gc
 import inspect
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax._src import array as _array
 from jax._src import callback as _callback  # the effect objects of pure and io callbacks
 from jax._src import config as _config
 from jax._src import core, debugging, dispatch, sharding_impls
 from jax._src import dtypes as _dtypes
 from jax._src import shard_map as _shard_map
-from jax._src.interpreters import ad, batching, mlir, pxla
+from jax._src.interpreters import ad, batching, mlir
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lax import lax as _lax
-from jax._src.lib import _jax as _jaxlib
 from jax._src.lib import xla_client as _xla_client
 from jax._src.state import discharge as _discharge
 
@@ -331,42 +329,7 @@ def wait_for_effects() -> None:
         dispatch.runtime_tokens.clear()
 
 
-def _programs(is_kept: Callable[[Any], bool]) -> Iterator[Any]:
-    """The compiled programs that keep an item alive for which `is_kept` holds."""
-    for item in gc.get_objects():
-        if type(item) is pxla.ExecuteReplicated and any(map(is_kept, item.keepalive or ())):
-            yield item
-
-
-def disable_programs(marker_types: tuple[type, ...], message: str) -> None:
-    """Makes every compiled program that keeps one of these types alive raise `message` when called.
-
-    For forked children only: XLA's threads do not exist there, so the call would never return.
-    JAX's C++ caches of all programs are emptied, since they would bypass what is changed here; they
-    fill again from JAX's Python caches, without compiling anything.
-    """
-
-    def refuse(args: Any) -> Any:
-        raise RuntimeError(message)
-
-    for program in _programs(lambda kept: isinstance(kept, marker_types)):
-        program.in_handler = refuse
-    _jaxlib.PjitFunctionCache.clear_all()
-
-
-_COLLECTIVE = re.compile(r"\b(all-\w|collective-\w|reduce-scatter|ragged-all-\w|(send|recv)\()")
-
-
-def devices_wait_for_each_other(marker_types: tuple[type, ...], call: Any) -> bool:
-    """Whether some program that keeps a marker of `call` has collectives, as far as known."""
-    programs = list(
-        _programs(lambda kept: isinstance(kept, marker_types) and kept.target == call)  # type: ignore[attr-defined]
-    )
-    return not programs or any(
-        _COLLECTIVE.search(module.to_string())
-        for program in programs
-        for module in program.xla_executable.hlo_modules()
-    )
+DeviceArray = _array.ArrayImpl  # what a jax.Array is outside of traces, keys apart
 
 
 def to_numpy(value: Any) -> np.ndarray:

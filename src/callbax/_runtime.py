@@ -11,13 +11,16 @@ import time
 import jax
 
 from callbax import (
-    _errors,
+    _exceptions,
+    _failures,
     _host_call,
     _identity,
     _jax,
+    _jax_programs,
     _jax_runtime,
     _native,
     _nested,
+    _streams,
     _threads,
     _views,
 )
@@ -35,21 +38,31 @@ _INTERRUPTED_SECONDS = 0.3
 
 
 def _shut_down() -> None:
-    """At exit: effects run to their end, errors that nobody asked for are shown, calls stop."""
-    messages = []
+    """At exit: effects run to their end, errors that nobody asked for are shown, calls stop.
+
+    The last is what counts: a thread that came back from its callback later would find no interpreter
+    and end the process by a signal. So nothing before it may fail, wherever output goes.
+    """
     try:
-        _jax.wait_for_effects()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
-        messages.append(str(error))
-    for message in messages + _errors.take_pending():
-        sys.stderr.write(f"callbax: an error surfaced only at exit: {message}\n")
-    _threads.finish_logging()
-    sys.stdout.flush()
-    try:
+        _finish_effects()
         _wait_for_calls()
     except KeyboardInterrupt:
         _end_by_interrupt()
-    _errors.forget_all()
+    _failures.forget_all()
+
+
+def _finish_effects() -> None:
+    messages = []
+    try:
+        _jax.wait_for_effects()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is shown
+        messages.append(_exceptions.text_in(error) or _exceptions.type_name(error))
+    for message in messages + _failures.take_pending():
+        _streams.show(f"callbax: an error surfaced only at exit: {message}")
+    _threads.finish_logging()
+    _streams.flush("stdout")
 
 
 def _wait_for_calls() -> None:
@@ -75,8 +88,7 @@ def _wait_for_calls() -> None:
 
 def _end_by_interrupt() -> None:
     """Ends the process as an unhandled KeyboardInterrupt does, without waiting for its threads."""
-    sys.stderr.write("callbax: interrupted while a callback runs that cannot be stopped\n")
-    sys.stderr.flush()
+    _streams.show("callbax: interrupted while a callback runs that cannot be stopped")
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -113,12 +125,14 @@ def _after_fork_in_child() -> None:
     atexit.unregister(_shut_down)  # nothing of the parent's is the child's to wait for
     statistics = _native.statistics()
     if statistics["registered"] or statistics["loops"]:
-        _jax.disable_programs((_native.Registration, _native.LoopRegistration), _FORK_MESSAGE)
+        _jax_programs.disable_programs(
+            (_native.Registration, _native.LoopRegistration), _FORK_MESSAGE
+        )
 
 
 def _start() -> None:
     _native.set_hooks(
-        _errors.report,
+        _failures.report,
         _host_call.convert_results,
         _identity.resolve,
         _nested.enter_worker,

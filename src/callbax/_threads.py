@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import sys
 import threading
-import traceback
 from typing import Any
+
+from callbax import _exceptions, _streams
 
 _FINISH_SECONDS = 1.0
 
@@ -40,14 +40,18 @@ def log_error(logger: logging.Logger, message: str, *args: Any, exception: BaseE
     """Logs at once; from XLA's threads through a thread of its own.
 
     A logging handler holds its lock while it formats, and a message may contain an array that waits
-    for the very program whose callback has failed.
+    for the very program whose callback has failed. Whatever a handler raises is shown on stderr, but for
+    a KeyboardInterrupt on the thread that calls.
     """
 
     def write() -> None:
+        trace = _exceptions.traceback_of(exception)
         try:
-            logger.error(message, *args, exc_info=exception)
-        except Exception:  # noqa: BLE001 - a broken handler must not hide the callback's error
-            traceback.print_exc(file=sys.stderr)
+            logger.error(message, *args, exc_info=(type(exception), exception, trace))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - must not hide the callback's error
+            _streams.show(_exceptions.format_exception(error))
 
     if not on_worker():
         write()
@@ -62,7 +66,10 @@ def log_error(logger: logging.Logger, message: str, *args: Any, exception: BaseE
 
 def _write_all() -> None:
     while True:
-        _records.get()()
+        try:
+            _records.get()()
+        except KeyboardInterrupt:  # raised by a handler: nobody interrupts this thread
+            continue
 
 
 def _forget_writer() -> None:

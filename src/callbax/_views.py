@@ -18,6 +18,14 @@ import numpy as np
 
 from callbax import _native
 from callbax._errors import CallbackViewError
+from callbax._exceptions import (
+    add_note,
+    cause_of,
+    context_of,
+    exceptions_of,
+    is_a,
+    traceback_of,
+)
 from callbax._host_call import HostCall
 
 
@@ -33,10 +41,10 @@ def clear_tracebacks(exception: BaseException) -> None:
         if current is None or id(current) in seen:
             continue
         seen.add(id(current))
-        traceback.clear_frames(current.__traceback__)
-        waiting += [current.__cause__, current.__context__]
-        if isinstance(current, BaseExceptionGroup):
-            waiting += current.exceptions
+        traceback.clear_frames(traceback_of(current))
+        waiting += [cause_of(current), context_of(current)]
+        if is_a(current, BaseExceptionGroup):
+            waiting += exceptions_of(current)
 
 
 Move = tuple[Any, int, int, int]  # array, address of XLA's memory, address of the copy, bytes
@@ -100,7 +108,7 @@ def report_kept(
     message = _message(call, [_describe(call, i, arguments) for i in positions])
     if exception is None:
         raise CallbackViewError(message)
-    exception.add_note(f"callbax: {message}")
+    add_note(exception, f"callbax: {message}")
 
 
 def _message(call: HostCall, kept: Sequence[str]) -> str:

@@ -214,3 +214,101 @@ use()
 """
     )
     assert "child got 2.0" in finished.output, finished.output
+
+
+STREAMS = {
+    "None": "sys.NAME = None",
+    "closed": "sys.NAME.close()",
+    "descriptor closed": "os.close(NUMBER)",
+    "reader gone": "reading, writing = os.pipe(); os.close(reading); os.dup2(writing, NUMBER)\n"
+    "sys.NAME.write('left over')",
+    "writing raises": "class Broken:\n"
+    "    def write(self, text): raise SystemExit('from the stream')\n"
+    "    def flush(self): raise ValueError('from the stream')\n"
+    "sys.NAME = Broken()",
+    "missing": "del sys.NAME",
+}
+WAITED_FOR = """
+import pathlib
+begun = threading.Event()
+
+def slow(x):
+    begun.set()
+    time.sleep(1)
+    pathlib.Path(PATH).write_text("ended")
+    return np.float32(1)
+
+def fails(x):
+    raise ValueError("surfaces at exit")
+
+busy = jax.jit(lambda a: lax.fori_loop(0, 20, lambda i, a: jnp.sin(a @ a), a)[0, 0])
+later = busy(jnp.ones((800, 800)))
+"""
+LEAVE = {
+    "end": ("", 0),
+    "exit code": ("sys.exit(3)", 3),
+    "exception": ("raise KeyError('unhandled')", 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("stream", "name", "leave"),
+    [(stream, name, "end") for stream in STREAMS for name in ("stdout", "stderr")]
+    + [("closed", "stdout", "exit code"), ("None", "stderr", "exception")],
+)
+def test_running_callbacks_are_waited_for_wherever_output_goes(
+    run_program, tmp_path, stream, name, leave
+):
+    path = tmp_path / "ended"
+    last, code = LEAVE[leave]
+    number = {"stdout": 1, "stderr": 2}[name]
+    finished = run_program(
+        f"PATH = {str(path)!r}\n{WAITED_FOR}\n"
+        "jax.jit(lambda x: cb.io_callback(fails, None, x))(later)\n"
+        "asynchronous(lambda x: cb.pure_callback(slow, scalar, x))(big)\nbegun.wait(20)\n"
+        + STREAMS[stream].replace("NAME", name).replace("NUMBER", str(number))
+        + f"\n{last}\n",
+        environment={"PYTHONUNBUFFERED": ""},
+    )
+    # With 120 Python itself says that it could not flush.
+    assert finished.returncode in ((code, 120) if stream != "None" else (code,)), finished.output
+    assert path.read_text() == "ended"
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_callbacks_of_threads_are_waited_for_without_stdout(run_program, tmp_path, daemon):
+    path = tmp_path / "ended"
+    finished = run_program(
+        f"PATH = {str(path)!r}\n{WAITED_FOR.replace('sleep(1)', 'sleep(0.5)')}\n"
+        "program = jax.jit(lambda x: cb.pure_callback(slow, scalar, x))\n"
+        f"threading.Thread(target=program, args=(1.0,), daemon={daemon}).start()\n"
+        "begun.wait(20)\nsys.stdout = sys.stderr = None\n"
+    )
+    assert finished.returncode == 0, finished.output
+    assert path.read_text() == "ended"
+
+
+def test_a_forked_childs_errors_are_its_own(run_program):
+    finished = run_program(
+        """
+        logging.disable(logging.CRITICAL)
+        import re, warnings
+        warnings.simplefilter("ignore")  # JAX's own warning about fork
+        def fails(x):
+            raise ValueError("the parent's")
+        try:
+            cb.pure_callback(fails, scalar, 1.0).block_until_ready()
+        except jax.errors.JaxRuntimeError as error:
+            parents = error
+        from callbax import _failures
+        before = _failures._process
+        child = os.fork()
+        if child == 0:
+            print("still known", cb.original_exception(parents), flush=True)
+            print("same token", _failures._process == before, flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        """
+    )
+    assert "still known the parent's" in finished.output, finished.output
+    assert "same token False" in finished.output

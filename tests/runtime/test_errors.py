@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 import traceback
 
 import jax
@@ -212,6 +213,183 @@ def test_error_after_error_and_the_next_barrier_is_clean(options):
     for _ in range(3):
         failure(program, jnp.ones((300, 300)))
         cb.effects_barrier()
+
+
+def test_an_error_that_came_while_another_was_handled_is_not_taken_for_it():
+    jax_error = failure(lambda: cb.pure_callback(raises(ValueError("handled")), SCALAR, 1.0))
+    with pytest.raises(KeyError, match="other"):
+        try:
+            raise jax_error
+        except jax.errors.JaxRuntimeError:
+            with cb.reraise():
+                raise KeyError("other")  # noqa: B904
+
+
+def test_marks_of_other_processes_are_not_this_ones():
+    error = failure(lambda: cb.pure_callback(raises(ValueError("mine")), SCALAR, 1.0))
+    (token, number) = re.search(r"\[callbax error (\w+)-(\d+)\]", str(error)).groups()
+    assert isinstance(cb.original_exception(error), ValueError)
+    other = "0" * len(token)
+    foreign = jax.errors.JaxRuntimeError(str(error).replace(token, other))
+    assert cb.original_exception(foreign) is None
+    foreign.__context__ = error
+    assert cb.original_exception(foreign) is None
+    assert cb.original_exception(RuntimeError(f"[callbax error {number}]")) is None
+
+
+def held(makes):
+    """How many of 12 failures are kept, where each holds what `makes` returns (40 MB)."""
+
+    def callback(x):
+        raise makes(x)
+
+    large = jax.ShapeDtypeStruct((10_000_000,), jnp.float32)
+    program = jax.jit(lambda: cb.pure_callback(callback, SCALAR, jnp.zeros(large.shape)))
+    errors = [failure(program) for _ in range(12)]
+    assert cb.original_exception(errors[-1]) is not None
+    return sum(cb.original_exception(error) is not None for error in errors)
+
+
+class Holder:
+    def __init__(self, array):
+        self.array = array
+
+
+@pytest.mark.parametrize(
+    "makes",
+    [
+        ValueError,
+        lambda x: ValueError([{"nested": (x[1:], 1)}]),
+        lambda x: ValueError(Holder(x)),
+        lambda x: ExceptionGroup("group", [ValueError(x)]),
+        lambda x: ValueError(x.tobytes()),
+        lambda x: ValueError(jnp.asarray(x)),
+        lambda x: ValueError(memoryview(x)),
+    ],
+    ids=["arguments", "containers", "objects", "groups", "bytes", "jax arrays", "memoryviews"],
+)
+def test_large_arrays_of_old_exceptions_are_let_go(makes):
+    assert held(makes) <= 8
+
+
+def test_arrays_in_variables_causes_and_contexts_count():
+    def callback(x):
+        try:
+            raise ValueError(x.copy())
+        except ValueError:
+            del x
+            raise KeyError("last")  # noqa: B904
+
+    program = jax.jit(lambda: cb.pure_callback(callback, SCALAR, jnp.zeros(10_000_000)))
+    errors = [failure(program) for _ in range(12)]
+    assert sum(cb.original_exception(error) is not None for error in errors) <= 8
+
+
+def test_what_all_exceptions_share_does_not_count_against_them():
+    weights = np.zeros(100_000_000)  # 800 MB, of which no page is touched
+
+    def callback(x):
+        assert len(weights) == x
+
+    program = jax.jit(lambda x: cb.pure_callback(callback, SCALAR, x))
+    errors = [failure(program, float(i)) for i in range(10)]
+    assert all(isinstance(cb.original_exception(error), AssertionError) for error in errors)
+
+
+def note_of(error):
+    return [note for note in error.__notes__ if note.startswith("callbax: in ")]
+
+
+def test_a_note_says_in_which_call_an_error_came():
+    error = failure(lambda: cb.pure_callback(raises(ValueError("x")), SCALAR, jnp.zeros((2, 3))))
+    (note,) = note_of(cb.original_exception(error))
+    assert note.startswith("callbax: in the call of raises.<locals>.user_function (")
+    assert note.endswith("), with arguments float32[2,3]")
+    assert note in str(error)
+
+
+def test_a_note_says_that_there_were_no_arguments():
+    def callback():
+        raise ValueError
+
+    (note,) = note_of(cb.original_exception(failure(lambda: cb.pure_callback(callback, SCALAR))))
+    assert note.endswith(", without arguments")
+
+
+@pytest.mark.parametrize("how", ["native", "io", "eager debug", "external", "threads", "whole"])
+def test_a_note_says_in_which_lane_an_error_came(how):
+    def callback(x, y):
+        if np.any(x == 2):
+            raise ValueError("two")
+        return x
+
+    calls = {
+        "native": lambda x, y: cb.pure_callback(callback, SCALAR, x, y),
+        "io": lambda x, y: cb.io_callback(callback, SCALAR, x, y),
+        "eager debug": lambda x, y: cb.debug.callback(callback, x, y),
+        "external": cb.external(callback, result=SCALAR),
+        "threads": cb.external(callback, result=SCALAR, vmap_method="threads"),
+        "whole": cb.external(callback, result=SCALAR, vmap_method="expand_dims"),
+    }
+    y = jnp.zeros(5, jnp.int32)
+
+    def run():
+        return jax.vmap(calls[how], in_axes=(0, None))(jnp.arange(4.0), y)
+
+    if how == "eager debug":
+        with pytest.raises(ValueError, match="two") as info:
+            run()
+        original = info.value
+    else:
+        original = cb.original_exception(failure(run))
+    (note,) = note_of(original)
+    name = "test_a_note_says_in_which_lane_an_error_came.<locals>.callback ("
+    if how == "whole":
+        assert note.startswith(f"callbax: in the call of {name}")
+        assert note.endswith(", with arguments float32[4], int32[1,5]")
+    else:
+        assert note.startswith(f"callbax: in lane 2 of a batch of 4 of {name}")
+        assert note.endswith(", with arguments float32[], int32[5]")
+
+
+@pytest.mark.parametrize("how", ["native", "eager debug", "threads"])
+def test_the_lane_of_nested_batches(how):
+    """The outermost `vmap` comes first."""
+
+    def callback(x):
+        if x == 3:
+            raise ValueError
+        return np.float32(x)
+
+    calls = {
+        "native": lambda x: cb.io_callback(callback, SCALAR, x),
+        "eager debug": lambda x: cb.debug.callback(callback, x),
+        "threads": cb.external(callback, result=SCALAR, vmap_method="threads"),
+    }
+    f = jax.vmap(jax.vmap(calls[how]))
+    error = failure(f, jnp.arange(6.0).reshape(2, 3))
+    (note,) = note_of(error if how == "eager debug" else cb.original_exception(error))
+    assert "in lane (1, 0) of a batch of 2 x 3 of " in note
+
+
+def test_one_exception_object_has_one_note_of_each_callback():
+    shared = ValueError("again")
+    shared.add_note("the user's")
+
+    def inner(x):
+        raise shared
+
+    def outer(x):
+        with cb.reraise():
+            return np.asarray(cb.pure_callback(inner, SCALAR, jnp.float32(x)))
+
+    for length in (2, 3):
+        error = failure(jax.vmap(lambda x: cb.pure_callback(outer, SCALAR, x)), jnp.ones(length))
+        assert cb.original_exception(error) is shared
+        assert shared.__notes__[0] == "the user's"
+        first, second = note_of(shared)
+        assert "the call of" in first and ".inner (" in first
+        assert f"lane 0 of a batch of {length} of" in second and ".outer (" in second
 
 
 def test_reraise_gives_back_stop_iteration():

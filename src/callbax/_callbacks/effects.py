@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callbax import _errors, _jax, _threads
+from callbax import _failures, _jax, _threads
 
 
 def effects_barrier() -> None:
@@ -24,7 +24,7 @@ def effects_barrier() -> None:
         _jax.wait_for_effects()
         _threads.finish_logging()
     except Exception as error:
-        for message in _errors.take_pending():
+        for message in _failures.take_pending():
             error.add_note(f"Another callback failed before this surfaced: {message}")
         raise
-    _errors.raise_pending()
+    _failures.raise_pending()

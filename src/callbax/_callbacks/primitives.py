@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from callbax import _errors, _jax
+from callbax import _errors, _failures, _jax
 from callbax._callbacks import autodiff, batching, lowering
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import FLAVOURS, Flavour
@@ -28,12 +28,17 @@ def _call_directly(
 ) -> Any:
     """An eager call that has no result: the host function runs here and now."""
     arrays = [_jax.to_numpy(arg) for arg in args]
-    try:
-        for lane in lanes.split(arrays):
+    for number, lane in enumerate(lanes.split(arrays)):
+        shapes = _errors.describe_arrays(lane)  # the function may change its arguments
+        try:
             host_call(*lane)
-    except BaseException as error:
-        _errors.log_failure(host_call, flavour.public_name, error)
-        raise
+        except BaseException as error:
+            callback = _failures.describe(host_call)
+            number, sizes = _errors.outermost_first(number, lanes.sizes)
+            place = _errors.describe_lanes(callback, sizes, number)
+            _errors.note_call(error, callback, place, shapes)
+            _failures.log_failure(host_call, flavour.public_name, error)
+            raise
     return []
 
 

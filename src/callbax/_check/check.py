@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from callbax._check import derivatives, values
 from callbax._check.report import CheckError, Finding, NotTested, Report
 from callbax._check.samples import Sample
-from callbax._errors import original_exception
 from callbax._external.derivatives import rules_of
 from callbax._external.external import External
 from callbax._external.probing import CostlyDerivativeWarning
+from callbax._failures import original_exception
 
 Test = Callable[[Sample], str]
 

@@ -20,7 +20,13 @@ import jax
 import numpy as np
 
 from callbax import _nested
-from callbax._errors import CallbackResultError, describe_function
+from callbax._errors import (
+    CallbackResultError,
+    describe_arrays,
+    describe_function,
+    describe_lanes,
+    note_call,
+)
 from callbax._external import pool
 from callbax._external.structure import Structure
 from callbax._host_call import HostCall, convert_results
@@ -131,16 +137,25 @@ class LaneCall:
 
     def __call__(self, *leaves: np.ndarray) -> list[np.ndarray]:
         batch = Batch(self, leaves)
+        try:
+            self._run(batch)
+        except BaseException as error:
+            batch.name_call(error)
+            raise
+        return batch.stacks
+
+    def _run(self, batch: Batch) -> None:
         if batch.live and self.runner.elsewhere:
             self.runner.run(batch)
         elif batch.live:
             with self.function.on_workers() as batch.function:
                 self.runner.run(batch)
-        return batch.stacks
 
     @property
     def callbax_description(self) -> str:
         return self.function.callbax_description
+
+    callbax_names_its_calls = True  # errors have their notes when they leave it
 
     @functools.cached_property
     def as_host_call(self) -> HostCall:
@@ -166,6 +181,7 @@ class Batch:
     def __init__(self, call: LaneCall, leaves: Sequence[np.ndarray]):
         self.call = call
         self.function = call.function
+        self._is_named = False  # whether an error has a note of its lane
         ranks = [len(struct.shape) for struct in call.structs]
         if call.masked:
             ranks = [0, *ranks]
@@ -227,21 +243,20 @@ class Batch:
 
     def name_lane(self, error: BaseException, lane: int) -> None:
         """Says in a note of the error which lane it comes from."""
-        if self.shape:
-            error.add_note(f"callbax: in {self.describe([lane])}")
+        structs = describe_arrays(self.call.structs)
+        note_call(error, self.call.callbax_description, self.describe([lane]), structs)
+        self._is_named = True
+
+    def name_call(self, error: BaseException) -> None:
+        """Says in a note of the error which call it comes from, if it is not a lane's."""
+        if not self._is_named:
+            callback = self.call.callbax_description
+            arrays = describe_arrays([operand.array for operand in self.operands])
+            note_call(error, callback, describe_lanes(callback, ()), arrays)
 
     def describe(self, lanes: Sequence[int]) -> str:
         """What messages call these lanes, which are in order."""
-        if not self.shape:
-            return f"the call of {self.call.callbax_description}"
-        first, last = self._index(lanes[0]), self._index(lanes[-1])
-        which = f"lane {first}" if len(lanes) == 1 else f"lanes {first} to {last}"
-        sizes = " x ".join(map(str, self.shape))
-        return f"{which} of a batch of {sizes} of {self.call.callbax_description}"
-
-    def _index(self, lane: int) -> Any:
-        index = tuple(map(int, np.unravel_index(lane, self.shape)))
-        return index[0] if len(index) == 1 else index
+        return describe_lanes(self.call.callbax_description, self.shape, lanes[0], lanes[-1])
 
     def _put(self, lane: int, value: Any) -> None:
         if self._fits_at_once(value):
@@ -278,6 +293,7 @@ class Operand:
     def __init__(
         self, array: np.ndarray, front: Index, shape: Index, zero_copy: bool, is_view: bool
     ):
+        self.array = array
         self.rows = array.reshape(-1, *array.shape[len(front) :])
         self._row_of: list[int] | None = None  # of each lane, unless each has its own
         is_shared = front != shape

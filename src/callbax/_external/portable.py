@@ -25,6 +25,7 @@ import numpy as np
 
 from callbax import _identity, _nested
 from callbax._errors import attribute, describe_function
+from callbax._exceptions import add_note
 from callbax._external.host import JaxArrays
 from callbax._external.lanes import LaneFunction
 from callbax._host_function import Hashable
@@ -238,5 +239,5 @@ def _sendable(error: BaseException) -> BaseException:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001 - whatever a user's exception does when it is pickled
         error = RuntimeError(f"{type(error).__qualname__}: {error}")
-    error.add_note(f"callbax: in the worker process {os.getpid()}:\n{text}")
+    add_note(error, f"callbax: in the worker process {os.getpid()}:\n{text}")
     return error
