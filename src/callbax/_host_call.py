@@ -39,6 +39,7 @@ class HostCall:
     out: PyTreeDef | None = None
     result: PyTreeDef | None = None
     cast: bool = False
+    masked: bool = False
     name: str | None = None
     wording: Wording = Wording()
     # Its name in programs, if it has no stable one; given by _identity.py.
@@ -67,6 +68,7 @@ class HostCall:
                 "out": out,
                 "result": result_tree if function.structured and out is None else None,
                 "cast": function.cast,
+                "masked": function.masked,
                 "name": function.name,
                 "wording": function.wording,
             }

@@ -80,6 +80,7 @@ class HostFunction:
       structured: its result must have the structure of `result_shape_dtypes`, and not only as many
         arrays. Lists and named tuples count as tuples.
       static: leaves of its arguments that are no arrays (strings, functions) are passed as they are.
+      masked: its first argument is a mask of the lanes of a batch, and it does nothing for the others.
       name: its name in programs, stable from process to process, in place of the path that it can
         be imported from.
       wording: how messages speak of it.
@@ -100,6 +101,7 @@ class HostFunction:
     structured: bool = dataclasses.field(default=False, kw_only=True)
     static: bool = dataclasses.field(default=False, kw_only=True)
     cast: bool = dataclasses.field(default=False, kw_only=True)
+    masked: bool = dataclasses.field(default=False, kw_only=True)
     name: str | None = dataclasses.field(default=None, kw_only=True)
     wording: Wording = dataclasses.field(default=Wording(), kw_only=True)
     _key: Hashable = dataclasses.field(init=False, repr=False)

@@ -280,12 +280,42 @@ def test_arrays_of_jax():
     assert kinds == [True] * 6
 
 
-@pytest.mark.parametrize("method", [*METHODS, None])
-def test_ordered_effects_are_not_batched(method):
+@pytest.mark.parametrize("method", ["sequential", "sequential_unrolled", "threads", None])
+def test_ordered_effects_are_not_batched_lane_by_lane(method):
     f = cb.external(lambda x: x, result=cb.like(0), effects="ordered", vmap_method=method)
     np.testing.assert_array_equal(jax.jit(f)(x), x)
     with pytest.raises(ValueError, match="Cannot `vmap` ordered IO callback"):
         jax.vmap(f)(x)
+
+
+@pytest.mark.parametrize("method", ["expand_dims", "broadcast_all"])
+def test_ordered_effects_of_a_whole_batch_are_one_ordered_call(method):
+    seen = []
+
+    def note(name, x):
+        seen.append((name, x.tolist()))
+        return np.asarray(x)
+
+    f = cb.external(note, result=cb.like(1), effects="ordered", vmap_method=method)
+
+    def twice(x):
+        return f("second", f("first", x) + 1)
+
+    np.testing.assert_array_equal(jax.jit(jax.vmap(twice))(x), x + 1)
+    cb.effects_barrier()
+    assert seen == [("first", x.tolist()), ("second", (x + 1).tolist())]
+    seen.clear()
+    table = np.stack([x, 2 * x])
+    np.testing.assert_array_equal(jax.vmap(jax.vmap(twice))(table), table + 1)
+    assert seen == [("first", table.tolist()), ("second", (table + 1).tolist())]
+
+
+def test_ordered_effects_on_an_executor_are_not_batched():
+    with ThreadPoolExecutor(2) as executor:
+        f = cb.external(lambda x: x, result=cb.like(0), effects="ordered", executor=executor)
+        np.testing.assert_array_equal(jax.jit(f)(x), x)
+        with pytest.raises(ValueError, match="Cannot `vmap` ordered IO callback"):
+            jax.vmap(f)(x)
 
 
 @pytest.mark.parametrize("method", METHODS)

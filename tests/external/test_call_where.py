@@ -150,6 +150,28 @@ def test_effects():
         jax.vmap(lambda x: ordered.external.call_where(x > 3, x))(x)
 
 
+def test_effects_under_batched_predicates():
+    """9. With a batched predicate `call_where` works for effects="io"."""
+    f = Doubling(effects="io")
+
+    def loop(x):
+        return lax.while_loop(
+            lambda x: x < 10, lambda x: f.external.call_where(x < 10, x, otherwise=x), x
+        )
+
+    np.testing.assert_array_equal(jax.jit(jax.vmap(loop))(x[1:]), [16, 16, 12, 16, 10])
+    cb.effects_barrier()
+    assert f.seen == sorted([1, 2, 4, 8, 2, 4, 8, 3, 6, 4, 8, 5])
+
+    f = Doubling(effects="io")
+
+    def condition(x):
+        return lax.cond(x > 3, lambda x: f.external.call_where(x > 3, x), lambda x: -x, x)
+
+    np.testing.assert_array_equal(jax.vmap(condition)(x), [0, -1, -2, -3, 8, 10])
+    assert f.seen == [4, 5]
+
+
 def test_signature_masks_have_the_batch_dimensions():
     seen = []
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from callbax import _jax
+from callbax import _jax, _jax_control_flow
 from callbax._callbacks.flavours import Flavour
 
 VMAP_METHODS = (
@@ -65,14 +65,15 @@ class Lanes:
 
 
 def batch(flavour: Flavour, primitive: Any, args: Any, dims: Any, **params: Any) -> Any:
-    if params["ordered"] and not flavour.vmap_ordered:
+    lane_by_lane = params["vmap_method"] in LANE_BY_LANE
+    if params["ordered"] and lane_by_lane and not flavour.vmap_ordered:
         raise ValueError(
             "Cannot `vmap` ordered IO callback. "
             f"{params['host_call']} would have to run for all lanes at once and in order; use "
             f"{params['host_call'].wording.unordered}, or jax.lax.map over the batch."
         )
     size = next(arg.shape[d] for arg, d in zip(args, dims, strict=True) if d is not None)
-    if params["vmap_method"] in LANE_BY_LANE:
+    if lane_by_lane:
         return _batch_lanes(primitive, size, args, dims, params)
     return _batch_whole(primitive, size, args, dims, params)
 
@@ -118,3 +119,18 @@ def _batch_whole(primitive: Any, size: int, args: Any, dims: Any, params: Any) -
 
 def _batched_avals(avals: Sequence[Any], size: int, position: int) -> tuple[Any, ...]:
     return tuple(_jax.unmapped_aval(size, position, aval) for aval in avals)
+
+
+def _refused_under_batched_predicate(params: Any, refusal: str) -> Exception:
+    return NotImplementedError(
+        f"{refusal.removesuffix('.')}. `vmap` has batched the predicate, so that the callback "
+        f"{params['host_call']} would run for all lanes, also for those where the predicate is false. "
+        "Call it for live lanes only, by "
+        "callbax.external(f, effects='io', ...).call_where(predicate, ...); or use jax.lax.map over the "
+        "batch; or, if it only shows values, callbax.debug.callback."
+    )
+
+
+UNDER_BATCHED_PREDICATES = _jax_control_flow.Conditional(
+    is_masked=lambda params: params["host_call"].masked, error=_refused_under_batched_predicate
+)

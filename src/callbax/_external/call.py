@@ -121,13 +121,12 @@ class Call:
 
     def _wording(self, advice: str) -> Wording:
         options = self.external.options
-        whole = options.vmap_method in ("expand_dims", "broadcast_all")
         no_derivative = _NO_DERIVATIVE if options.effects == "none" else _NO_DERIVATIVE_OF_EFFECTS
         return Wording(
             called="callbax.external",
             declared="result= or signature=",
-            unordered="effects='io'",
-            batches=_BATCHES.format(options.vmap_method) if whole else "",
+            unordered="effects='io', or vmap_method='expand_dims' (one call for the whole batch)",
+            batches=_BATCHES.format(options.vmap_method) if options.whole_batch else "",
             no_derivative=advice or no_derivative.format(self.where, options.effects),
         )
 

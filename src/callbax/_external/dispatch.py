@@ -47,18 +47,16 @@ def on_host(call: Call, leaves: Sequence[Any], wording: Wording) -> list[Any]:
         wording=wording,
     )
     function, spec = (
-        HostFunction(lanes, views=lanes.runner.views, wording=wording),
+        HostFunction(lanes, views=lanes.runner.views, masked=call.masked, wording=wording),
         list(call.result_structs),
     )
     if options.effects == "none":
         return pure_callback(function, spec, *leaves, vmap_method="expand_dims")
+    ordered = options.effects == "ordered"
+    # Lanes that are calls of their own have no place in one order of calls: `vmap` refuses them.
+    method = "expand_dims" if options.whole_batch or not ordered else "sequential"
     return io_callback_over_batch(
-        function,
-        spec,
-        tuple(leaves),
-        {},
-        ordered=options.effects == "ordered",
-        vmap_method="expand_dims",
+        function, spec, tuple(leaves), {}, ordered=ordered, vmap_method=method
     )
 
 

@@ -52,6 +52,11 @@ class Options:
     arrays: str
     name: str | None
 
+    @property
+    def whole_batch(self) -> bool:
+        """Whether one call of the host function takes all lanes of a batch."""
+        return self.executor is None and self.vmap_method in ("expand_dims", "broadcast_all")
+
 
 def make_options(
     where: str,

@@ -1,0 +1,202 @@
+"""Effects in JAX's loops and conditions: the part of the gateway that changes rules of JAX's.
+
+Some rules of JAX's for control flow do not keep the effects of callbacks as often as the program says:
+
+- Reverse mode splits a scan in two and moves out of the loop what does not depend on its steps, with
+  the callbacks in it; those that do depend on them are dropped if their results are not needed
+  (`_scan_known_hoisting`, and the rule of scan for `jax.checkpoint`). A callback then runs once, or
+  never, in silence. A loop that holds effects of callbax stays whole.
+- `vmap` refuses any condition with IO, and a while loop with ordered IO, although only a batched
+  predicate makes them ambiguous. With an unbatched one they run.
+
+Only programs that hold callbax's primitives are treated so; others go to JAX's rules as they are. Where
+JAX has other functions than those that this file was written for (JAX 0.10.0 to 0.12.0), JAX's rules
+stay as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jax._src import callback as _callback
+from jax._src import core
+from jax._src.interpreters import batching
+from jax._src.interpreters import partial_eval as _partial_eval
+from jax._src.lax.control_flow import conditionals, loops
+from jax._src.util import weakref_lru_cache
+
+_IO_EFFECTS = frozenset({_callback._IOEffect, _callback._OrderedIOEffect})
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditional:
+    """What a primitive with an effect says about standing under a batched predicate.
+
+    Attributes:
+      is_masked: from its parameters, whether it knows by itself which lanes are live.
+      error: from its parameters and the phrase with which JAX refuses, the exception if it does not.
+    """
+
+    is_masked: Callable[[Any], bool]
+    error: Callable[[Any, str], Exception]
+
+
+_effectful: dict[Any, Conditional] = {}
+
+
+def keep_effects(primitive: Any, conditional: Conditional) -> None:
+    """Makes the effects of `primitive` happen in loops and conditions as often as the program says."""
+    _effectful[primitive] = conditional
+
+
+@weakref_lru_cache
+def _effects_in(jaxpr: Any) -> tuple[Any, ...]:
+    """The equations in `jaxpr` that apply primitives with effects of callbax, at any depth."""
+    if not jaxpr.effects:
+        return ()
+    found = [equation for equation in jaxpr.eqns if equation.primitive in _effectful]
+    for inner in core.subjaxprs(jaxpr):
+        found.extend(_effects_in(inner))
+    return tuple(found)
+
+
+# -- loops under reverse mode --------------------------------------------------------------------
+def _keep_loops_whole() -> None:
+    hoist = loops._scan_known_hoisting
+    if list(inspect.signature(hoist).parameters)[:2] != ["jaxpr_known", "known_consts"]:
+        return
+
+    def hoist_without_effects(
+        jaxpr_known: Any, known_consts: Any, residuals: int, *structured: int
+    ) -> Any:
+        if _effects_in(jaxpr_known.jaxpr):
+            return jaxpr_known, known_consts, [False] * residuals, []
+        return hoist(jaxpr_known, known_consts, residuals, *structured)
+
+    loops._scan_known_hoisting = hoist_without_effects
+
+
+class _WithoutHoisting:
+    """JAX's module of partial evaluation, for the rule of scan, with nothing that does not vary."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_partial_eval, name)
+
+    def partial_eval_jaxpr_nounits(
+        self, loop: Any, varies: Sequence[bool], instantiate: Any
+    ) -> tuple[Any, Any, list[bool], list[Any]]:
+        """The body of a loop as what is computed before it, nothing, and in it, everything."""
+        body = loop.jaxpr
+        constant = [var for var, does in zip(body.invars, varies, strict=True) if not does]
+        before = loop.replace(
+            jaxpr=body.replace(
+                invars=constant,
+                outvars=constant,
+                eqns=[],
+                effects=core.no_effects,
+                debug_info=body.debug_info.with_unknown_names(),
+            )
+        )
+        inside = _partial_eval.move_binders_to_front(loop, [not does for does in varies])
+        return before, inside, [True] * len(body.outvars), [var.aval for var in constant]
+
+
+def _keep_checkpointed_loops_whole() -> None:
+    rules = _partial_eval.partial_eval_jaxpr_custom_rules
+    rule: Any = rules[loops.scan_p]
+    if "partial_eval_jaxpr_nounits" not in rule.__code__.co_names or rule.__closure__:
+        return
+    without_hoisting: Any = types.FunctionType(
+        rule.__code__, {**rule.__globals__, "pe": _WithoutHoisting()}, rule.__name__
+    )
+
+    def split(saveable: Any, unknown: Any, instantiated: Any, equation: Any) -> Any:
+        effects = _effects_in(equation.params["jaxpr"].jaxpr)
+        return (without_hoisting if effects else rule)(saveable, unknown, instantiated, equation)
+
+    rules[loops.scan_p] = split
+
+
+# -- conditions under vmap -----------------------------------------------------------------------
+def _declaring(closed: Any, effects: frozenset[Any]) -> Any:
+    """The program, with just these effects of IO in what JAX's rules look at.
+
+    They look at nothing but this set; the batched program gets its effects from its equations.
+    """
+    declared = {effect for effect in closed.effects if effect not in _IO_EFFECTS}
+    return closed.replace(jaxpr=closed.jaxpr.replace(effects=declared | effects))
+
+
+def _io_in(*programs: Any) -> list[Any]:
+    return [
+        equation
+        for program in programs
+        for equation in _effects_in(program.jaxpr)
+        if _IO_EFFECTS & equation.effects
+    ]
+
+
+# How JAX begins its refusals; users match on that.
+_REFUSED_IN_COND = "IO effect not supported in vmap-of-cond."
+_REFUSED_IN_WHILE = "Unordered IO effects not supported in while_loop with batched predicate"
+
+
+def _error(equations: Sequence[Any], refusal: str) -> Exception | None:
+    for equation in equations:
+        conditional = _effectful[equation.primitive]
+        if not conditional.is_masked(equation.params):
+            return conditional.error(equation.params, refusal)
+    return None
+
+
+def _batch_cond_with_effects() -> None:
+    rule: Any = batching.fancy_primitive_batchers[conditionals.cond_p]
+
+    def batch(axis_data: Any, args: Any, dims: Any, *, branches: Any, **params: Any) -> Any:
+        if effects := _io_in(*branches):
+            # The index of a branch for each platform is the same for all lanes, though it may not
+            # look like it.
+            by_platform = params.get("branches_platforms") is not None
+            error = _error(effects, _REFUSED_IN_COND)
+            if dims[0] is not None and not by_platform and error is not None:
+                raise error
+            branches = tuple(_declaring(branch, frozenset()) for branch in branches)
+        return rule(axis_data, args, dims, branches=branches, **params)
+
+    batching.fancy_primitive_batchers[conditionals.cond_p] = batch
+
+
+def _batch_while_with_effects() -> None:
+    rule: Any = batching.fancy_primitive_batchers[loops.while_p]
+
+    def batch(
+        axis_data: Any, args: Any, dims: Any, *, cond_jaxpr: Any, body_jaxpr: Any, **params: Any
+    ) -> Any:
+        effects = _io_in(cond_jaxpr, body_jaxpr)
+        error = _error(effects, _REFUSED_IN_WHILE)
+        if effects:
+            # JAX refuses ordered IO in each loop, and the other kind if the predicate is batched.
+            refused = frozenset({_callback._IOEffect} if error is not None else ())
+            cond_jaxpr, body_jaxpr = (
+                _declaring(program, refused) for program in (cond_jaxpr, body_jaxpr)
+            )
+        try:
+            return rule(
+                axis_data, args, dims, cond_jaxpr=cond_jaxpr, body_jaxpr=body_jaxpr, **params
+            )
+        except Exception as refusal:
+            if error is not None and str(refusal) == _REFUSED_IN_WHILE:
+                raise error from None
+            raise
+
+    batching.fancy_primitive_batchers[loops.while_p] = batch
+
+
+_keep_loops_whole()
+_keep_checkpointed_loops_whole()
+_batch_cond_with_effects()
+_batch_while_with_effects()

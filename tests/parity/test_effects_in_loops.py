@@ -1,0 +1,281 @@
+"""Callbacks in loops under reverse mode: as often, with the same values, as without derivatives.
+
+JAX's own fall short of this (they run once, or never), so the undifferentiated program is what each is
+compared with.
+"""
+
+from __future__ import annotations
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import callbax
+from callbax import debug
+
+SCALAR = jax.ShapeDtypeStruct((), np.float32)
+STEPS = 3
+
+
+class Streams:
+    """Host functions that count: each returns the number of its call, and remembers arguments."""
+
+    def __init__(self):
+        self.calls = collections.defaultdict(list)
+
+    def of(self, name):
+        def next_value(*args):
+            self.calls[name].append([np.asarray(arg).tolist() for arg in args])
+            return np.float32(len(self.calls[name]))
+
+        return next_value
+
+
+def io(function, *args):
+    return callbax.io_callback(function, SCALAR, *args)
+
+
+def ordered_io(function, *args):
+    return callbax.io_callback(function, SCALAR, *args, ordered=True)
+
+
+def io_without_result(function, *args):
+    callbax.io_callback(lambda *args: function(*args) and None, None, *args)
+    return 1.0
+
+
+def debug_callback(function, *args):
+    debug.callback(function, *args)
+    return 1.0
+
+
+def ordered_debug(function, *args):
+    debug.callback(function, *args, ordered=True)
+    return 1.0
+
+
+FLAVOURS = (io, ordered_io, io_without_result, debug_callback, ordered_debug)
+
+
+def body(call, streams):
+    """A step of a loop, with a callback for each thing that arguments may depend on."""
+
+    def step(weight, carry, i):
+        total, count = carry
+        factor = (
+            call(streams.of("nothing"))
+            + call(streams.of("constant"), jnp.float32(7))
+            + call(streams.of("index"), i)
+            + call(streams.of("carry"), count)
+            + call(streams.of("stopped"), jax.lax.stop_gradient(total))
+        )
+        return (total + jnp.sin(weight * factor), count + 1), factor
+
+    return step
+
+
+def start(weight):
+    return 0 * weight, jnp.int32(0)
+
+
+def scan(step, weight):
+    carry, _ = jax.lax.scan(lambda c, i: step(weight, c, i), start(weight), jnp.arange(STEPS))
+    return carry[0]
+
+
+def unrolled_scan(step, weight):
+    carry, _ = jax.lax.scan(
+        lambda c, i: step(weight, c, i), start(weight), jnp.arange(STEPS), unroll=2
+    )
+    return carry[0]
+
+
+def fori(step, weight):
+    return jax.lax.fori_loop(0, STEPS, lambda i, c: step(weight, c, i)[0], start(weight))[0]
+
+
+def nested(step, weight):
+    def outer(carry, _):
+        return jax.lax.scan(lambda c, i: step(weight, c, i), carry, jnp.arange(STEPS))
+
+    return jax.lax.scan(outer, start(weight), None, length=2)[0][0]
+
+
+def with_cond(step, weight):
+    def maybe(carry, i):
+        return jax.lax.cond(i % 2 == 0, lambda c: step(weight, c, i)[0], lambda c: c, carry), None
+
+    return jax.lax.scan(maybe, start(weight), jnp.arange(STEPS))[0][0]
+
+
+def with_while(step, weight):
+    """Its inner loop sees no differentiated value that counts."""
+
+    def outer(carry, i):
+        total, count = carry
+
+        def inner(state):
+            k, factors = state
+            _, factor = step(*jax.lax.stop_gradient((weight, (total, count))), i)
+            return k + 1, factors + factor
+
+        _, factor = jax.lax.while_loop(lambda state: state[0] < 2, inner, (0, jnp.float32(0)))
+        return (total + jnp.sin(weight * factor), count + 1), None
+
+    return jax.lax.scan(outer, start(weight), jnp.arange(STEPS))[0][0]
+
+
+def mapped(step, weight):
+    return jnp.sum(jax.lax.map(lambda i: step(weight, (weight, i), i)[0][0], jnp.arange(STEPS)))
+
+
+def jitted(step, weight):
+    return scan(jax.jit(step), weight)
+
+
+def with_custom_rule(step, weight):
+    square = jax.custom_jvp(lambda x: x * x)
+    square.defjvp(lambda primals, tangents: (square(*primals), 2 * primals[0] * tangents[0]))
+
+    def outer(weight, carry, i):
+        (total, count), factor = step(weight, carry, i)
+        return (square(total), count), factor
+
+    return scan(outer, weight)
+
+
+LOOPS = (
+    unrolled_scan, fori, nested, with_cond, with_while, mapped, jitted, with_custom_rule
+)  # fmt: skip
+
+
+def vjp(f):
+    def transformed(x):
+        value, pull = jax.vjp(f, x)
+        return value, pull(jnp.ones_like(value))[0]
+
+    return transformed
+
+
+def linearize(f):
+    def transformed(x):
+        value, push = jax.linearize(f, x)
+        push(x)
+        return value, push(jnp.ones_like(x))
+
+    return transformed
+
+
+def value_of(transform):
+    """A transformation that gives no value: its derivative with None in the value's place."""
+    return lambda f: lambda x: (None, transform(f)(x))
+
+
+def second_order(f):
+    def transformed(x):
+        jax.hessian(f)(x)
+        return None, None
+
+    return transformed
+
+
+TRANSFORMS = {
+    "value_and_grad": jax.value_and_grad,
+    "vjp": vjp,
+    "linearize": linearize,
+    "grad": value_of(jax.grad),
+    "jacrev": value_of(jax.jacrev),
+    "hessian": second_order,
+    "grad of jit": lambda f: jax.value_and_grad(jax.jit(f)),
+}
+
+
+def observed(program, streams, x):
+    """The program's value, and the calls that it made, by what their arguments depend on."""
+    streams.calls.clear()
+    value = jax.block_until_ready(program(x))
+    callbax.effects_barrier()
+    return value, dict(streams.calls)
+
+
+def check(loop, call, transform, compile_with=jax.jit):
+    streams, x = Streams(), jnp.float32(1.5)
+
+    def loss(weight):
+        return loop(body(call, streams), weight)
+
+    expected, calls = observed(compile_with(lambda x: jax.jvp(loss, (x,), (1.0,))), streams, x)
+    actual, transformed_calls = observed(compile_with(transform(loss)), streams, x)
+    assert transformed_calls == calls
+    for left, right in zip(expected, actual, strict=True):
+        if right is not None:
+            np.testing.assert_allclose(left, right, rtol=1e-5)
+    return calls
+
+
+each_flavour = pytest.mark.parametrize("call", FLAVOURS, ids=lambda call: call.__name__)
+
+
+@each_flavour
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_callbacks_run_once_a_step_in_reverse_mode(transform, call):
+    """8. Effects in loops under reverse mode run once per iteration."""
+    calls = check(scan, call, transform)
+    assert [len(made) for made in calls.values()] == [STEPS] * 5
+    assert calls["index"] == [[0], [1], [2]]
+
+
+@each_flavour
+@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
+def test_callbacks_run_once_a_step_in_every_loop(loop, call):
+    """8. Effects in loops under reverse mode run once per iteration: scan, fori, nested scans."""
+    check(loop, call, jax.value_and_grad)
+
+
+@each_flavour
+def test_callbacks_run_once_a_step_without_jit(call):
+    check(scan, call, jax.value_and_grad, compile_with=lambda f: f)
+
+
+@pytest.mark.parametrize("call", [io, debug_callback, ordered_debug], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("inside", [True, False], ids=["grad of vmap", "vmap of grad"])
+def test_callbacks_run_once_a_step_and_lane(inside, call):
+    streams, xs = Streams(), jnp.float32([0.5, 1.5])
+
+    def loss(weight):
+        return scan(body(call, streams), weight)
+
+    def batched(xs):
+        return jnp.sum(jax.vmap(loss)(xs))
+
+    _, calls = observed(jax.jit(batched), streams, xs)
+    transformed = jax.grad(batched) if inside else jax.vmap(jax.grad(loss))
+    _, transformed_calls = observed(jax.jit(transformed), streams, xs)
+    for name in ("nothing", "constant", "index", "carry"):
+        assert transformed_calls[name] == calls[name]
+        assert len(calls[name]) == STEPS
+    assert len(transformed_calls["stopped"]) == len(calls["stopped"]) == 2 * STEPS
+
+
+@pytest.mark.parametrize("policy", ["nothing_saveable", "everything_saveable"])
+@pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
+def test_debug_callbacks_in_a_checkpointed_loop_follow_the_policy(ordered, policy):
+    """What does not depend on the step is not moved out of the loop: it is as often as in a step."""
+    seen = collections.Counter()
+
+    def step(total, x):
+        for name, value in (("constant", ()), ("step", (x,))):
+            debug.callback(lambda *_, name=name: seen.update([name]), *value, ordered=ordered)
+        return total + jnp.sin(total * x), None
+
+    def loss(weight):
+        return jax.lax.scan(step, weight, jnp.arange(3.0))[0]
+
+    checkpointed = jax.checkpoint(loss, policy=getattr(jax.checkpoint_policies, policy))
+    jax.block_until_ready(jax.jit(jax.grad(checkpointed))(1.0))
+    callbax.effects_barrier()
+    assert seen["constant"] == seen["step"]
+    assert seen["step"] % 3 == 0
