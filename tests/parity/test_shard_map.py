@@ -205,6 +205,43 @@ def test_partitioned_debug_with_vmap():
     assert outcome.sorted_calls == sorted(shards, key=repr)
 
 
+@pytest.mark.parametrize("in_axes", [(0, 0), (0, None), (1, 0)], ids=str)
+@pytest.mark.parametrize(
+    "specs",
+    [(P("i"), P("j")), (P("i", "j"), P("j", "i")), (P("i"), P()), (P(("i", "j")), P(("j", "i")))],
+    ids=str,
+)
+def test_partitioned_debug_with_vmap_shows_pairs_of_equal_lanes(specs, in_axes):
+    """12. `partitioned=True` under vmap: pairs of equal lanes, whatever the shardings."""
+
+    @both_in_any_order
+    def outcome(library, record):
+        def show(x, y):
+            library.debug.callback(record.seen, x, y, partitioned=True)
+
+        table = np.arange(16).reshape(4, 4)
+        args = (jax.device_put(table, NamedSharding(SQUARE, spec)) for spec in specs)
+        return jax.jit(jax.vmap(show, in_axes))(*args)
+
+    assert outcome.calls
+
+
+def test_partitioned_debug_with_nested_vmap_in_strict_modes():
+    """12. `partitioned=True` under vmap, for several batch dimensions."""
+
+    @both_in_any_order
+    def outcome(library, record):
+        def show(x, y):
+            library.debug.callback(record.seen, x, y, partitioned=True)
+
+        table = np.arange(8, dtype=np.float32).reshape(2, 4)
+        x, y = (jax.device_put(table, NamedSharding(SQUARE, P(*s))) for s in ("ij", "ji"))
+        with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+            return jax.jit(jax.vmap(jax.vmap(show)))(x, y)
+
+    assert outcome.sorted_calls == sorted([(float(i), float(i)) for i in range(8)] * 4, key=repr)
+
+
 @pytest.mark.parametrize("spec", [None, (), jax.ShapeDtypeStruct((0,), np.float32)], ids=str)
 def test_ordered_io_with_empty_result_in_shard_map(spec):
     """Ordered io with empty result in shard_map works."""

@@ -7,10 +7,13 @@ once, when the program is compiled. Ordered calls take and give a token.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
@@ -44,6 +47,18 @@ def lower(
             **params,
         )
         return _lower_partial_auto(flavour, ctx, operands, automatic_axes, rebound)
+    distributed = isinstance(axis_context, _jax.ShardingContext) and axis_context.num_devices > 1
+    if partitioned and lanes.sizes and distributed:
+        unbatched = partial(
+            primitive.bind,
+            host_call=host_call,
+            ordered=ordered,
+            partitioned=partitioned,
+            sharding=sharding,
+            lanes=Lanes(),
+            **params,
+        )
+        return _lower_lane_by_lane(ctx, operands, lanes, unbatched)
     op_sharding = _op_sharding(flavour, axis_context, sharding, ctx.avals_out)
     _runtime.prepare()
     registration = _identity.register(host_call)
@@ -127,6 +142,32 @@ def _lower_partial_auto(
         return _jax.run_on_first_index(axes, lambda: rebound(*args))
 
     return _jax.lower_fun(on_first_index)(ctx, *operands)
+
+
+def _lower_lane_by_lane(ctx: Any, operands: Any, lanes: Lanes, unbatched: Any) -> Any:
+    """A loop over lanes in the program: partitioned calls of no result, one for each lane.
+
+    The compiler may have distributed the lanes of each operand in another way. Cut out by their
+    index they are those of one lane again, while their other dimensions stay distributed.
+    """
+
+    def lane(i: Any, args: Sequence[Any]) -> None:
+        position = jnp.unravel_index(i, lanes.sizes)
+        unbatched(*(_lane_of(arg, mask, position) for arg, mask in zip(args, masks, strict=True)))
+
+    def all_lanes(*args: Any) -> Any:
+        jax.lax.fori_loop(0, math.prod(lanes.sizes), lambda i, _: lane(i, args), None)
+        return []
+
+    masks = lanes.masks(len(operands))
+    return _jax.lower_fun(all_lanes)(ctx, *operands)
+
+
+def _lane_of(arg: Any, mask: int, position: Sequence[Any]) -> Any:
+    for axis, index in enumerate(position):
+        if (mask >> axis) & 1:
+            arg = jax.lax.dynamic_index_in_dim(arg, index, keepdims=False)
+    return arg
 
 
 def _device_count(axis_context: Any) -> int:

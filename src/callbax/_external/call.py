@@ -125,7 +125,7 @@ class Call:
         return Wording(
             called="callbax.external",
             declared="result= or signature=",
-            unordered="effects='io', or vmap_method='expand_dims' (one call for the whole batch)",
+            unordered="effects='io'",
             batches=_BATCHES.format(options.vmap_method) if options.whole_batch else "",
             no_derivative=advice or no_derivative.format(self.where, options.effects),
         )
