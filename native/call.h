@@ -70,7 +70,8 @@ struct Outcome {
 Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
                const std::vector<Buffer>& results, int64_t run_id) noexcept;
 
-// The registered callable of that name; asks Python to resolve a name not met before. May be null.
-SlotPtr ResolveSlot(const std::string& name);
+// The registered callable of that name; asks Python to resolve a name not met before. If it is null,
+// `why` says what the name means and why this process does not call it.
+SlotPtr ResolveSlot(const std::string& name, std::string* why);
 
 }  // namespace callbax

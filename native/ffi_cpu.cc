@@ -30,14 +30,11 @@ XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
   attributes.Read("out", &site->out);
   attributes.Read("lanes", &site->lanes.sizes);
   attributes.Read("operand_lanes", &site->lanes.operand_axes);
-  site->slot = ResolveSlot(name);
+  std::string why;
+  site->slot = ResolveSlot(name, &why);
   if (!site->slot) {
     return MakeError(frame->api, XLA_FFI_Error_Code_NOT_FOUND,
-                     "callbax: this program calls the host function '" + name +
-                         "', which this process does not have. A function at the top level of an "
-                         "importable module is found by its name, and one that was given a name by "
-                         "that, if this process has made it too; any other exists only in the "
-                         "process that traced the program.");
+                     "callbax: this program calls the host function " + why);
   }
   return State::Set(frame, std::move(site));
 }

@@ -39,14 +39,11 @@ XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
   attributes.Read("errors", &site->policy);
   attributes.Read("shared_run", &site->shared_run);
   attributes.Read("serial", &site->serial);
-  site->loop = ResolveLoop(name);
+  std::string why;
+  site->loop = ResolveLoop(name, &why);
   if (!site->loop) {
     return MakeError(frame->api, XLA_FFI_Error_Code_NOT_FOUND,
-                     "callbax: this program calls the compiled loop '" + name +
-                         "', which this process does not have. A function at the top level of an "
-                         "importable module is found by its name, if the module's version has a "
-                         "loop of these types; any other exists only in the process that traced "
-                         "the program.");
+                     "callbax: this program calls the compiled function " + why);
   }
   return State::Set(frame, std::move(site));
 }

@@ -117,14 +117,12 @@ CallSite::~CallSite() {
   }
 }
 
-SlotPtr ResolveSlot(const std::string& name) {
+SlotPtr ResolveSlot(const std::string& name, std::string* why) {
   SlotPtr slot = FindSlot(name);
-  if (slot || !InterpreterAlive() || GetHooks().resolve == nullptr) return slot;
+  if (slot || !CanResolve(why)) return slot;
   GilScope gil;
-  // The registration that the hook returns keeps the slot alive until it is taken over below.
-  Owned registration(
-      PyObject_CallFunction(GetHooks().resolve, "s#", name.data(), (Py_ssize_t)name.size()));
-  if (!registration) PyErr_Clear();  // not importable: the caller reports the missing name
+  // Keeps the slot alive until it is taken over below.
+  const Owned registration = ResolveName(GetHooks().resolve, name, why);
   return FindSlot(name);
 }
 

@@ -93,14 +93,12 @@ Outcome PythonGuard::Judge(const Loop& loop, bool shared_run,
 
 bool LoopHasRaised() noexcept { return ThreadHasException(); }
 
-LoopPtr ResolveLoop(const std::string& name) {
+LoopPtr ResolveLoop(const std::string& name, std::string* why) {
   LoopPtr loop = FindLoop(name);
-  if (loop || !InterpreterAlive() || GetHooks().resolve_loop == nullptr) return loop;
+  if (loop || !CanResolve(why)) return loop;
   GilScope gil;
-  // The registration that the hook returns keeps the loop alive until it is taken over below.
-  Owned registration(
-      PyObject_CallFunction(GetHooks().resolve_loop, "s#", name.data(), (Py_ssize_t)name.size()));
-  if (!registration) PyErr_Clear();  // not importable: the caller reports the missing name
+  // Keeps the loop alive until it is taken over below.
+  const Owned registration = ResolveName(GetHooks().resolve_loop, name, why);
   return FindLoop(name);
 }
 

@@ -46,7 +46,8 @@ class PythonGuard final : public LoopGuard {
 // For a loop that ran without a guard: whether it has set an exception on this thread all the same.
 bool LoopHasRaised() noexcept;
 
-// The registered loop of that name; asks Python to resolve a name not met before. May be null.
-LoopPtr ResolveLoop(const std::string& name);
+// The registered loop of that name; asks Python to resolve a name not met before. If it is null,
+// `why` says what the name means and why this process does not call it.
+LoopPtr ResolveLoop(const std::string& name, std::string* why);
 
 }  // namespace callbax

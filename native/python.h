@@ -71,11 +71,11 @@ void ReleasePending();
 struct Hooks {
   PyObject* report = nullptr;         // see _failures.report
   PyObject* convert = nullptr;        // (target, value, shapes, dtypes, canonicalize) -> arrays
-  PyObject* resolve = nullptr;        // (name) -> Registration, for a name not registered yet
+  PyObject* resolve = nullptr;        // (name) -> Registration, or why there is none
   PyObject* enter_worker = nullptr;   // () -> None, once on each XLA worker thread
   PyObject* clear_tracebacks = nullptr;  // (exception) -> None
   PyObject* report_kept = nullptr;    // (target, positions, operands, moves, exception | None) -> None
-  PyObject* resolve_loop = nullptr;   // (name) -> LoopRegistration, for a name not registered yet
+  PyObject* resolve_loop = nullptr;   // (name) -> LoopRegistration, or why there is none
   PyObject* enter_loop = nullptr;     // (policy) -> None, on each thread before a checked loop
   PyObject* leave_loop = nullptr;     // (policy) -> None, on each thread after a checked loop
   PyObject* judge_loop = nullptr;     // (loop's owner, policy, flags) -> None, or raises
@@ -87,5 +87,12 @@ bool ThreadHasException() noexcept;
 
 // "Type: message" of the exception that is set, which is cleared. Never fails.
 std::string TakeErrorText();
+
+// Whether Python can be asked to resolve names; `why` says why not.
+bool CanResolve(std::string* why) noexcept;
+
+// What a hook answers to a name that is not registered: a registration, or nothing, and then `why`.
+// Needs the GIL.
+Owned ResolveName(PyObject* hook, const std::string& name, std::string* why);
 
 }  // namespace callbax

@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,6 +51,12 @@ EACH_LIBRARY = pytest.mark.parametrize("library", LIBRARIES, ids=str)
 EAGER_AND_JIT = pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
 
 Program = Callable[[Library, "Recorder"], Any]
+
+
+def names_in(text: str) -> list[dict[str, Any]]:
+    """The names of callbacks and loops in the text of a program."""
+    found = re.findall(r'(?:callback|loop) = "([^"]*)"', text)
+    return [json.loads(name.replace(r"\22", '"').replace(r"\\", "\\")) for name in found]
 
 
 class Recorder:

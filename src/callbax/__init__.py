@@ -18,6 +18,8 @@ from callbax._external.results import infer as infer
 from callbax._external.results import like as like
 from callbax._failures import original_exception as original_exception
 from callbax._failures import reraise as reraise
+from callbax._names import ExportWarning as ExportWarning
+from callbax._trust import allow as allow
 from callbax.interop.native import get_include as get_include
 from callbax.interop.native import native as native
 from callbax.interop.ufunc import ufunc as ufunc

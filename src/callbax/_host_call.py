@@ -6,7 +6,6 @@ calls of the same function with arguments of the same structure must give equal 
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -14,9 +13,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import PyTreeDef
+from jax.tree_util import PyTreeDef, treedef_tuple
 
-from callbax import _jax, _nested, _threads
+from callbax import _jax, _nested, _program_names, _threads
 from callbax._errors import CallbackResultError, describe_function
 from callbax._host_function import Hashable as Hashable
 from callbax._host_function import HostFunction as HostFunction
@@ -42,8 +41,11 @@ class HostCall:
     masked: bool = False
     name: str | None = None
     wording: Wording = Wording()
-    # Its name in programs, if it has no stable one; given by _identity.py.
-    unique_name: str | None = dataclasses.field(default=None, compare=False, repr=False)
+    # What _names.py keeps here: its name in programs, if it has no stable one; what keeps it
+    # registered for exported programs; what lets it be named by programs.
+    local_name: str | None = dataclasses.field(default=None, init=False, compare=False, repr=False)
+    exported: Any = dataclasses.field(default=None, init=False, compare=False, repr=False)
+    opt_in: Any = dataclasses.field(default=None, init=False, compare=False, repr=False)
 
     @classmethod
     def from_arguments(
@@ -151,31 +153,50 @@ class HostCall:
         return self.function, names or None
 
     @functools.cached_property
-    def tree_text(self) -> str | None:
-        """The structure as a Python literal, (args, kwargs) or (args, kwargs, out), with 0 for each
-        leaf; None if it has nodes of other types. A result that is no mere array, or several, adds
-        its description: a function may return different ones, and each is checked."""
+    def structure_data(self) -> dict[str, Any] | None:
+        """The structure as JSON data, for names in programs: of (args, kwargs) or (args, kwargs, out),
+        and of a result that is no mere array, or several. None if users' own types are nodes of it:
+        these may refuse other leaves. (A result is then described: functions that return different
+        ones differ, and each is checked.)"""
         children = (*self.tree.children(), *(() if self.out is None else (self.out,)))
-        if not all(map(_is_plain, children)):
-            return None
-        text = repr(tuple(jax.tree.unflatten(tree, [0] * tree.num_leaves) for tree in children))
         try:
-            structures = map(jax.tree.structure, ast.literal_eval(text))
-        except (ValueError, SyntaxError, TypeError):
-            return None  # a dict with keys that are no literals
-        if tuple(structures) != children:
+            data = {"structure": list(map(_program_names.write_tree, children))}
+        except TypeError:
             return None
         if self.result is None or _is_flat(self.result):
-            return text
-        return f"{text[:-1]}, {str(self.result)!r})"
+            return data
+        try:
+            return {**data, "result": _program_names.write_tree(self.result)}
+        except TypeError:
+            return {**data, "result": str(self.result)}
 
     @classmethod
-    def from_text(cls, function: Callable[..., Any], text: str) -> HostCall:
-        """The HostCall of that `tree_text`."""
-        args, kwargs, *others = ast.literal_eval(text)
-        out = [other for other in others if not isinstance(other, str)]
-        tree = jax.tree.structure((args, kwargs))
-        return cls(Hashable(function), tree, out=jax.tree.structure(out[0]) if out else None)
+    def from_structure(cls, function: Callable[..., Any], data: Any, result: Any) -> HostCall:
+        """The HostCall of that `structure_data`.
+
+        Raises:
+          LookupError: the data have another form.
+        """
+        if not isinstance(data, list) or len(data) not in (2, 3):
+            raise LookupError(f"{data!r} does not say what structure is meant")
+        args, kwargs, *out = map(_program_names.read_tree, data)
+        if not _is_call(args, kwargs):
+            raise LookupError(f"{data!r} is not the structure of a call's arguments")
+        known = None if result is None or isinstance(result, str) else result
+        return cls(
+            Hashable(function),
+            treedef_tuple((args, kwargs)),
+            out=out[0] if out else None,
+            result=None if known is None else _program_names.read_tree(known),
+        )
+
+
+def _is_call(args: PyTreeDef, kwargs: PyTreeDef) -> bool:
+    """Whether these are structures of a tuple, and of a dict with strings as keys."""
+    if _is_leaf(args) or _is_leaf(kwargs):
+        return False
+    named, keys = kwargs.node_data()
+    return args.node_data()[0] is tuple and named is dict and all(type(key) is str for key in keys)
 
 
 def _is_leaf(tree: PyTreeDef) -> bool:
@@ -211,14 +232,6 @@ def _outline(tree: PyTreeDef) -> Any:
     kind, data = tree.node_data()
     children = tuple(map(_outline, tree.children()))
     return children if issubclass(kind, (tuple, list)) else (kind, data, children)
-
-
-def _is_plain(tree: PyTreeDef) -> bool:
-    """Whether all nodes are tuples, lists, dicts and Nones: users' own may refuse other leaves."""
-    if _is_leaf(tree):
-        return True
-    kind = tree.node_data()[0]
-    return kind in (tuple, list, dict, type(None)) and all(map(_is_plain, tree.children()))
 
 
 def _out_tree(function: HostFunction, kwargs: Any, result_tree: PyTreeDef | None) -> PyTreeDef:

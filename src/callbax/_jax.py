@@ -82,10 +82,7 @@ def is_zero_tangent(tangent: Any) -> bool:
     return isinstance(tangent, ad.Zero) or tangent.dtype == jax.dtypes.float0
 
 
-def zero_tangent(primal: Any) -> Any:
-    return ad.p2tz(primal)
-
-
+zero_tangent = ad.p2tz
 instantiate_zeros = ad.instantiate_zeros
 is_undefined_primal = ad.is_undefined_primal
 
@@ -267,12 +264,17 @@ def run_on_first_index(axes: Sequence[Any], function: Callable[[], Any]) -> Any:
     return _shard_map.shard_map(body, in_specs=(), out_specs=[])()
 
 
+def is_exporting(ctx: Any) -> bool:
+    """Whether the program that is being lowered is for `jax.export`."""
+    return bool(ctx.module_context.lowering_parameters.for_export)
+
+
 def keep_alive(ctx: Any, item: Any) -> None:
     """Keeps `item` as long as the program being lowered can be compiled or called from Python.
 
-    An exported program cannot keep objects of this process.
+    JAX exports no program that does. An Exported keeps the jaxpr, and so the parameters of its calls.
     """
-    if not ctx.module_context.lowering_parameters.for_export:
+    if not is_exporting(ctx):
         ctx.module_context.add_keepalive(item)
 
 
@@ -280,11 +282,9 @@ def run_synchronously(ctx: Any, reason: Any) -> None:
     """Makes the program being lowered run to its end before the call of it returns.
 
     JAX does this for programs that have host callbacks of its own kind, so that is what is entered;
-    nothing ever calls it. JAX 0.10 does not keep such a program in its persistent cache, and would
-    not export it.
+    nothing ever calls it. JAX 0.10 does not keep such a program in its cache, nor exports it.
     """
-    exporting = ctx.module_context.lowering_parameters.for_export
-    if not exporting and not ctx.module_context.host_callbacks:
+    if not is_exporting(ctx) and not ctx.module_context.host_callbacks:
         ctx.module_context.add_host_callback(reason)
 
 

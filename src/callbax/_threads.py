@@ -16,10 +16,10 @@ _this_thread = threading.local()
 _records: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
 
-def new_lock() -> threading.Lock:
+def new_lock(*, reentrant: bool = False) -> Any:
     """A lock for a module, which is free in a forked child, whoever holds it in the parent."""
-    lock = threading.Lock()
-    os.register_at_fork(after_in_child=lock._at_fork_reinit)  # type: ignore[attr-defined]
+    lock: Any = threading.RLock() if reentrant else threading.Lock()
+    os.register_at_fork(after_in_child=lock._at_fork_reinit)
     return lock
 
 

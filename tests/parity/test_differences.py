@@ -144,6 +144,7 @@ open(PATH, "wb").write(exported.serialize())
 
 IMPORTING = """
 import jax, jax.export, numpy as np, callbax
+callbax.allow("importable:*")
 exported = jax.export.deserialize(open(PATH, "rb").read())
 print(exported.call(np.float32([1, 2])).tolist())
 """
@@ -191,6 +192,68 @@ def test_the_persistent_compile_cache_works_for_importable_callbacks(tmp_path):
     }
     assert run_in_subprocess(CACHED, tmp_path, **environment) == ["[3.0, 5.0] 0"]
     assert run_in_subprocess(CACHED, tmp_path, **environment) == ["[3.0, 5.0] 1"]
+
+
+CACHED_BY_ORDER = """
+import ctypes, functools
+import jax, numpy as np, callbax
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
+x = np.float32([1, 2])
+
+def adds(k):
+    return lambda x: x + k
+
+def of_main(x):
+    return x + 100
+
+class Model:
+    def method(self, x):
+        return x + 1000
+
+square = callbax.external(lambda x: x * x, result=callbax.like(0))
+square.def_host_vjp(lambda primals, result, cotangent: (2 * primals[0] * cotangent,))
+threads = callbax.external(lambda x: x + 1, result=callbax.like(0), vmap_method="threads")
+libm = ctypes.CDLL(None)
+libm.fabs.restype, libm.fabs.argtypes = ctypes.c_double, [ctypes.c_double]
+programs = [
+    *(lambda x, f=f: callbax.pure_callback(f, x, x) for f in map(adds, range(1, 4))),
+    lambda x: callbax.pure_callback(of_main, x, x),
+    lambda x: callbax.pure_callback(Model().method, x, x),
+    lambda x: callbax.pure_callback(functools.partial(np.add, 10000), x, x),
+    lambda x: callbax.pure_callback(adds(1), x, callbax.pure_callback(adds(2), x, x)),
+    lambda x: jax.grad(lambda x: square(x).sum())(x),
+    jax.vmap(threads),
+    jax.vmap(lambda x: threads.call_where(x > 1, x)),
+    callbax.native(libm.fabs),
+]
+for program in programs:
+    hits.clear()
+    f = jax.jit(program)
+    print(f(x).tolist(), hits.count("/jax/compilation_cache/cache_hits"))
+"""
+
+
+def test_the_persistent_compile_cache_works_for_callbacks_without_a_stable_name(tmp_path):
+    """3. The persistent compile cache works for lambdas, closures, functions of the main script."""
+    environment = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    values = ["[2.0, 3.0]", "[3.0, 4.0]", "[4.0, 5.0]", "[101.0, 102.0]", "[1001.0, 1002.0]"]
+    values += ["[10001.0, 10002.0]", "[4.0, 5.0]", "[2.0, 4.0]", "[2.0, 3.0]", "[0.0, 3.0]"]
+    values += ["[1.0, 2.0]"]
+    first = run_in_subprocess(CACHED_BY_ORDER, tmp_path, **environment)
+    assert [line.rpartition(" ")[0] for line in first] == values
+    entries = sorted(path.name for path in (tmp_path / "cache").glob("*-cache"))
+    second = run_in_subprocess(CACHED_BY_ORDER, tmp_path, **environment)
+    assert second == [f"{value} 1" for value in values]
+    assert sorted(path.name for path in (tmp_path / "cache").glob("*-cache")) == entries
+    # Another function under the same name: what counts is whose program it is.
+    other = CACHED_BY_ORDER.replace("return lambda x: x + k", "return lambda x: x - k")
+    third = run_in_subprocess(other, tmp_path, **environment)
+    assert third[:3] == ["[0.0, 1.0] 1", "[-1.0, 0.0] 1", "[-2.0, -1.0] 1"]
 
 
 @pytest.mark.parametrize("platforms", [("cpu", "cuda"), ("cpu", "tpu")], ids="+".join)

@@ -26,6 +26,7 @@ LAYERS = [
     {"callbax._threads"},
     {"callbax._errors"},
     {"callbax._failures"},
+    {"callbax._names", "callbax._program_names", "callbax._trust"},
     {"callbax._nested"},
     {"callbax._host_function"},
     {"callbax._host_call"},

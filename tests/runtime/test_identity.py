@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import names_in
 
 import callbax as cb
 
@@ -22,22 +23,22 @@ def square(x):
     return np.square(x)
 
 
-def text_of(function, *args, **kwargs):
-    return (
-        jax.jit(lambda *a: cb.pure_callback(function, SCALAR, *a, **kwargs)).lower(*args).as_text()
-    )
+def name_of(function, *args):
+    program = jax.jit(lambda *a: cb.pure_callback(function, SCALAR, *a))
+    (name,) = names_in(program.lower(*args).as_text())
+    return name
 
 
 def test_importable_functions_are_named_by_module_and_qualified_name():
-    assert 'callback = "numpy:square((0,), {})"' in text_of(np.square, np.float32(1))
-    assert 'callback = "math:hypot((0, 0), {})"' in text_of(
-        math.hypot, np.float32(1), np.float32(1)
-    )
+    one = np.float32(1)
+    assert name_of(np.square, one)["function"] == "numpy:square"
+    assert name_of(math.hypot, one, one)["function"] == "math:hypot"
 
 
 def test_structure_of_the_arguments_is_part_of_the_name():
-    text = text_of(np.square, {"a": np.float32(1), "b": (np.float32(2), None)})
-    assert "numpy:square(({'a': 0, 'b': (0, None)},), {})" in text
+    name = name_of(np.square, {"a": np.float32(1), "b": (np.float32(2), None)})
+    arguments = ["tuple", ["dict", ["a", 0], ["b", ["tuple", 0, None]]]]
+    assert name == {"function": "numpy:square", "structure": [arguments, ["dict"]]}
 
 
 @pytest.mark.parametrize(
@@ -47,11 +48,16 @@ def test_structure_of_the_arguments_is_part_of_the_name():
         "cb.io_callback(np.square, x, x, ordered=True)",
         "(cb.debug.print('x = {}', x, ordered=True), x)[1]",
         "cb.pure_callback(scipy.special.jv, x, x, x, vmap_method='expand_dims')",
+        "cb.pure_callback(lambda x: x, x, x)",
+        "cb.pure_callback(of_main, x, x)",
+        "(cb.debug.callback(print, 'x is', x), x)[1]",
+        "jax.vmap(cb.external(lambda x: x, result=cb.like(0), vmap_method='threads'))(x)",
     ],
 )
 def test_programs_are_byte_identical_in_two_processes(source):
     program = f"""
 import jax, numpy as np, scipy.special, callbax as cb
+def of_main(x): return x
 x = jax.ShapeDtypeStruct((3,), "float32")
 print(jax.jit(lambda x: {source}).lower(x).as_text())
 """
@@ -65,9 +71,36 @@ print(jax.jit(lambda x: {source}).lower(x).as_text())
     assert "callbax_call" in texts.pop()
 
 
-def test_other_functions_get_a_name_of_this_process():
-    assert 'callback = "#' in text_of(lambda x: x, np.float32(1))
-    assert 'callback = "#' in text_of(functools.partial(np.add, 1), np.float32(1))
+def test_other_functions_get_a_label_and_a_number():
+    one = np.float32(1)
+    partial = name_of(functools.partial(np.add, 1), one)
+    assert partial == {"local": "partial", "number": partial["number"]}
+    here = "test_other_functions_get_a_label_and_a_number.<locals>.<lambda>"
+    first, second = (lambda x: x), (lambda x: x)
+    programs = [jax.jit(lambda x, f=f: cb.pure_callback(f, SCALAR, x)) for f in (first, second)]
+    lowered = [program.lower(one) for program in programs]
+    assert [names_in(one.as_text()) for one in lowered] == [
+        [{"local": here, "number": 0}],
+        [{"local": here, "number": 1}],
+    ]
+
+
+def test_numbers_of_functions_that_are_gone_are_used_again():
+    def name_of_a_fresh_function():
+        def fresh(x):
+            return x
+
+        program = jax.jit(lambda x: cb.pure_callback(fresh, SCALAR, x))
+        lowered = program.lower(np.float32(1))
+        return names_in(lowered.as_text())[0]["number"], lowered
+
+    number, lowered = name_of_a_fresh_function()
+    kept = [name_of_a_fresh_function() for _ in range(20)]
+    assert sorted([number, *(other for other, _ in kept)]) == list(range(21))
+    del lowered, kept
+    jax.clear_caches()
+    gc.collect()
+    assert name_of_a_fresh_function()[0] == 0
 
 
 def test_a_redefined_function_is_not_mistaken_for_its_predecessor():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import names_in
 
 import callbax as cb
 from callbax._host_call import HostFunction
@@ -23,7 +24,8 @@ def text_of(function, *args):
 def test_a_given_name_stands_in_the_program_with_the_structure_of_the_call():
     function = HostFunction(lambda *a, out=None: None, name="my.sim", out=True)
     text = text_of(function, np.float32(1), (np.float32(2),))
-    assert 'callback = "my.sim((0, (0,)), {}, 0)"' in text
+    structure = [["tuple", 0, ["tuple", 0]], ["dict"], 0]
+    assert names_in(text) == [{"named": "my.sim", "structure": structure}]
 
 
 def test_a_program_finds_a_function_by_its_given_name():
@@ -126,6 +128,4 @@ def test_an_exported_program_whose_function_is_missing_says_so(exported):
     finished = run("load().call(jnp.arange(3.0))", exported)
     assert finished.returncode == 1
     assert "NOT_FOUND" in finished.stderr
-    assert "'my.sim(({'x': 0},), {}, {'y': (0, 0)})', which this process does not have" in (
-        finished.stderr
-    )
+    assert "'my.sim', but no function of this process was given that name" in finished.stderr

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import string
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, overload
 
-import jax
 import numpy as np
 
-from callbax import _identity
+from callbax import _identity, _trust
 from callbax._callbacks import primitives
 from callbax._callbacks.flavours import DEBUG
+from callbax._callbacks.printing import FormatChecker, Printer
 from callbax._callbacks.results import check_callable
 from callbax._errors import describe_function
 from callbax._host_call import Hashable, HostCall
@@ -146,7 +143,7 @@ def _print(
     fmt: str, args: Any, kwargs: Any, ordered: bool, partitioned: bool, skip_format_check: bool
 ) -> None:
     if not skip_format_check:
-        _FormatChecker().format(fmt, *args, **kwargs)
+        FormatChecker().format(fmt, *args, **kwargs)
     options = tuple(sorted(np.get_printoptions().items(), key=lambda item: item[0]))
     host_call, values = HostCall.from_arguments(
         Printer(fmt, options), args, kwargs, split_static=True
@@ -161,9 +158,13 @@ class ResultIgnored:
     func: Callable[..., Any]
 
     @property
-    def callbax_name(self) -> str | None:
-        path = _identity.import_path(self.func)
-        return f"callbax.debug:callback {path}" if path else None
+    def callbax_name(self) -> dict[str, Any] | None:
+        path = _trust.import_path(self.func)
+        return None if path is None or _trust.is_of_main(path) else {"debug": path}
+
+    @property
+    def callbax_host_function(self) -> Callable[..., Any]:
+        return self.func
 
     @property
     def callbax_description(self) -> str:
@@ -179,74 +180,4 @@ class ResultIgnored:
         self.func(*args, **kwargs)
 
 
-@dataclasses.dataclass(frozen=True)
-class Printer:
-    """Formats and prints. Equal for equal format strings and print options."""
-
-    fmt: str
-    print_options: tuple[tuple[str, Any], ...]
-
-    @functools.cached_property
-    def _options(self) -> dict[str, Any]:
-        return dict(self.print_options)
-
-    @functools.cached_property
-    def _has_fields(self) -> bool:
-        return any(field is not None for _, field, *_ in string.Formatter().parse(self.fmt))
-
-    @property
-    def callbax_name(self) -> str | None:
-        """Equal in every process for equal content, if that can be written down."""
-        if self._options.get("formatter") is not None:  # functions
-            return None
-        return f"callbax.debug:print {self.fmt!r} {self._options!r}"
-
-    @property
-    def callbax_description(self) -> str:
-        return f"print({self.fmt!r})"
-
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        args, kwargs = jax.tree.map(_as_shown, (args, kwargs))
-        if not self._has_fields:
-            text = " ".join((self.fmt, *map(str, args))) if args else self.fmt.format()
-        elif np.get_printoptions() == self._options:  # setting them costs more than printing
-            text = self.fmt.format(*args, **kwargs)
-        else:
-            with np.printoptions(**self._options):
-                text = self.fmt.format(*args, **kwargs)
-        sys.stdout.write(text + "\n")
-
-
-class _Shown(np.ndarray):
-    """Prints inside containers, and under `!r`, as a jax Array does."""
-
-    def __format__(self, spec: str) -> str:
-        return np.asarray(self).__format__(spec)
-
-    def __repr__(self) -> str:
-        text = np.array2string(np.asarray(self), prefix="Array(", suffix=",", separator=", ")
-        shape = f" shape={self.shape}," if self.size == 0 and self.ndim > 1 else ""
-        return f"Array({text},{shape} dtype={self.dtype.name})"
-
-
-def _as_shown(leaf: Any) -> Any:
-    return leaf.view(_Shown) if isinstance(leaf, np.ndarray) else leaf
-
-
-class _FormatChecker(string.Formatter):
-    """Finds fields without arguments and arguments without fields, and formats nothing."""
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        return ""
-
-    def check_unused_args(self, used_args: Any, args: Sequence[Any], kwargs: Any) -> None:
-        unused_args = [arg for i, arg in enumerate(args) if i not in used_args]
-        unused_kwargs = [name for name in kwargs if name not in used_args]
-        if unused_args:
-            raise ValueError(f"Unused positional arguments to `callbax.debug.print`: {unused_args}")
-        if unused_kwargs:
-            raise ValueError(
-                f"Unused keyword arguments to `callbax.debug.print`: {unused_kwargs}. "
-                'You may be passing an f-string (i.e, `f"{x}"`) into `callbax.debug.print` and '
-                "instead should pass in a regular string."
-            )
+_identity.add_kind("debug", lambda name: ResultIgnored(_identity.find_function(name, "debug")))

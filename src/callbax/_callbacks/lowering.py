@@ -1,6 +1,6 @@
 """The lowering of every flavour: one custom call of one native handler.
 
-The call carries the callback's name (see _identity.py) and a few attributes that the handler reads
+The call carries the callback's name (see _names.py) and a few attributes that the handler reads
 once, when the program is compiled. Ordered calls take and give a token.
 """
 
@@ -61,7 +61,7 @@ def lower(
         return _lower_lane_by_lane(ctx, operands, lanes, unbatched)
     op_sharding = _op_sharding(flavour, axis_context, sharding, ctx.avals_out)
     _runtime.prepare()
-    registration = _identity.register(host_call)
+    registration = _identity.register(host_call, exporting=_jax.is_exporting(ctx))
     _jax.keep_alive(ctx, registration)
     if flavour.effect is not None or host_call.holds_jax_arrays:
         _jax.run_synchronously(ctx, host_call)
@@ -75,7 +75,8 @@ def lower(
         # XLA gives a placed call without results one that nobody asked for.
         attributes["no_results"] = np.bool_(True)
     if lanes.sizes:
-        attributes["lanes"] = np.array(lanes.sizes, np.int64)
+        # The runtime reads the sizes off the buffers: here they may be symbolic.
+        attributes["lanes"] = np.ones(len(lanes.sizes), np.int64)
         attributes["operand_lanes"] = np.array(lanes.operand_axes, np.int64)
     if host_call.cast:
         attributes["cast"] = np.bool_(True)

@@ -23,6 +23,7 @@ from callbax._external.results import Arguments
 from callbax._external.signature import Shape, broadcast
 from callbax._external.vmap_rules import VmapRules
 from callbax._host_function import Hashable, HostFunction
+from callbax._trust import OptIn
 
 
 class External(derivatives.Definitions, VmapRules):
@@ -45,6 +46,7 @@ class External(derivatives.Definitions, VmapRules):
         self.parameters = structure.positional_parameters(self._signature)
         # Programs of other processes find the function by its name, also before the first call.
         self._named = HostFunction(self.called, name=options.name)
+        self._opt_in = OptIn(function)
         functools.update_wrapper(self, function, updated=())
         if self._signature is not None:
             self.__signature__ = self._signature

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from callbax import _jax
+from callbax import _jax, _names
 
 Struct: TypeAlias = jax.ShapeDtypeStruct
 
@@ -163,8 +163,15 @@ def _define() -> Any:
     _jax.primitive_jvps[primitive] = _jvp
     _jax.primitive_transposes[primitive] = _transpose
     _jax.primitive_batchers[primitive] = _batch
-    _jax.register_lowering(primitive, _jax.lower_fun(_forward, multiple_results=True))
+    _jax.register_lowering(primitive, _lower)
     return primitive
+
+
+def _lower(ctx: Any, *operands: Any, function: LinearFunction, **params: Any) -> Any:
+    # The host calls are made here, by `function`, and the jaxpr has nothing of them but this.
+    with _names.exports_kept_by(function):
+        lower = _jax.lower_fun(_forward, multiple_results=True)
+        return lower(ctx, *operands, function=function, **params)
 
 
 _PRIMITIVE = _define()

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from callbax import _identity, _nested
+from callbax import _nested, _trust
 from callbax._errors import attribute, describe_function
 from callbax._exceptions import add_note
 from callbax._external.host import JaxArrays
@@ -147,7 +147,7 @@ class Portable:
             ) from error
 
     def _portable(self, function: Any) -> ByPath | ByPickle:
-        path = _identity.import_path(function)
+        path = _trust.import_path(function)
         if path is not None and not (self.by_value and path.startswith("__main__:")):
             return ByPath(path)
         if self.by_value and importlib.util.find_spec("cloudpickle") is not None:
@@ -179,7 +179,7 @@ class ByPath:
     path: str
 
     def find(self) -> Any:
-        return _identity.imported(self.path)
+        return _trust.imported(self.path)
 
 
 @dataclasses.dataclass(frozen=True)

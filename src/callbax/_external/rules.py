@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import PyTreeDef
 
-from callbax import _identity, _jax
+from callbax import _jax, _trust
 from callbax._errors import describe_function
 from callbax._external.structure import Structure
 from callbax._host_function import Hashable
@@ -47,14 +47,14 @@ class HostCode(Hashable):
     __slots__ = ()
 
     def __reduce__(self) -> Any:
-        path = _identity.import_path(self.value)
+        path = _trust.import_path(self.value)
         if path is None or path.startswith("__main__:"):
             return HostCode, (self.value,)
         return _imported, (path,)
 
 
 def _imported(path: str) -> HostCode:
-    return HostCode(_identity.imported(path))
+    return HostCode(_trust.imported(path))
 
 
 @dataclasses.dataclass(frozen=True)

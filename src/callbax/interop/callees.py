@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from callbax import _identity, _native
+from callbax import _native, _trust
 from callbax._errors import attribute
 from callbax.interop.signature import Signature, parse
 
@@ -241,7 +241,7 @@ def import_path(item: Any) -> str | None:
     That is a Numba `@cfunc` at the top level of a module, or a capsule of a Cython module.
     """
     if _is_numba(item):
-        return _identity.import_path(item)
+        return _trust.import_path(item)
     if not _is_capsule(item):
         return None
     for name, module in list(sys.modules.items()):

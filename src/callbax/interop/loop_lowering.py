@@ -66,7 +66,7 @@ def _lower_partitioned(ctx: Any, *operands: Any, loop: Any, errors: Any, **_: An
 
 def _emit(ctx: Any, operands: Any, loop: Any, errors: Any, batch: int = 0) -> Any:
     _runtime.prepare()
-    registration = loop_names.register(loop)
+    registration = loop_names.register(loop, exporting=_jax.is_exporting(ctx))
     _jax.keep_alive(ctx, registration)
     attributes: dict[str, Any] = {"loop": registration.name}
     if not loop.parallel:

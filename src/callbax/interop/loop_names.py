@@ -1,41 +1,23 @@
-"""Names of compiled loops in programs, and their registration with the runtime.
+"""Names of compiled loops in programs (see _names.py), and how another process finds the loops.
 
-A loop whose source can be imported is named by it and by its types, 'scipy.special:jv dd->d': the
-program text is the same in every process, and another process can find the loop. Any other gets a
-random name of this process.
+A loop whose source can be imported is named by it and by its types:
+
+    {"loop": "scipy.special:jv", "types": "dd->d"}
 """
 
 from __future__ import annotations
 
-import importlib
-import itertools
-import uuid
 from collections.abc import Callable
 from typing import Any
 
-from callbax import _native, _threads
+from callbax import _names, _native, _program_names, _trust
 
-_lock = _threads.new_lock()
-_process = uuid.uuid4().hex
-_numbers = itertools.count()
 _finders: list[Callable[[Any, str], Any]] = []
 
 
-def register(loop: Any) -> Any:
-    """Enters the loop in the runtime's registry.
-
-    Returns the registration, which has the name, and must live until the program is compiled.
-    """
-    with _lock:
-        if loop.source.path is not None:
-            name = f"{loop.source.path} {loop.types}"
-            # A name may still be held by a function that was redefined since (a notebook's cell).
-            holder: Any = _native.lookup_loop(name)
-            if holder is None or holder == loop:
-                return _enter(name, loop)
-        name = loop.unique_name or f"#{_process}-{next(_numbers)} {loop.types}"
-        object.__setattr__(loop, "unique_name", name)  # it is frozen for everybody else
-        return _enter(name, loop)
+def register(loop: Any, *, exporting: bool) -> Any:
+    """Enters the loop in the runtime's registry, see `_names.Names.register`."""
+    return _loops.register(loop, exporting=exporting)
 
 
 def _enter(name: str, loop: Any) -> Any:
@@ -52,28 +34,48 @@ def _enter(name: str, loop: Any) -> Any:
     )
 
 
+def _stable(loop: Any) -> dict[str, Any] | None:
+    path = loop.source.path
+    if path is None or _trust.is_of_main(path):
+        return None
+    return {"loop": path, "types": loop.types}
+
+
+_loops = _names.Names(
+    enter=_enter,
+    lookup=_native.lookup_loop,
+    stable=_stable,
+    is_same=lambda holder, loop: holder == loop,
+    label=str,
+    describe=str,
+)
+
+
 def add_finder(find: Callable[[Any, str], Any]) -> None:
     """Adds a way to find loops in another process.
 
     Args:
-      find: called with the imported object and the types of the loop; returns the Loop, or None if
-        the object is none of its kind.
+      find: called with the object that is named and the types of the loop; returns the Loop, or None
+        if the object is none of its kind.
     """
     _finders.append(find)
 
 
-def resolve(name: str) -> Any:
-    """Registers the loop that a stable name stands for (called by the runtime)."""
-    path, _, types = name.partition(" ")
-    module, colon, qualname = path.partition(":")
-    if not colon:
-        raise LookupError(f"{name!r} is not the name of an importable function")
-    found: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        found = found[part] if isinstance(found, dict) else getattr(found, part)
+def resolve(text: str) -> Any:
+    """Registers the loop that a stable name stands for (called by the runtime).
+
+    Returns the registration, or text that says why there is none.
+    """
+    try:
+        name = _program_names.read(text)
+        if (why := _names.local_only(name)) is not None:
+            return why
+        path, types = (_program_names.string(name, key) for key in ("loop", "types"))
+        found = _trust.find(path)
+    except LookupError as error:
+        return str(error)
     for find in _finders:
         loop = find(found, types)
         if loop is not None:
-            with _lock:
-                return _enter(name, loop)
-    raise LookupError(f"{path!r} has no compiled loop {types}")
+            return _enter(text, loop)
+    return f"{path}, which has no compiled loop {types} here; its version may be another."

@@ -58,8 +58,10 @@ class Loop:
     core: tuple[tuple[int, ...], ...] = ()
     may_raise: bool = False
     parallel: bool = True
-    # Its name in programs, if it cannot be imported; given by loop_names.py.
-    unique_name: str | None = dataclasses.field(default=None, compare=False, repr=False)
+    # What _names.py keeps here: its name in programs, if it has no stable one, and what keeps it
+    # registered for exported programs.
+    local_name: str | None = dataclasses.field(default=None, init=False, compare=False, repr=False)
+    exported: Any = dataclasses.field(default=None, init=False, compare=False, repr=False)
 
     @property
     def types(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
+from callbax._trust import OptIn
 from callbax.interop import callees, loop_names
 from callbax.interop.callees import Callee, import_path
 from callbax.interop.kernels import Kernel
@@ -132,7 +133,7 @@ def native(
         raise TypeError(
             f"{callee} was given user_data=, but its signature {agreed} has no trailing void* for it"
         )
-    scalar = ScalarFunction.of(callee, agreed, data, owners, path, parallel)
+    scalar = ScalarFunction.of(callee, agreed, data, owners, path, parallel, OptIn(fn))
     return cast(ScalarFunction, ufunc(scalar, derivatives=derivatives, derivative=derivative))
 
 

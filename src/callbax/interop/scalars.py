@@ -10,6 +10,7 @@ from typing import Any, Self, cast
 import numpy as np
 
 from callbax import _native
+from callbax._trust import OptIn
 from callbax.interop.callees import Callee
 from callbax.interop.dtypes import Resolution, resolve_only_loop
 from callbax.interop.loops import Loop
@@ -47,10 +48,13 @@ class ScalarFunction(Ufunc):
         owners: Owners,
         path: str | None,
         parallel: bool,
+        opt_in: OptIn,
     ) -> Self:
         code = _callable_code(callee, signature)
         inner = _scalar_ufunc(callee.address, code, user_data, callee, owners)
-        return cls(ScalarLoop(inner, callee.short_name, path), parallel)
+        made = cls(ScalarLoop(inner, callee.short_name, path), parallel)
+        made._opt_in = opt_in  # of what has the path
+        return made
 
     @property
     def only_loop(self) -> Loop:

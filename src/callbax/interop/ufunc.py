@@ -11,7 +11,7 @@ import numpy as np
 
 from callbax import _jax, _native
 from callbax._errors import attribute, describe_function
-from callbax._identity import import_path
+from callbax._trust import OptIn, import_path
 from callbax.interop import derivatives as _derivatives
 from callbax.interop import dtypes, gufuncs, loop_names, loops
 from callbax.interop.derivatives import CENTRAL, Derivatives
@@ -66,6 +66,7 @@ class Ufunc:
         self.nin: int = self.ufunc.nin
         self.nout: int = self.ufunc.nout
         self.derivatives = rules
+        self._opt_in = OptIn(original)  # programs of other processes may name it
         self.__name__ = self.__qualname__ = self.ufunc.__name__
         path = import_path(original)
         self._title = path.replace(":", ".") if path else self.__name__

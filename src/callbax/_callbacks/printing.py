@@ -1,0 +1,130 @@
+"""What debug.print calls: a format string with NumPy's print options."""
+
+from __future__ import annotations
+
+import _string  # type: ignore[import-not-found]  # how str.format reads a field's name
+import dataclasses
+import functools
+import string
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from callbax import _identity, _program_names
+
+
+@dataclasses.dataclass(frozen=True)
+class Printer:
+    """Formats and prints. Equal for equal format strings and print options."""
+
+    fmt: str
+    print_options: tuple[tuple[str, Any], ...]
+
+    @functools.cached_property
+    def _options(self) -> dict[str, Any]:
+        return dict(self.print_options)
+
+    @functools.cached_property
+    def _has_fields(self) -> bool:
+        return any(field is not None for _, field, *_ in string.Formatter().parse(self.fmt))
+
+    @property
+    def callbax_name(self) -> dict[str, Any] | None:
+        """Equal in every process for equal content, if that can be written down."""
+        if not all(type(value) in _WRITABLE for value in self._options.values()):
+            return None  # functions
+        return {"print": self.fmt, "options": self._options}
+
+    @classmethod
+    def from_name(cls, name: dict[str, Any]) -> Printer:
+        """The Printer of that `callbax_name`, which may come from a file.
+
+        Raises:
+          LookupError: it is none, or its format string asks for more than values.
+        """
+        fmt, options = _program_names.string(name, "print"), name.get("options")
+        try:
+            if not isinstance(options, dict) or not all(
+                type(value) in _WRITABLE for value in options.values()
+            ):
+                raise TypeError(f"the print options {options!r}")
+            with np.printoptions(**options):
+                _check_fields(fmt)
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise LookupError(f"print({fmt!r}), which is refused: {error}") from error
+        return cls(fmt, tuple(options.items()))
+
+    @property
+    def callbax_description(self) -> str:
+        return f"print({self.fmt!r})"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        args, kwargs = jax.tree.map(_as_shown, (args, kwargs))
+        if not self._has_fields:
+            text = " ".join((self.fmt, *map(str, args))) if args else self.fmt.format()
+        elif np.get_printoptions() == self._options:  # setting them costs more than printing
+            text = self.fmt.format(*args, **kwargs)
+        else:
+            with np.printoptions(**self._options):
+                text = self.fmt.format(*args, **kwargs)
+        sys.stdout.write(text + "\n")
+
+
+_WRITABLE = (str, int, float, bool, type(None))
+# What a format string from a file may ask of a value. Others (`{x.__class__...}`) lead everywhere.
+_ATTRIBUTES = {"T", "dtype", "imag", "itemsize", "name", "nbytes", "ndim", "real", "shape", "size"}
+
+
+def _check_fields(fmt: str) -> None:
+    """Refuses attributes that lead away from a value, also in nested format specifications."""
+    for _, field, spec, _ in string.Formatter().parse(fmt):
+        if field is None:
+            continue
+        for is_attribute, key in _string.formatter_field_name_split(field)[1]:
+            if is_attribute and key not in _ATTRIBUTES:
+                raise ValueError(
+                    f"it asks for the attribute {key!r}, but in a print of a loaded program only "
+                    f"{', '.join(sorted(_ATTRIBUTES))} can be shown"
+                )
+        _check_fields(spec or "")
+
+
+class _Shown(np.ndarray):
+    """Prints inside containers, and under `!r`, as a jax Array does."""
+
+    def __format__(self, spec: str) -> str:
+        return np.asarray(self).__format__(spec)
+
+    def __repr__(self) -> str:
+        text = np.array2string(np.asarray(self), prefix="Array(", suffix=",", separator=", ")
+        shape = f" shape={self.shape}," if self.size == 0 and self.ndim > 1 else ""
+        return f"Array({text},{shape} dtype={self.dtype.name})"
+
+
+def _as_shown(leaf: Any) -> Any:
+    return leaf.view(_Shown) if isinstance(leaf, np.ndarray) else leaf
+
+
+class FormatChecker(string.Formatter):
+    """Finds fields without arguments and arguments without fields, and formats nothing."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return ""
+
+    def check_unused_args(self, used_args: Any, args: Sequence[Any], kwargs: Any) -> None:
+        unused_args = [arg for i, arg in enumerate(args) if i not in used_args]
+        unused_kwargs = [name for name in kwargs if name not in used_args]
+        if unused_args:
+            raise ValueError(f"Unused positional arguments to `callbax.debug.print`: {unused_args}")
+        if unused_kwargs:
+            raise ValueError(
+                f"Unused keyword arguments to `callbax.debug.print`: {unused_kwargs}. "
+                'You may be passing an f-string (i.e, `f"{x}"`) into `callbax.debug.print` and '
+                "instead should pass in a regular string."
+            )
+
+
+_identity.add_kind("print", Printer.from_name)

@@ -1,0 +1,196 @@
+"""Names of host code in compiled programs: how it gets them, and what they stand for.
+
+- *Stable* names are equal in each process: the path of what can be imported, a name that was given,
+  the content of a print. A process that has not traced a program finds them (see _trust.py).
+- Anything else (a lambda, a closure, a function of the main script) gets a *local* name: a label
+  and the first number that is free. It is found only by the program whose lowering has just
+  registered it, and this makes it safe that another process, or another function after this one has
+  died, has the same name: JAX's persistent compilation cache hits on equal programs, each of which
+  calls what its own process means by the name.
+- In an exported program, which travels, what has no stable name is named by a random mark of the
+  process and a number that is never used again. Elsewhere it stands for nothing.
+
+A registration keeps the callee. That of an exported program is kept by the callee's own object, which
+JAX's Exported keeps; so the registry gets a copy, or both would keep each other for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import inspect
+import itertools
+import os
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from callbax import _program_names, _threads
+
+_lock = _threads.new_lock(reentrant=True)  # a finaliser may run anywhere, and lower a program
+_process = uuid.uuid4().hex
+_numbers = itertools.count()
+
+
+def _renew_process() -> None:
+    global _process
+    _process = uuid.uuid4().hex  # parent and child count on from the same number
+
+
+os.register_at_fork(after_in_child=_renew_process)
+
+
+_keeper: contextvars.ContextVar[Any] = contextvars.ContextVar("callbax_keeper", default=None)
+
+
+@contextlib.contextmanager
+def exports_kept_by(keeper: Any) -> Iterator[None]:
+    """What is registered inside for an exported program lives as long as `keeper`.
+
+    For callees that are made while a program is lowered, so that its jaxpr does not have them.
+    """
+    token = _keeper.set(keeper)
+    try:
+        yield
+    finally:
+        _keeper.reset(token)
+
+
+class ExportWarning(UserWarning):
+    """A program was exported whose callback exists in this process only."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """The names of one kind of callee: callbacks, or compiled loops.
+
+    Attributes:
+      enter: registers a callee under a name with the runtime.
+      lookup: the living callee of a name, or None.
+      stable: a callee's stable name, or None.
+      is_same: whether the holder of a stable name may stand for another callee.
+      label: what a callee is called where it has no stable name; equal in each process.
+      describe: what messages call it.
+    """
+
+    enter: Callable[[str, Any], Any]
+    lookup: Callable[[str], Any]
+    stable: Callable[[Any], dict[str, Any] | None]
+    is_same: Callable[[Any, Any], bool]
+    label: Callable[[Any], str]
+    describe: Callable[[Any], str]
+
+    def register(self, callee: Any, *, exporting: bool) -> Any:
+        """Enters a callee in the runtime's registry.
+
+        Returns the registration, which has the name, and must live until the program is compiled. For
+        an exported program the callee itself keeps it from now on (see `exports_kept_by`).
+        """
+        is_new_local = False
+        with _lock:
+            if exporting and callee.exported is not None:
+                return callee.exported
+            name = self._stable_name(callee)
+            if name is None and exporting:
+                name = self._process_name(callee)
+                is_new_local = True
+            elif name is None:
+                name = self._local_name(callee)
+                object.__setattr__(callee, "local_name", name)  # frozen for everybody else
+            registration = self.enter(name, dataclasses.replace(callee))
+            if exporting:
+                object.__setattr__(callee, "exported", registration)
+                if (keeper := _keeper.get()) is not None:
+                    vars(keeper).setdefault("exported", []).append(registration)
+        if is_new_local:
+            _warn_of_export(self.describe(callee))
+        return registration
+
+    def _stable_name(self, callee: Any) -> str | None:
+        name = self.stable(callee)
+        if name is None:
+            return None
+        text = _program_names.write(name)
+        # A name may still be held by a function that was redefined since (a notebook's cell).
+        holder = self.lookup(text)
+        return text if holder is None or self.is_same(holder, callee) else None
+
+    def _process_name(self, callee: Any) -> str:
+        name = {"process": _process, "number": next(_numbers), "label": self.describe(callee)}
+        return _program_names.write(name)
+
+    def _local_name(self, callee: Any) -> str:
+        label = self.label(callee)
+
+        def name(number: int) -> str:
+            return _program_names.write({"local": label, "number": number})
+
+        def is_free(candidate: str) -> bool:
+            holder = self.lookup(candidate)
+            return holder is None or (self.is_same(holder, callee) and holder == callee)
+
+        if callee.local_name is not None and is_free(callee.local_name):
+            return callee.local_name
+        return name(_first(lambda number: is_free(name(number))))
+
+
+def _first(is_free: Callable[[int], bool]) -> int:
+    """A free number after one that is taken, or 0; found in few steps among many that are taken."""
+    if is_free(0):
+        return 0
+    taken, free = 0, 1
+    while not is_free(free):
+        taken, free = free, 2 * free
+    while free - taken > 1:
+        middle = (taken + free) // 2
+        taken, free = (taken, middle) if is_free(middle) else (middle, free)
+    return free
+
+
+def _warn_of_export(what: str) -> None:
+    warnings.warn(
+        f"the exported program calls {what}, which has no name that another process could find it by; "
+        "it can be called in this process only. Define the function with `def` at the top level of a "
+        "module that can be imported, or give it a name with callbax.external(name=...).",
+        ExportWarning,
+        stacklevel=_frames_to_user(),
+    )
+
+
+def _frames_to_user() -> int:
+    """For `warnings`: how many frames lie between the caller of this and the user's own code."""
+    level = 1
+    frame = inspect.currentframe()
+    frame = frame.f_back if frame else None
+    while frame is not None and _is_internal(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+        level += 1
+    return level
+
+
+def _is_internal(module: str) -> bool:
+    return module.partition(".")[0] in ("callbax", "jax", "jaxlib", "contextlib")
+
+
+def local_only(name: dict[str, Any]) -> str | None:
+    """Why a name stands for nothing here, if it is one that only another process knows."""
+    if "process" in name:
+        where = (
+            "existed only in the process that exported the program (a lambda, a function inside "
+        )
+        where += "a function or of the main script, a method, or what only has an address)"
+        return f"{_program_names.string(name, 'label')}, which {where}. {_EXPORT_AGAIN}"
+    if "local" in name:
+        return (
+            f"{_program_names.string(name, 'local')}, which existed only in the process that "
+            f"compiled the program. {_EXPORT_AGAIN}"
+        )
+    return None
+
+
+_EXPORT_AGAIN = (
+    "Define it with `def` at the top level of a module, or give it a name with "
+    "callbax.external(name=...), and export the program again."
+)

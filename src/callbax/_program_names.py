@@ -1,0 +1,114 @@
+"""Names of host code in programs, as text.
+
+A name is a JSON object with a key for its kind and, for a callback, the structure of its arguments:
+
+    {"function": "numpy:square", "structure": ["tuple", ["tuple", 0], ["dict"]]}
+
+A program from a file may say anything here, so it is read as data and nothing else: this module
+calls and imports nothing that a name speaks of. The text of equal names is equal in each process.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+from jax.tree_util import PyTreeDef
+
+_LEAF = 0
+
+
+def write(name: dict[str, Any]) -> str:
+    """The name as it stands in a program: ASCII, whatever is in it."""
+    return json.dumps(name, separators=(",", ":"))
+
+
+def read(text: str) -> dict[str, Any]:
+    """The name of that text.
+
+    Raises:
+      LookupError: it is not a name.
+    """
+    try:
+        name = json.loads(text)
+    except (ValueError, RecursionError):
+        name = None
+    if not isinstance(name, dict):
+        raise LookupError(
+            f"{text[:200]!r} is not a name that this version of callbax can read. Export the program "
+            "again with this version."
+        )
+    return name
+
+
+def string(name: dict[str, Any], key: str) -> str:
+    """A part of a name that must be a string."""
+    value = name.get(key)
+    if not isinstance(value, str):
+        raise LookupError(f"{write(name)[:200]} is not a name: its {key!r} is not a string")
+    return value
+
+
+def write_tree(tree: PyTreeDef) -> Any:
+    """A structure of tuples, lists, dicts and Nones as JSON data.
+
+    Raises:
+      TypeError: it has nodes of other types, which may refuse the leaves of another process, or
+        dicts with keys that JSON has not.
+    """
+    node = tree.node_data()
+    if node is None:
+        return _LEAF
+    kind, keys = node
+    children = map(write_tree, tree.children())
+    if kind is type(None):
+        return None
+    if kind is tuple or kind is list:
+        return [kind.__name__, *children]
+    if kind is dict:
+        return ["dict", *([_write_key(k), child] for k, child in zip(keys, children, strict=True))]
+    raise TypeError(f"{kind} has no text")
+
+
+def _write_key(key: Any) -> Any:
+    if type(key) is tuple:
+        return ["tuple", *map(_write_key, key)]
+    if type(key) in (str, int, bool, type(None)) or (type(key) is float and key == key):
+        return key
+    raise TypeError(f"{key!r} has no text")
+
+
+def read_tree(data: Any) -> PyTreeDef:
+    """The structure of that `write_tree`.
+
+    Raises:
+      LookupError: it is none.
+    """
+    try:
+        return jax.tree.structure(_read_tree(data))
+    except (TypeError, ValueError, IndexError, RecursionError) as error:
+        raise LookupError(f"{write(data)[:200]} does not say what structure is meant") from error
+
+
+def _read_tree(data: Any) -> Any:
+    if data is None or data == _LEAF:
+        return data
+    kind, *children = data
+    match kind:
+        case "tuple":
+            return tuple(map(_read_tree, children))
+        case "list":
+            return list(map(_read_tree, children))
+        case "dict":
+            return {_read_key(key): _read_tree(child) for key, child in children}
+    raise ValueError(kind)
+
+
+def _read_key(key: Any) -> Any:
+    if isinstance(key, list):
+        kind, *parts = key
+        if kind != "tuple":
+            raise ValueError(kind)
+        return tuple(map(_read_key, parts))
+    return key
