@@ -75,7 +75,8 @@ class HostCall:
                 "wording": function.wording,
             }
             function = function.function
-        leaves, tree = jax.tree.flatten((args, kwargs))
+        flatten = _jax.flatten_with_refs if split_static else jax.tree.flatten
+        leaves, tree = flatten((args, kwargs))
         static: tuple[tuple[int, Hashable], ...] = ()
         if split_static:
             traced = [_jax.is_array_like(leaf) for leaf in leaves]

@@ -19,11 +19,14 @@ from jax._src import config as _config
 from jax._src import core, debugging, dispatch, sharding_impls
 from jax._src import dtypes as _dtypes
 from jax._src import shard_map as _shard_map
+from jax._src import tree_util as _tree_util
 from jax._src.interpreters import ad, batching, mlir
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lax import lax as _lax
 from jax._src.lib import xla_client as _xla_client
 from jax._src.state import discharge as _discharge
+from jax._src.state.types import AbstractRef as _AbstractRef
+from jax._src.state.types import TransformedRef as _TransformedRef
 
 # -- effects -------------------------------------------------------------------------------------
 # The very objects that JAX's own callbacks use: vmap of cond, while_loop's batching rule and Pallas'
@@ -106,18 +109,25 @@ def register_discharge(primitive: Any) -> None:
     """Lets `primitive` take Refs: it reads them and leaves them as they are.
 
     JAX 0.10 calls a discharge rule as `rule(in_avals, out_avals, *args)`, 0.11 and later as
-    `rule(context, *args)`; the values are what follows.
+    `rule(context, *args)`; the values are what follows. What is not a Ref has no new value.
     """
     if "in_avals" in inspect.signature(debugging._debug_print_state_discharge_rule).parameters:
 
         def rule(in_avals: Any, out_avals: Any, *args: Any, **params: Any) -> Any:
-            return args, primitive.bind(*args, **params)
+            return _refs_in(in_avals, args), primitive.bind(*args, **params)
     else:
 
         def rule(context: Any, *args: Any, **params: Any) -> Any:  # type: ignore[misc]
-            return args, primitive.bind(*args, **params)
+            return _refs_in(context.in_avals, args), primitive.bind(*args, **params)
 
     _discharge.register_discharge_rule(primitive)(rule)
+
+
+def _refs_in(avals: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+    return [
+        value if isinstance(aval, _AbstractRef) else None
+        for aval, value in zip(avals, values, strict=True)
+    ]
 
 
 def call_per_shard_when_eager(primitive: Any) -> None:
@@ -134,6 +144,36 @@ def call_per_shard_when_eager(primitive: Any) -> None:
         return []
 
     _shard_map.eager_rules[primitive] = rule
+
+
+def consumes_no_keys(primitive: Any) -> None:
+    """Tells `jax_debug_key_reuse` that to hand a key to `primitive` is not to draw from it.
+
+    JAX says so of its own debug callbacks. The register is in a module that JAX imports once the
+    check is enabled, and it takes several milliseconds, so this waits for that, too.
+    """
+    bind = primitive.bind
+
+    def bind_after_registration(*args: Any, **params: Any) -> Any:
+        if _config.debug_key_reuse.value:
+            from jax.experimental.key_reuse import _core as key_reuse
+
+            key_reuse.key_reuse_signatures.setdefault(primitive, key_reuse.KeyReuseSignature())
+        return bind(*args, **params)
+
+    primitive.bind = bind_after_registration
+
+
+def flatten_with_refs(tree: Any) -> tuple[list[Any], Any]:
+    """`jax.tree.flatten`, which also takes views of Refs (`ref.at[...]`) apart.
+
+    From JAX 0.11 on these are no pytrees, but nodes of a register of its own.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    registry = getattr(_tree_util, "tracing_registry", None)
+    if registry is not None and any(isinstance(leaf, _TransformedRef) for leaf in leaves):
+        return registry.flatten(tree)  # type: ignore[no-any-return]
+    return leaves, structure
 
 
 def is_array_like(value: Any) -> bool:

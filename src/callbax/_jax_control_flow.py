@@ -24,43 +24,48 @@ from typing import Any
 
 from jax._src import callback as _callback
 from jax._src import core
+from jax._src import debugging as _debugging
 from jax._src.interpreters import batching
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lax.control_flow import conditionals, loops
 from jax._src.util import weakref_lru_cache
 
 _IO_EFFECTS = frozenset({_callback._IOEffect, _callback._OrderedIOEffect})
+EFFECTS = _IO_EFFECTS | {_debugging.debug_effect, _debugging.ordered_debug_effect}
 
 
 @dataclasses.dataclass(frozen=True)
-class Conditional:
-    """What a primitive with an effect says about standing under a batched predicate.
+class Effectful:
+    """What a primitive with an effect says about standing in conditions and loops.
 
     Attributes:
       is_masked: from its parameters, whether it knows by itself which lanes are live.
-      error: from its parameters and the phrase with which JAX refuses, the exception if it does not.
+      error: from its parameters and the phrase with which JAX refuses, the exception if a
+        batched predicate is above one that does not.
+      needed_again: from its parameters, the exception where a linear function would need its results.
     """
 
     is_masked: Callable[[Any], bool]
     error: Callable[[Any, str], Exception]
+    needed_again: Callable[[Any], Exception]
 
 
-_effectful: dict[Any, Conditional] = {}
+effectful: dict[Any, Effectful] = {}
 
 
-def keep_effects(primitive: Any, conditional: Conditional) -> None:
+def keep_effects(primitive: Any, rules: Effectful) -> None:
     """Makes the effects of `primitive` happen in loops and conditions as often as the program says."""
-    _effectful[primitive] = conditional
+    effectful[primitive] = rules
 
 
 @weakref_lru_cache
-def _effects_in(jaxpr: Any) -> tuple[Any, ...]:
+def effects_in(jaxpr: Any) -> tuple[Any, ...]:
     """The equations in `jaxpr` that apply primitives with effects of callbax, at any depth."""
     if not jaxpr.effects:
         return ()
-    found = [equation for equation in jaxpr.eqns if equation.primitive in _effectful]
+    found = [equation for equation in jaxpr.eqns if equation.primitive in effectful]
     for inner in core.subjaxprs(jaxpr):
-        found.extend(_effects_in(inner))
+        found.extend(effects_in(inner))
     return tuple(found)
 
 
@@ -73,7 +78,7 @@ def _keep_loops_whole() -> None:
     def hoist_without_effects(
         jaxpr_known: Any, known_consts: Any, residuals: int, *structured: int
     ) -> Any:
-        if _effects_in(jaxpr_known.jaxpr):
+        if effects_in(jaxpr_known.jaxpr):
             return jaxpr_known, known_consts, [False] * residuals, []
         return hoist(jaxpr_known, known_consts, residuals, *structured)
 
@@ -115,7 +120,7 @@ def _keep_checkpointed_loops_whole() -> None:
     )
 
     def split(saveable: Any, unknown: Any, instantiated: Any, equation: Any) -> Any:
-        effects = _effects_in(equation.params["jaxpr"].jaxpr)
+        effects = effects_in(equation.params["jaxpr"].jaxpr)
         return (without_hoisting if effects else rule)(saveable, unknown, instantiated, equation)
 
     rules[loops.scan_p] = split
@@ -135,7 +140,7 @@ def _io_in(*programs: Any) -> list[Any]:
     return [
         equation
         for program in programs
-        for equation in _effects_in(program.jaxpr)
+        for equation in effects_in(program.jaxpr)
         if _IO_EFFECTS & equation.effects
     ]
 
@@ -147,9 +152,9 @@ _REFUSED_IN_WHILE = "Unordered IO effects not supported in while_loop with batch
 
 def _error(equations: Sequence[Any], refusal: str) -> Exception | None:
     for equation in equations:
-        conditional = _effectful[equation.primitive]
-        if not conditional.is_masked(equation.params):
-            return conditional.error(equation.params, refusal)
+        rules = effectful[equation.primitive]
+        if not rules.is_masked(equation.params):
+            return rules.error(equation.params, refusal)
     return None
 
 

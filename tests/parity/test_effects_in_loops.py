@@ -279,3 +279,85 @@ def test_debug_callbacks_in_a_checkpointed_loop_follow_the_policy(ordered, polic
     callbax.effects_barrier()
     assert seen["constant"] == seen["step"]
     assert seen["step"] % 3 == 0
+
+
+def while_loop(step, weight):
+    def condition(state):
+        return state[0] < STEPS
+
+    def next_state(state):
+        i, carry = state
+        return i + 1, step(weight, carry, i)[0]
+
+    return jax.lax.while_loop(condition, next_state, (0, start(weight)))[1][0]
+
+
+@pytest.mark.parametrize(
+    "call", [io_without_result, debug_callback, ordered_debug], ids=lambda call: call.__name__
+)
+@pytest.mark.parametrize("compile_with", [jax.jit, lambda f: f], ids=["jit", "eager"])
+def test_the_linear_function_of_a_while_loop_does_not_call_again(call, compile_with):
+    """8. Effects in loops run once per iteration in `linearize`."""
+    check(while_loop, call, linearize, compile_with)
+
+
+def test_a_while_loop_whose_linear_function_needs_a_result_is_refused():
+    def f(x):
+        return while_loop(body(io, Streams()), x)
+
+    with pytest.raises(NotImplementedError, match=r"linear function of a while_loop.*next_value"):
+        jax.linearize(f, 1.0)
+
+
+def test_results_that_the_linear_function_does_not_need_are_no_obstacle():
+    """A number of draws that ends up beside what is differentiated."""
+    streams = Streams()
+
+    def f(x):
+        def next_state(state):
+            i, total, y = state
+            return i + 1, total + io(streams.of("draw")), jnp.sin(y) * x
+
+        return jax.lax.while_loop(lambda s: s[0] < STEPS, next_state, (0, jnp.float32(0), x))[1:]
+
+    (total, _), push = jax.linearize(f, 1.0)
+    _, tangent = push(1.0)
+    assert (float(total), len(streams.calls["draw"])) == (6.0, STEPS)
+    np.testing.assert_allclose(tangent, jax.jvp(f, (1.0,), (1.0,))[1][1], rtol=1e-5)
+
+
+def test_debug_callbacks_in_the_condition_of_a_linearized_while_loop():
+    seen = []
+
+    def f(x):
+        def condition(state):
+            debug.callback(lambda i: seen.append(int(i)), state[0])
+            return state[0] < 2
+
+        return jax.lax.while_loop(condition, lambda s: (s[0] + 1, s[1] * x), (0, x))[1]
+
+    value, push = jax.linearize(f, 2.0)
+    assert (value, push(1.0)) == (8.0, 12.0)
+    callbax.effects_barrier()
+    assert seen == [0, 1, 2]
+
+
+def test_tangents_that_debug_callbacks_show_are_still_shown():
+    seen = []
+
+    @jax.custom_jvp
+    def f(x):
+        return x
+
+    @f.defjvp
+    def _(primals, tangents):
+        debug.callback(lambda t: seen.append(float(t)), tangents[0])
+        return primals[0], 2 * tangents[0]
+
+    def loop(x):
+        return jax.lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, f(s[1])), (0, x))[1]
+
+    _, push = jax.linearize(loop, 1.0)
+    push(1.0)
+    callbax.effects_barrier()
+    assert seen == [1.0, 2.0]

@@ -20,6 +20,7 @@ LAYERS = [
         "callbax._jax_runtime",
         "callbax._jax_programs",
         "callbax._jax_control_flow",
+        "callbax._jax_while",
         "callbax._moved",
     },
     {"callbax._exceptions", "callbax._streams"},

@@ -131,6 +131,16 @@ def _refused_under_batched_predicate(params: Any, refusal: str) -> Exception:
     )
 
 
-UNDER_BATCHED_PREDICATES = _jax_control_flow.Conditional(
-    is_masked=lambda params: params["host_call"].masked, error=_refused_under_batched_predicate
+def _needed_again(params: Any) -> Exception:
+    return NotImplementedError(
+        f"The linear function of a while_loop needs what the callback {params['host_call']} returned, "
+        "but a loop of unknown length keeps nothing, so that it would have to be called again. Use "
+        "jax.lax.scan, or fori_loop with a fixed number of steps; or jax.jvp, which runs one loop."
+    )
+
+
+IN_CONTROL_FLOW = _jax_control_flow.Effectful(
+    is_masked=lambda params: params["host_call"].masked,
+    error=_refused_under_batched_predicate,
+    needed_again=_needed_again,
 )

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from callbax import _errors, _failures, _jax, _jax_control_flow
+from callbax import (
+    _errors,
+    _failures,
+    _jax,
+    _jax_control_flow,
+    _jax_while,  # noqa: F401 (changes a rule of JAX's)
+)
 from callbax._callbacks import autodiff, batching, lowering
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import FLAVOURS, Flavour
@@ -58,8 +64,9 @@ def _define(flavour: Flavour) -> Any:
     if flavour.saveable:
         _jax.partial_eval_custom_rules[primitive] = partial(autodiff.checkpoint, primitive)
         _jax.register_discharge(primitive)
+        _jax.consumes_no_keys(primitive)
     if flavour.effect is not None:
-        _jax_control_flow.keep_effects(primitive, batching.UNDER_BATCHED_PREDICATES)
+        _jax_control_flow.keep_effects(primitive, batching.IN_CONTROL_FLOW)
     _jax.register_lowering(primitive, partial(lowering.lower_elsewhere, flavour, primitive))
     _jax.register_lowering(primitive, partial(lowering.lower, flavour, primitive), platform="cpu")
     return primitive
