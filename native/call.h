@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "registry.h"
+#include "surroundings.h"
 
 namespace callbax {
 
@@ -57,6 +58,8 @@ struct CallSite {
   bool cast = false;          // results of another dtype of the same kind are converted
   bool views = false;         // arguments are views of XLA's memory
   bool out = false;           // the function writes its results in place
+  SettingsPtr settings;       // of the trace, for XLA's threads; null: none
+  bool needs_pool = false;    // the function computes with arrays of the client that calls it
   bool trusted = false;       // the last call has kept no view; guarded by the GIL
   std::vector<SpareArrays> spare;  // for each operand, and with `out` for each result
 };

@@ -152,8 +152,7 @@ void Watch() {
 
 }  // namespace
 
-CallInFlight::CallInFlight() noexcept {
-  in_flight.fetch_add(1);
+CallInFlight::CallInFlight() noexcept : others_(in_flight.fetch_add(1)) {
   on_worker_ = GilScope::OnForeignThread() || PyGILState_GetThisThreadState() == nullptr;
   if (on_worker_) in_flight_on_workers.fetch_add(1);
   allowed_ = !closing.load() && InterpreterAlive();
@@ -179,8 +178,9 @@ int CallsInFlight() noexcept { return in_flight.load(); }
 
 int CallsInFlightOnWorkers() noexcept { return in_flight_on_workers.load(); }
 
-RunningCallback::RunningCallback(PyObject* target) noexcept : outer_(nullptr) {
-  if (!GilScope::OnForeignThread()) return;
+RunningCallback::RunningCallback(PyObject* target) noexcept
+    : foreign_(GilScope::OnForeignThread()), outer_(nullptr) {
+  if (!foreign_) return;
   if (this_worker == nullptr) {
     this_worker = new Worker;
     this_worker->thread_id = PyThread_get_thread_ident();
@@ -192,7 +192,7 @@ RunningCallback::RunningCallback(PyObject* target) noexcept : outer_(nullptr) {
 }
 
 RunningCallback::~RunningCallback() {
-  if (this_worker == nullptr) return;
+  if (!foreign_) return;
   this_worker->running = outer_;
   if (!this_worker->interrupted) return;
   // An exception that came too late for this call must not hit the thread's next one.

@@ -23,8 +23,11 @@ class CallInFlight {
   CallInFlight(const CallInFlight&) = delete;
   CallInFlight& operator=(const CallInFlight&) = delete;
   bool allowed() const { return allowed_; }
+  // How many were in flight before this one.
+  int others() const { return others_; }
 
  private:
+  int others_;
   bool allowed_;
   bool on_worker_;
 };
@@ -42,8 +45,11 @@ class RunningCallback {
   ~RunningCallback();
   RunningCallback(const RunningCallback&) = delete;
   RunningCallback& operator=(const RunningCallback&) = delete;
+  // Whether the thread is not Python's, and runs no other callback.
+  bool outermost() const { return foreign_ && outer_ == nullptr; }
 
  private:
+  const bool foreign_;
   PyObject* outer_;
 };
 

@@ -145,10 +145,11 @@ Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
     ReleasePending();
     RunningCallback running(Target(site));
     FailedCall failed;
+    Surroundings surroundings(in_flight.others(), running.outermost(), site.settings);
     if (is_kernel) {
       failed = kernel_failure.call;
       RaiseKernelFailure(site, kernel_failure);
-    } else if (Run(site, operands, results, &failed)) {
+    } else if (surroundings.entered() && Run(site, operands, results, &failed)) {
       return {};
     }
     Failure failure = ReportFailure(Target(site), site.flavour, site.shared_run, failed);

@@ -13,6 +13,7 @@
 #include "python.h"
 #include "registry.h"
 #include "scalar_ufuncs.h"
+#include "surroundings.h"
 #include "symbols.h"
 #include "trampolines.h"
 #include "views.h"
@@ -22,12 +23,21 @@ namespace nb = nanobind;
 namespace callbax {
 namespace {
 
+void DropSlotReference(void* object) { Release(static_cast<PyObject*>(object)); }
+
 // Keeps the slot of one name alive from Python's side.
 struct Registration {
-  SlotPtr slot;
-};
+  void KeepContext(nb::object object) {
+    context.reset();
+    if (!object.is_none()) {
+      context = std::shared_ptr<void>(object.release().ptr(), DropSlotReference);
+    }
+    slot->SetContext(context);
+  }
 
-void DropSlotReference(void* object) { Release(static_cast<PyObject*>(object)); }
+  SlotPtr slot;
+  std::shared_ptr<void> context;  // a contextvars.Context
+};
 
 nb::object TargetOf(const SlotPtr& slot) {
   return nb::borrow(static_cast<PyObject*>(slot->callable().target));
@@ -40,7 +50,7 @@ Registration Register(const std::string& name, nb::object target, nb::object fun
   callable.target = target.release().ptr();
   callable.function = function.release().ptr();
   callable.keywords = keywords.is_none() ? nullptr : keywords.release().ptr();
-  return {AddSlot(name, callable, DropSlotReference)};
+  return {AddSlot(name, callable, DropSlotReference), nullptr};
 }
 
 nb::object Lookup(const std::string& name) {
@@ -49,10 +59,13 @@ nb::object Lookup(const std::string& name) {
 }
 
 void SetHooks(nb::object report, nb::object convert, nb::object resolve, nb::object enter_worker,
-              nb::object clear_tracebacks, nb::object report_kept) {
+              nb::object clear_tracebacks, nb::object report_kept, nb::object go_deeper,
+              nb::object configure, nb::object follow_tracing) {
   GetHooks() = Hooks{report.release().ptr(),           convert.release().ptr(),
                      resolve.release().ptr(),          enter_worker.release().ptr(),
-                     clear_tracebacks.release().ptr(), report_kept.release().ptr()};
+                     clear_tracebacks.release().ptr(), report_kept.release().ptr(),
+                     go_deeper.release().ptr(),        configure.release().ptr(),
+                     follow_tracing.release().ptr()};
 }
 
 nb::object ScalarUfunc(const std::string& name, const std::string& doc, const std::string& signature,
@@ -111,7 +124,9 @@ NB_MODULE(_native, m) {
 
   nb::class_<Registration>(m, "Registration", "Keeps a registered callback alive.")
       .def_prop_ro("name", [](const Registration& self) { return self.slot->name(); })
-      .def_prop_ro("target", [](const Registration& self) { return TargetOf(self.slot); });
+      .def_prop_ro("target", [](const Registration& self) { return TargetOf(self.slot); })
+      .def("keep_context", &Registration::KeepContext, nb::arg("context").none(),
+           "Sets the contextvars.Context of calls that are compiled from now on, on XLA's threads.");
 
   m.def("register", &Register, nb::arg("name"), nb::arg("target"), nb::arg("function"),
         nb::arg("keywords").none(), nb::arg("kernel") = std::pair<uintptr_t, uintptr_t>(),
@@ -120,6 +135,7 @@ NB_MODULE(_native, m) {
         "The living target of that name, or None.");
   m.def("set_hooks", &SetHooks, nb::arg("report"), nb::arg("convert"), nb::arg("resolve"),
         nb::arg("enter_worker"), nb::arg("clear_tracebacks"), nb::arg("report_kept"),
+        nb::arg("go_deeper"), nb::arg("configure"), nb::arg("follow_tracing"),
         "Sets the Python functions that the runtime calls.");
   m.def(
       "has_scalar_loop",
@@ -136,6 +152,11 @@ NB_MODULE(_native, m) {
   m.def("state_type", &StateType, "Capsules of the handlers' state type.");
   m.def("statistics", &Statistics, "Counts of what the runtime holds.");
   m.def("watch_interrupts", &WatchInterrupts, "Chains the Ctrl-C watcher to Python's handler.");
+  m.def("level", &Level, "The level of JAX work on this thread.");
+  m.def("set_level", &SetLevel, nb::arg("level"),
+        "Sets the level of JAX work on this thread; returns the one before.");
+  m.def("renew_tracing", &RenewTracing,
+        "Lets XLA's threads look anew at what traces and profiles Python's threads.");
   m.def("forget_threads", &ForgetThreads,
         "In a forked child: forgets the threads, and the calls in flight, of the parent.");
   m.def("close", &CloseCalls, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),

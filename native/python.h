@@ -75,6 +75,9 @@ struct Hooks {
   PyObject* enter_worker = nullptr;   // () -> None, once on each XLA worker thread
   PyObject* clear_tracebacks = nullptr;  // (exception) -> None
   PyObject* report_kept = nullptr;    // (target, positions, operands, moves, exception | None) -> None
+  PyObject* go_deeper = nullptr;      // (level) -> () -> None, which goes back
+  PyObject* configure = nullptr;      // (configuration) -> None, on XLA's threads
+  PyObject* follow_tracing = nullptr;  // () -> None, on XLA's threads
   PyObject* resolve_loop = nullptr;   // (name) -> LoopRegistration, or why there is none
   PyObject* enter_loop = nullptr;     // (policy) -> None, on each thread before a checked loop
   PyObject* leave_loop = nullptr;     // (policy) -> None, on each thread after a checked loop

@@ -25,6 +25,16 @@ Slot::~Slot() {
   drop_(callable_.keywords);
 }
 
+void Slot::SetContext(const std::shared_ptr<void>& context) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  context_ = context;
+}
+
+std::shared_ptr<void> Slot::Context() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return context_.lock();
+}
+
 SlotPtr FindSlot(const std::string& name) { return table().Find(name); }
 
 SlotPtr AddSlot(const std::string& name, Callable callable, DropReference drop) {

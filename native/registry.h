@@ -8,6 +8,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 
 namespace callbax {
@@ -38,10 +39,17 @@ class Slot {
   const std::string& name() const { return name_; }
   const Callable& callable() const { return callable_; }
 
+  // The contextvars.Context (opaque here) of the newest trace that calls this, as long as a
+  // Registration keeps it. Programs take it when they are compiled: each trace has its own.
+  void SetContext(const std::shared_ptr<void>& context);
+  std::shared_ptr<void> Context();
+
  private:
   std::string name_;
   Callable callable_;  // owned references
   DropReference drop_;
+  std::mutex mutex_;
+  std::weak_ptr<void> context_;  // guarded by mutex_
 };
 
 using SlotPtr = std::shared_ptr<Slot>;

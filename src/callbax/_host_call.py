@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.tree_util import PyTreeDef, treedef_tuple
 
-from callbax import _jax, _nested, _program_names, _threads
+from callbax import _jax, _nested, _program_names, _surroundings
 from callbax._errors import CallbackResultError, describe_function
 from callbax._host_function import Hashable as Hashable
 from callbax._host_function import HostFunction as HostFunction
@@ -41,6 +41,8 @@ class HostCall:
     masked: bool = False
     name: str | None = None
     wording: Wording = Wording()
+    # What JAX is set to where the call stands (_surroundings.py): it is traced anew for other settings.
+    configuration: str = ""
     # What _names.py keeps here: its name in programs, if it has no stable one; what keeps it
     # registered for exported programs; what lets it be named by programs.
     local_name: str | None = dataclasses.field(default=None, init=False, compare=False, repr=False)
@@ -61,11 +63,11 @@ class HostCall:
 
         The function may be a HostFunction.
         """
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"configuration": _surroundings.configuration()}
         if isinstance(function, HostFunction):
             split_static = split_static or function.static
             out = _out_tree(function, kwargs, result_tree) if function.out else None
-            options = {
+            options |= {
                 "views": function.views,
                 "out": out,
                 "result": result_tree if function.structured and out is None else None,
@@ -126,15 +128,20 @@ class HostCall:
         return value
 
     def _call(self, args: Any, kwargs: Any) -> Any:
-        if _threads.on_worker() and self.holds_jax_arrays:
-            with _nested.warn_if_stuck(self), _nested.moved(self.function) as function:
-                return function(*args, **kwargs)
-        return self.function(*args, **kwargs)
+        if not self.holds_jax_arrays:
+            return self.function(*args, **kwargs)
+        with _nested.counted_if_committed(self):
+            return self.function(*args, **kwargs)
 
     @functools.cached_property
     def holds_jax_arrays(self) -> bool:
         """Whether JAX work of the function may run on the client that calls it."""
         return _nested.holds_jax_arrays(self.function)
+
+    @functools.cached_property
+    def holds_committed_arrays(self) -> bool:
+        """Whether JAX work of the function may run on another client than its thread's."""
+        return _nested.holds_committed_arrays(self.function)
 
     def direct(self) -> tuple[Callable[..., Any], tuple[str, ...] | None]:
         """What the runtime calls with flat values, and the names of trailing keyword arguments.

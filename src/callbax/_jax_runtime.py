@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import jax
+from jax._src import config as _config
+from jax._src import dispatch
 from jax._src import xla_bridge as _xla_bridge
+from jax._src.interpreters import pxla
 from jax._src.lib import xla_client as _xla_client
 
 
@@ -22,3 +31,109 @@ def make_cpu_device() -> jax.Device:
     """
     client = _xla_client.make_cpu_client(num_devices=1, asynchronous=False)
     return client.local_devices()[0]
+
+
+# -- settings --------------------------------------------------------------------------------------
+# What a user sets for a thread (jax.enable_x64(True), jax.debug_nans(True), ...). Left out: the default
+# device, which is callbax's to choose on other threads; what names files and services; and what only
+# JAX's own tracing sets.
+_NOT_SETTINGS = re.compile(
+    r"default_device|size_one_mesh|cache|_dir|log|platform|distributed|plugin"
+)
+_SETTINGS = {
+    name: state
+    for name, state in _config.config_states.items()
+    if name.startswith("jax_") and not _NOT_SETTINGS.search(name)
+}
+_UNSET = _config.config_ext.unset
+
+
+def thread_settings() -> dict[str, Any]:
+    """The settings of this thread that are not those of the process."""
+    values = [(name, state.get_local()) for name, state in _SETTINGS.items()]
+    return {name: value for name, value in values if value is not _UNSET}
+
+
+def exchange_thread_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives this thread those settings and no others; returns those that it had."""
+    before = thread_settings()
+    for name in before.keys() | (values.keys() & _SETTINGS.keys()):
+        state, value = _SETTINGS[name], values.get(name, _UNSET)
+        state.set_local(value)
+        if state._update_thread_local_hook:
+            state._update_thread_local_hook(None if value is _UNSET else value)
+    return before
+
+
+# -- calls that wait for their inputs --------------------------------------------------------------
+# What JAX runs synchronously it runs so only if the inputs are ready. A program whose input is still
+# being computed, or has to be copied from another client, goes to a thread of XLA's pool, and the call
+# returns before its effects have happened; so it does on several devices. A program that keeps this mark
+# waits for its inputs, and for its end.
+WAITS_FOR_INPUTS = type("WaitsForInputs", (), {"__repr__": lambda self: "WAITS_FOR_INPUTS"})()
+
+
+class _ReadyInputs:
+    """An input handler of JAX's (`pxla.InputsHandler`) that waits for what it has brought."""
+
+    def __init__(self, handler: Any, program: Any):
+        self._handler = handler
+        self._effects = program.ordered_effects
+        self._devices = program._local_devices
+
+    def __call__(self, args: Sequence[Any]) -> Any:
+        inputs = self._handler(args)
+        for array in inputs:
+            if isinstance(array, jax.Array) and not array.is_deleted():
+                array.block_until_ready()  # an input that has failed raises here, as it would later
+        for effect in self._effects:
+            token = dispatch.runtime_tokens.get_token_input(effect, self._devices)
+            token.block_until_ready()
+            # Brought to these devices, so that JAX does not copy it once more.
+            dispatch.runtime_tokens.set_token_result(effect, token)
+        return inputs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+
+_TOKEN_ARGUMENTS = ["token_bufs", "sharded_token"]
+
+
+def _wait_for_inputs() -> bool:
+    """Wraps `pxla.ExecuteReplicated` (JAX 0.10 to 0.12), for programs that keep the mark.
+
+    They are kept off JAX's C++ path, on which nobody can wait: it is not for programs with effects.
+    Where the class is not as expected, JAX's own way stays, and the wrapper is not installed.
+    """
+    program = pxla.ExecuteReplicated
+    make, handle_tokens = program.__init__, getattr(program, "_handle_token_bufs", None)
+    if (
+        not {"in_handler", "keepalive", "ordered_effects", "has_unordered_effects"}
+        <= set(program.__slots__)
+        or not callable(handle_tokens)
+        or list(inspect.signature(handle_tokens).parameters)[1:] != _TOKEN_ARGUMENTS
+    ):
+        return False
+
+    @functools.wraps(make)
+    def make_program(self: Any, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        if any(item is WAITS_FOR_INPUTS for item in self.keepalive or ()):
+            self.in_handler = _ReadyInputs(self.in_handler, self)
+            self.has_unordered_effects = True
+
+    @functools.wraps(handle_tokens)
+    def wait_for_end(self: Any, token_bufs: Any, sharded_token: Any) -> None:
+        if isinstance(self.in_handler, _ReadyInputs):
+            # Raises what has failed: then no barrier finds these tokens, to raise it again.
+            for i in range(len(self._local_devices)):
+                sharded_token.get_token(i).block_until_ready()
+        handle_tokens(self, token_bufs, sharded_token)
+
+    program.__init__ = make_program  # type: ignore[method-assign]
+    program._handle_token_bufs = wait_for_end  # type: ignore[method-assign]
+    return True
+
+
+waits_for_inputs = _wait_for_inputs()

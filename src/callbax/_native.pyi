@@ -9,6 +9,10 @@ class Registration:
     def name(self) -> str: ...
     @property
     def target(self) -> object: ...
+    def keep_context(self, context: object | None) -> None:
+        """
+        Sets the contextvars.Context of calls that are compiled from now on, on XLA's threads.
+        """
 
 def register(
     name: str,
@@ -31,6 +35,9 @@ def set_hooks(
     enter_worker: object,
     clear_tracebacks: object,
     report_kept: object,
+    go_deeper: object,
+    configure: object,
+    follow_tracing: object,
 ) -> None:
     """Sets the Python functions that the runtime calls."""
 
@@ -65,6 +72,17 @@ def statistics() -> dict:
 
 def watch_interrupts() -> None:
     """Chains the Ctrl-C watcher to Python's handler."""
+
+def level() -> int:
+    """The level of JAX work on this thread."""
+
+def set_level(level: int) -> int:
+    """Sets the level of JAX work on this thread; returns the one before."""
+
+def renew_tracing() -> None:
+    """
+    Lets XLA's threads look anew at what traces and profiles Python's threads.
+    """
 
 def forget_threads() -> None:
     """

@@ -1,17 +1,21 @@
 """JAX work that callbacks start, and how it is kept from waiting for the program that called.
 
 XLA runs most programs on the threads of a pool, and limits how many may be in flight. A callback
-holds a thread and a place; JAX work that it starts on the same client needs a thread and a place of
-its own, and when none is left, both wait for ever. So:
+holds a place, and perhaps a thread; JAX work that it starts on the same client needs its own, and when
+none is left, both wait for ever. So there is a CPU client for each level of nesting, and JAX work on a
+thread of level k goes to client k (surroundings.h says which level that is, and why nothing then waits
+for ever). The clients from 1 on have no pool for whole programs: they run them on the threads that call.
 
-* On XLA's threads the default device is one of a second CPU client, which has no pool: it runs
-  programs on the threads that call them.
-* A function that visibly holds jax Arrays may work on them where they live, on the client that
-  calls. Its program is run synchronously, from the calling thread, which takes no thread of the
-  pool. When such a program is called while its inputs are still being computed, JAX runs it on the
-  pool all the same; arrays that the function names, also in lists, tuples and dicts, are then moved
-  to the second client for the call. Left over are arrays inside other objects, in that case: if JAX
-  work on them gets stuck, a warning says so.
+Arrays that are committed to a device are worked on there, whatever the level. So a callback that
+visibly holds jax Arrays
+
+* makes its program synchronous: it is run by the thread that calls it, once its inputs are ready;
+* gives XLA's thread back to the pool if it is called on one all the same (helpers.h);
+* is counted while it runs, if it holds committed ones, since each may need a place of the client that
+  has them. One too many is an error, and not a silent wait.
+
+Not seen are arrays that a called function brings in from elsewhere, devices that a callback names
+itself, and threads that it starts: JAX work on these has the user's client.
 """
 
 from __future__ import annotations
@@ -20,74 +24,127 @@ import contextlib
 import functools
 import inspect
 import itertools
+import os
 import threading
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
-from callbax import _errors, _jax_runtime, _moved, _threads
-
-_STUCK_SECONDS = 10.0
+from callbax import _errors, _jax_runtime, _native, _threads
 
 # Enough for any function's own surroundings, and a bound for huge object graphs.
 _MOST_OBJECTS = 2000
-_MOST_DEPTH = 6
+_MOST_DEPTH = 9
 
 
 _lock = _threads.new_lock()
+_devices: list[jax.Device] = []  # that of level k + 1 at k; guarded by _lock
 _contexts: list[Any] = []  # one for each of XLA's threads that has run a callback
+_levels: dict[int, int] = {}  # of callbacks, on the threads of these clients, by native id
 
 
-@functools.cache
-def _own_device() -> jax.Device:
-    return _jax_runtime.make_cpu_device()
+def _device(level: int) -> jax.Device:
+    """The device of that level, from 1 on."""
+    with _lock:
+        while len(_devices) < level:
+            others = _process_threads()
+            try:
+                device = _jax_runtime.make_cpu_device()
+            except Exception as error:
+                raise RuntimeError(
+                    "JAX work in this callback needs a CPU client of its own, the "
+                    f"{len(_devices) + 1}th of this process, and XLA could not make one: {error}. So "
+                    "many callbacks that use JAX are running at once, or inside one another; let "
+                    "fewer of them, or give the process more threads and memory."
+                ) from error
+            _devices.append(device)
+            # Threads that others made meanwhile may be among them: a level too deep does no harm.
+            _levels.update(dict.fromkeys(_process_threads() - others, len(_devices) + 1))
+        return _devices[level - 1]
+
+
+def _process_threads() -> set[int]:
+    """Native ids, where the system tells them."""
+    try:
+        return set(map(int, os.listdir("/proc/self/task")))
+    except OSError:
+        return set()
 
 
 def enter_worker() -> None:
-    """Called once on each of XLA's threads that runs callbacks, and on those of callbax's pool."""
+    """Called once on each of XLA's threads that runs callbacks."""
+    level = _levels.get(threading.get_native_id(), 1)
+    context = jax.default_device(_device(level))
+    context.__enter__()  # for the life of the thread
     with _lock:
-        context = jax.default_device(_own_device())
-        context.__enter__()  # for the life of the thread
         _contexts.append(context)
+    _native.set_level(level)
     _threads.mark_worker()
 
 
+def go_deeper(level: int) -> Callable[[], Any]:
+    """Makes that the level of JAX work on this thread; what it returns goes back."""
+    if _is_elsewhere(jax.config.jax_default_device):
+        return lambda: None
+    context = jax.default_device(_device(level))
+    context.__enter__()
+    return functools.partial(context.__exit__, None, None, None)
+
+
+def _is_elsewhere(device: Any) -> bool:
+    """Whether the user's default device is one of another platform: that stays."""
+    return device is not None and getattr(device, "platform", device) != "cpu"
+
+
 @contextlib.contextmanager
-def as_worker() -> Iterator[None]:
-    """Around a host function on somebody else's thread, while a program waits for it."""
-    before = _threads.on_worker()
-    with jax.default_device(_own_device()):
-        _threads.mark_worker()
-        try:
+def as_worker(level: int, default_device: Any) -> Iterator[None]:
+    """Around a part of a callback on another thread, while a program waits for it.
+
+    `level` and `default_device` are those of the thread that waits.
+    """
+    level = max(1, level)
+    device = default_device if _is_elsewhere(default_device) else _device(level)
+    was_worker, level_before = _threads.on_worker(), _native.set_level(level)
+    try:
+        with jax.default_device(device):
+            _threads.mark_worker()
             yield
-        finally:
-            _threads.mark_worker(before)
+    finally:
+        _threads.mark_worker(was_worker)
+        _native.set_level(level_before)
 
 
-def moved(function: Any) -> contextlib.AbstractContextManager[Any]:
-    """`function` as a worker may call it: with the arrays that it names on the second client."""
-    return _moved.with_arrays_on(function, _own_device())
+# Of the 32 places of a client, beside those that surroundings.h gives away (2 * kKeepFew).
+_MOST_COMMITTED = 23
+_committed = 0  # calls in flight that hold committed arrays; guarded by _lock
 
 
 @contextlib.contextmanager
-def warn_if_stuck(call: Any) -> Iterator[None]:
-    """Around a call of a function that holds jax Arrays."""
-    timer = threading.Timer(_STUCK_SECONDS, _errors.logger.warning, (_STUCK_MESSAGE, call))
-    timer.daemon = True
-    timer.start()
+def counted_if_committed(call: Any) -> Iterator[None]:
+    """Around a call of a function that holds jax Arrays: one too many with committed ones raises."""
+    global _committed
+    if not call.holds_committed_arrays:
+        yield
+        return
+    with _lock:
+        if _committed >= _MOST_COMMITTED:
+            raise RuntimeError(_TOO_MANY_MESSAGE.format(call=call, most=_MOST_COMMITTED))
+        _committed += 1
     try:
         yield
     finally:
-        timer.cancel()
+        with _lock:
+            _committed -= 1
 
 
-_STUCK_MESSAGE = (
-    "The callback %s has run for 10 s. It holds jax Arrays: if it computes with them, it may be "
-    "waiting for the programs that wait for it. Hand it NumPy arrays instead (numpy.asarray), or "
-    "wait for a program's inputs (jax.block_until_ready) before calling it."
+_TOO_MANY_MESSAGE = (
+    "The callback {call} holds jax Arrays that are committed to a device, and {most} such callbacks are "
+    "running already. Each may need a place of that device's client, which has 32, and they would wait "
+    "for each other for ever. Hand the callback NumPy arrays instead (numpy.asarray), or let fewer run "
+    "at once, or inside one another."
 )
 
 
@@ -99,18 +156,26 @@ def holds_jax_arrays(function: Any) -> bool:
     >>> holds_jax_arrays(lambda x: x @ weights), holds_jax_arrays(np.sin)
     (True, False)
     """
+    return any(True for _ in _arrays_of(function))
+
+
+def holds_committed_arrays(function: Any) -> bool:
+    """Whether JAX work of the function may run on another client than that of its thread's level."""
+    return any(getattr(array, "committed", False) for array in _arrays_of(function))
+
+
+def _arrays_of(function: Any) -> Iterator[jax.Array]:
     seen: set[int] = set()
     level = [function]
     for _ in range(_MOST_DEPTH):
         following: list[Any] = []
         for item in level:
             if issubclass(type(item), jax.Array):
-                return True
-            if id(item) not in seen and len(seen) < _MOST_OBJECTS:
+                yield item
+            elif id(item) not in seen and len(seen) < _MOST_OBJECTS:
                 seen.add(id(item))
                 following.extend(itertools.islice(_held_by(item), _MOST_OBJECTS))
         level = following
-    return False
 
 
 def _held_by(item: Any) -> Iterator[Any]:
@@ -132,8 +197,19 @@ def _held_by(item: Any) -> Iterator[Any]:
         if type(attributes) is types.GetSetDescriptorType:
             attributes = _errors.attribute(item, "__dict__")
         yield from attributes.values() if type(attributes) is dict else ()
+        yield from _in_slots(item)
         if issubclass(kind, _JITTED):
             yield item.__wrapped__
+
+
+def _in_slots(item: Any) -> Iterator[Any]:
+    for kind in type(item).__mro__:
+        for member in vars(kind).values():
+            if type(member) is types.MemberDescriptorType:
+                try:
+                    yield member.__get__(item)
+                except AttributeError:  # a slot that is not assigned yet
+                    continue
 
 
 _JITTED = type(jax.jit(lambda: None))

@@ -21,6 +21,7 @@ from callbax import (
     _native,
     _nested,
     _streams,
+    _surroundings,
     _threads,
     _views,
 )
@@ -105,6 +106,8 @@ def prepare() -> None:
     if _forked:
         raise RuntimeError(_FORK_MESSAGE)
     _native.watch_interrupts()
+    if _threads.tracing_has_changed():
+        _native.renew_tracing()
 
 
 _FORK_MESSAGE = (
@@ -138,6 +141,9 @@ def _start() -> None:
         _nested.enter_worker,
         _views.clear_tracebacks,
         _views.report_kept,
+        _nested.go_deeper,
+        _surroundings.configure,
+        _threads.follow_tracing,
     )
     jax.ffi.register_ffi_type("callbax_call_site", _native.state_type(), platform="cpu")
     for target in (TARGET, PLACED_TARGET, PARTITIONED_TARGET):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import sys
 import threading
 from typing import Any
 
@@ -34,6 +35,22 @@ def mark_worker(is_worker: bool = True) -> None:
 def on_worker() -> bool:
     """Whether this is one of XLA's threads that has run a callback, or works for one."""
     return getattr(_this_thread, "is_worker", False)
+
+
+_tracing: tuple[Any, Any] = (None, None)  # that XLA's threads have been told of
+
+
+def tracing_has_changed() -> bool:
+    """Whether threading.settrace or threading.setprofile was called since this was last asked."""
+    global _tracing
+    before, _tracing = _tracing, (threading.gettrace(), threading.getprofile())
+    return before != _tracing
+
+
+def follow_tracing() -> None:
+    """On one of XLA's threads: does what Python's threads do when they start."""
+    sys.settrace(threading.gettrace())
+    sys.setprofile(threading.getprofile())
 
 
 def log_error(logger: logging.Logger, message: str, *args: Any, exception: BaseException) -> None:

@@ -347,3 +347,33 @@ def test_vectorized_and_vmap_method_together_are_an_error():
         )
 
     assert type(run(CALLBAX, program).error) is ValueError
+
+
+SETTINGS = """
+import contextvars, threading
+import jax, jax.numpy as jnp, numpy as np
+import callbax
+
+user = contextvars.ContextVar("user", default="nobody")
+scalar = jax.ShapeDtypeStruct((), jnp.float32)
+big = jnp.ones((300, 300))
+seen = set()
+
+def callback(x):
+    seen.add((user.get(), np.geterr()["divide"], (jnp.asarray(np.float64(1)) / 3).dtype.name))
+    return np.float32(0)
+
+user.set("caller")
+with np.errstate(divide="ignore"), jax.enable_x64(True):
+    small = jax.jit(lambda x: callbax.pure_callback(callback, scalar, x))
+    large = jax.jit(lambda a: callbax.pure_callback(callback, scalar, (a @ a).sum()))
+    lanes = jax.vmap(callbax.external(callback, result=scalar, vmap_method="threads"))
+    for _ in range(10):
+        jax.block_until_ready([small(1.0), large(big), lanes(jnp.ones(4))])
+print(seen)
+"""
+
+
+def test_settings_travel():
+    # JAX's own run in a large program on a thread that has the settings of the process.
+    assert run_in_subprocess(SETTINGS) == ["{('caller', 'ignore', 'float64')}"]

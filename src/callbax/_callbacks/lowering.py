@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
-from callbax import _identity, _jax, _runtime
+from callbax import _identity, _jax, _runtime, _surroundings
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import Flavour
 from callbax._host_call import HostCall
@@ -62,6 +62,7 @@ def lower(
     op_sharding = _op_sharding(flavour, axis_context, sharding, ctx.avals_out)
     _runtime.prepare()
     registration = _identity.register(host_call, exporting=_jax.is_exporting(ctx))
+    registration.keep_context(_surroundings.context())
     _jax.keep_alive(ctx, registration)
     if flavour.effect is not None or host_call.holds_jax_arrays:
         _jax.run_synchronously(ctx, host_call)
@@ -78,6 +79,10 @@ def lower(
         # The runtime reads the sizes off the buffers: here they may be symbolic.
         attributes["lanes"] = np.ones(len(lanes.sizes), np.int64)
         attributes["operand_lanes"] = np.array(lanes.operand_axes, np.int64)
+    if host_call.holds_jax_arrays:
+        attributes["needs_pool"] = np.bool_(True)
+    if host_call.configuration:
+        attributes["configuration"] = host_call.configuration
     if host_call.cast:
         attributes["cast"] = np.bool_(True)
     if host_call.views:

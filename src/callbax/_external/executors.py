@@ -34,7 +34,6 @@ class ExecutorSlot:
     """
 
     views = False
-    elsewhere = True
 
     def __init__(self, executor: Executor | Callable[[], Executor], where: str):
         self._where = where

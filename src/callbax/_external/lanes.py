@@ -9,17 +9,15 @@ of several.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from callbax import _nested
 from callbax._errors import (
     CallbackResultError,
     describe_arrays,
@@ -69,19 +67,6 @@ class LaneFunction:
             )
         return list(outs)
 
-    @contextlib.contextmanager
-    def on_workers(self) -> Iterator[LaneFunction]:
-        """The function as XLA's threads and those that work for them may call it."""
-        if not self._holds_jax_arrays:
-            yield self
-            return
-        with _nested.moved(self.function.value) as moved:
-            yield dataclasses.replace(self, function=Hashable(moved))
-
-    @functools.cached_property
-    def _holds_jax_arrays(self) -> bool:
-        return _nested.holds_jax_arrays(self.function.value)
-
     @functools.cached_property
     def _takes_leaves(self) -> bool:
         """Whether each argument is one array, given by position."""
@@ -97,15 +82,12 @@ class LaneFunction:
 class Runner(Protocol):
     """A way to run lanes. Comparable: it is a part of the function's key.
 
-    `elsewhere` says that it decides itself what is called, and on which threads; `views`, that it
-    takes XLA's memory as it is, reads it only while it runs, and copies it lane by lane.
+    `views` says that it takes XLA's memory as it is, reads it only while it runs, and copies it lane
+    by lane.
     """
 
     @property
     def views(self) -> bool: ...
-
-    @property
-    def elsewhere(self) -> bool: ...
 
     def run(self, batch: Batch) -> None:
         """Puts the result of each of the batch's lanes; raises what the first failing one raised."""
@@ -138,18 +120,12 @@ class LaneCall:
     def __call__(self, *leaves: np.ndarray) -> list[np.ndarray]:
         batch = Batch(self, leaves)
         try:
-            self._run(batch)
+            if batch.live:
+                self.runner.run(batch)
         except BaseException as error:
             batch.name_call(error)
             raise
         return batch.stacks
-
-    def _run(self, batch: Batch) -> None:
-        if batch.live and self.runner.elsewhere:
-            self.runner.run(batch)
-        elif batch.live:
-            with self.function.on_workers() as batch.function:
-                self.runner.run(batch)
 
     @property
     def callbax_description(self) -> str:
@@ -173,7 +149,7 @@ class Batch:
 
     Attributes:
       shape: of the batch; empty for a single call.
-      function: what lanes call in this process.
+      function: what lanes call.
       live: the flat positions of its lanes that are to be run.
       stacks: the results of all lanes; zero where a lane is not live.
     """
@@ -328,7 +304,6 @@ class InTurn:
     """One lane after the other, in the thread that calls."""
 
     views: bool = True
-    elsewhere: bool = False
 
     def run(self, batch: Batch) -> None:
         for lane in batch.live:
@@ -340,7 +315,6 @@ class Threads:
     """Lanes over the threads of a shared pool."""
 
     views: bool = True
-    elsewhere: bool = False
 
     def run(self, batch: Batch) -> None:
         if len(batch.live) == 1:
@@ -363,7 +337,6 @@ class Whole:
 
     repeats: bool
     views: bool = False
-    elsewhere: bool = False
 
     def run(self, batch: Batch) -> None:
         function, lanes = batch.function, batch.live

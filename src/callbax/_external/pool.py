@@ -21,7 +21,6 @@ the interrupted thread says that nobody may before it looks who reads.
 
 from __future__ import annotations
 
-import contextvars
 import os
 import queue
 import threading
@@ -29,7 +28,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from callbax import _nested
+from callbax import _surroundings
 
 # So many pieces of work for each thread, while much is left: few locks, yet nobody waits long.
 _PIECES = 4
@@ -54,7 +53,7 @@ def run_lanes(
 ) -> None:
     """Does `call(lane, prepare(lane))` for each lane, over the pool and the calling thread.
 
-    The context of the caller (`contextvars`, and with them `numpy.errstate`) is that of each lane.
+    The caller's settings are those of each lane (`_surroundings.Caller`).
     Raises what the first lane that fails has raised.
 
     Args:
@@ -172,7 +171,7 @@ class _Pool:
 
     def ask(self, work: _Work) -> None:
         """Some thread that is free, or will be, takes part in the work."""
-        self._asked.put((work, contextvars.copy_context()))
+        self._asked.put((work, _surroundings.Caller()))
         with self._lock:
             if self._threads < cores() - 1:
                 name = f"callbax-lanes-{self._threads}"
@@ -183,14 +182,13 @@ class _Pool:
                 self._threads += 1
 
     def _serve(self) -> None:
-        _nested.enter_worker()
         while True:
             _take_part(*self._asked.get())
 
 
-def _take_part(work: _Work, context: contextvars.Context) -> None:
+def _take_part(work: _Work, caller: _surroundings.Caller) -> None:
     try:
-        context.run(work.take_part)
+        caller.run(work.take_part)
     except BaseException:  # noqa: BLE001 - kept with the work, whose caller raises it
         return
 

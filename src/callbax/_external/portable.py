@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from callbax import _nested, _trust
+from callbax import _surroundings, _trust
 from callbax._errors import attribute, describe_function
 from callbax._exceptions import add_note
 from callbax._external.host import JaxArrays
@@ -100,15 +100,14 @@ class Portable:
         self.is_stopped = False  # set when nobody waits any more; holds in this process only
         # What Dask calls the task, in its messages and on its dashboard.
         self.__name__ = str(attribute(function.function.value, "__name__") or "lanes")
-        self._context = contextvars.copy_context()
+        self._caller = _surroundings.Caller()
 
     def __call__(self, chunk: Chunk) -> Outcome:
-        return self._context.copy().run(self._in_context, chunk)
+        return self._caller.run(self._run, chunk)
 
-    def _in_context(self, chunk: Chunk) -> Outcome:
+    def _run(self, chunk: Chunk) -> Outcome:
         working_for.set((*working_for.get(), self.executor))
-        with _nested.as_worker(), self.function.on_workers() as function:
-            return chunk.run(function, lambda: self.is_stopped)
+        return chunk.run(self.function, lambda: self.is_stopped)
 
     def __reduce__(self) -> Any:
         return Shipped, (self.pickled,)

@@ -1,0 +1,166 @@
+"""A call of a program with effects, or with jax Arrays in its callback, returns when all is done."""
+
+import pytest
+
+SETUP = """
+logging.disable(logging.CRITICAL)
+busy = jax.jit(lambda x: lax.fori_loop(0, 8, lambda i, x: jnp.sin(x @ x), x)[0, 0])
+
+def computing():
+    '''A scalar that is still being computed.'''
+    return busy(jnp.ones((600, 600)))
+
+weights = jnp.ones(3)
+"""
+
+CALLS = {
+    "io": "cb.io_callback(callback, scalar, x)",
+    "ordered": "cb.io_callback(callback, scalar, x, ordered=True)",
+    "debug": "(cb.debug.callback(callback, x), x)[1]",
+    "pure with arrays": "cb.pure_callback(lambda x: (weights, callback(x))[1], scalar, x)",
+    "lanes with arrays": """jax.vmap(cb.external(
+        lambda x: (weights, callback(x))[1], result=scalar, vmap_method="threads"))(x[None])""",
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_effects_have_happened_though_the_input_was_being_computed(run_program, call):
+    finished = run_program(
+        f"""{SETUP}
+happened = []
+def callback(x):
+    time.sleep(0.05)
+    happened.append(1)
+    return np.float32(0)
+program = jax.jit(lambda x: {call})
+counts = []
+for _ in range(5):
+    program(computing())
+    counts.append(len(happened))
+print(counts)
+"""
+    )
+    assert "[1, 2, 3, 4, 5]" in finished.output, finished.output
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_an_error_comes_from_the_call_and_the_barrier_is_clean(run_program, call):
+    finished = run_program(
+        f"""{SETUP}
+def callback(x):
+    raise ValueError("refused")
+program = jax.jit(lambda x: {call})
+for _ in range(3):
+    x = computing()
+    try:
+        program(x)
+        print("nothing raised")
+    except jax.errors.JaxRuntimeError as error:
+        print("raised", cb.original_exception(error))
+    cb.effects_barrier()
+"""
+    )
+    assert finished.returncode == 0, finished.output
+    assert finished.output == "raised refused\n" * 3
+
+
+def test_inputs_from_inside_of_a_callback(run_program):
+    finished = run_program(
+        f"""{SETUP}
+happened = []
+def slow(x):
+    time.sleep(0.02)
+    happened.append(1)
+    return np.float32(0)
+program = jax.jit(lambda x: cb.io_callback(slow, scalar, x))
+counts = []
+def callback(x):
+    for _ in range(5):
+        value = jnp.float32(7) + x  # of another client than that of the thread
+        thread = threading.Thread(target=program, args=(value,))
+        thread.start()
+        thread.join()
+        counts.append(len(happened))
+    return np.float32(0)
+asynchronous(lambda x: cb.pure_callback(callback, scalar, x))(big).block_until_ready()
+print(counts)
+"""
+    )
+    assert "[1, 2, 3, 4, 5]" in finished.output, finished.output
+
+
+def test_an_input_that_fails(run_program):
+    finished = run_program(
+        f"""{SETUP}
+def fails(x):
+    raise KeyError("first")
+first = asynchronous(lambda x: cb.pure_callback(fails, scalar, x))
+second = jax.jit(lambda x: cb.io_callback(lambda x: print("not called"), None, x))
+try:
+    second(first(big))
+except jax.errors.JaxRuntimeError as error:
+    print("raised", repr(cb.original_exception(error)))
+cb.effects_barrier()
+"""
+    )
+    assert finished.output == "raised KeyError('first')\n", finished.output
+
+
+def test_functions_are_called_as_they_are(run_program):
+    finished = run_program(
+        f"""{SETUP}
+def weighted(x):
+    weighted.calls += 1
+    return (weights * x).sum()
+weighted.calls = 0
+def callback(x):
+    weighted(x)
+    return np.float32(weighted.calls)
+program = jax.jit(lambda x: cb.pure_callback(callback, scalar, x))
+print([float(program(x)) for x in (1.0, computing(), computing())])
+"""
+    )
+    assert "[1.0, 2.0, 3.0]" in finished.output, finished.output
+
+
+def test_order_of_programs_on_other_devices(run_program):
+    finished = run_program(
+        f"""{SETUP}
+from jax.sharding import PartitionSpec as P
+seen = []
+def program(i):
+    mesh = jax.sharding.Mesh(jax.devices()[i : i + 2], ("i",))
+    sharding = jax.NamedSharding(mesh, P("i"))
+    def callback(x):
+        time.sleep(0.01)
+        seen.append(i)
+    call = jax.jit(lambda x: cb.io_callback(callback, None, x, ordered=True))
+    return lambda: call(jax.device_put(np.arange(2.0), sharding))
+programs = [program(i) for i in (0, 1, 2, 1)]
+for _ in range(3):
+    for call in programs:
+        before = len(seen)
+        call()
+        assert len(seen) == before + 1
+print(seen)
+""",
+        devices=4,
+    )
+    assert str([0, 1, 2, 1] * 3) in finished.output, finished.output
+
+
+def test_where_jax_is_not_as_expected_its_own_way_stays(monkeypatch):
+    from callbax import _jax_runtime
+
+    assert _jax_runtime.waits_for_inputs
+
+    class Other:
+        __slots__ = ()
+
+        def __init__(self, in_handler):
+            pass
+
+    made = Other.__init__
+    monkeypatch.setattr(_jax_runtime.pxla, "ExecuteReplicated", Other)
+    assert not _jax_runtime._wait_for_inputs()
+    assert Other.__init__ is made
