@@ -1,6 +1,7 @@
 // What the FFI layer hands to the Python layer: one call of one callback, in neither one's types.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -45,6 +46,10 @@ struct FailedCall {
   std::vector<Buffer> arguments;  // of the lane, or of the call
 };
 
+// How many calls XLA has been given in programs on several devices. Each has a number from it, by which
+// Python tells in which program it is.
+inline std::atomic<int64_t> numbered_calls{0};
+
 // One call of a callback in one executable: the state that XLA keeps for it.
 struct CallSite {
   ~CallSite();
@@ -54,6 +59,7 @@ struct CallSite {
   Lanes lanes;
   bool canonicalize = false;  // 64-bit results may be narrowed: x64 was off when this was traced
   bool shared_run = false;    // the program runs on several devices
+  int64_t number = 0;         // of numbered_calls, if it does
   bool no_results = false;    // whatever result buffers there are, the callback has none
   bool cast = false;          // results of another dtype of the same kind are converted
   bool views = false;         // arguments are views of XLA's memory

@@ -43,12 +43,12 @@ Owned SizesTuple(const std::vector<int64_t>& sizes) {
 }
 
 // (message, poison, interrupted), or null with an error set.
-Owned CallReport(PyObject* target, const std::string& flavour, PyObject* exception, bool shared_run,
+Owned CallReport(PyObject* target, const std::string& flavour, PyObject* exception, int64_t call_number,
                  const FailedCall& call) {
   Owned sizes = SizesTuple(call.sizes);
   if (!sizes) return sizes;
-  return Owned(PyObject_CallFunction(GetHooks().report, "OsOOLOs", target, flavour.c_str(), exception,
-                                     shared_run ? Py_True : Py_False,
+  return Owned(PyObject_CallFunction(GetHooks().report, "OsOLLOs", target, flavour.c_str(), exception,
+                                     static_cast<long long>(call_number),
                                      static_cast<long long>(call.lane), sizes.get(),
                                      DescribeArrays(call.arguments).c_str()));
 }
@@ -63,7 +63,7 @@ std::string NameOf(PyObject* target) {
 
 }  // namespace
 
-Failure ReportFailure(PyObject* target, const std::string& flavour, bool shared_run,
+Failure ReportFailure(PyObject* target, const std::string& flavour, int64_t call_number,
                       const FailedCall& call) {
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
   PyErr_Fetch(&type, &value, &traceback);
@@ -73,15 +73,15 @@ Failure ReportFailure(PyObject* target, const std::string& flavour, bool shared_
   Py_XDECREF(type);
   Py_XDECREF(traceback);
   RecursionHeadroom headroom;
-  Owned report = CallReport(target, flavour, exception.get(), shared_run, call);
+  Owned report = CallReport(target, flavour, exception.get(), call_number, call);
   std::string trouble;
   if (!report) {
     // An interrupt that another thread sent, or a moment without memory, does not come twice.
     trouble = TakeErrorText();
-    report = CallReport(target, flavour, exception.get(), shared_run, call);
+    report = CallReport(target, flavour, exception.get(), call_number, call);
   }
   const char* text = nullptr;
-  int poison = shared_run;
+  int poison = call_number != 0;
   int interrupted = 0;
   if (report && !PyArg_ParseTuple(report.get(), "spp", &text, &poison, &interrupted)) text = nullptr;
   interrupted |= PyErr_GivenExceptionMatches(exception.get(), PyExc_KeyboardInterrupt);

@@ -14,8 +14,8 @@ struct Failure {
 };
 
 // Takes the exception that is set, and leaves it to Python to keep, log and describe it as one of
-// `target`. Needs the GIL.
-Failure ReportFailure(PyObject* target, const std::string& flavour, bool shared_run,
+// `target`. The number is that of the call in numbered_calls, or 0. Needs the GIL.
+Failure ReportFailure(PyObject* target, const std::string& flavour, int64_t call_number,
                       const FailedCall& call);
 
 }  // namespace callbax

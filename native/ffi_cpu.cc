@@ -36,6 +36,7 @@ XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
   attributes.Read("needs_pool", &site->needs_pool);
   attributes.Read("lanes", &site->lanes.sizes);
   attributes.Read("operand_lanes", &site->lanes.operand_axes);
+  if (site->shared_run) site->number = ++numbered_calls;
   Settings settings;
   attributes.Read("configuration", &settings.configuration);
   std::string why;

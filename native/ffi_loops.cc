@@ -23,7 +23,7 @@ namespace {
 struct LoopSite {
   LoopPtr loop;
   std::string policy;            // about floating-point errors
-  bool shared_run = false;       // the program runs on several devices
+  int64_t number = 0;            // of numbered_calls, if the program runs on several devices
   bool serial = false;           // one thread runs the whole call
   std::atomic<float> cost{0};    // of one item, in ns
 };
@@ -37,7 +37,9 @@ XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
   const Attributes attributes(frame->attrs);
   attributes.Read("loop", &name);
   attributes.Read("errors", &site->policy);
-  attributes.Read("shared_run", &site->shared_run);
+  bool shared_run = false;
+  attributes.Read("shared_run", &shared_run);
+  if (shared_run) site->number = ++numbered_calls;
   attributes.Read("serial", &site->serial);
   std::string why;
   site->loop = ResolveLoop(name, &why);
@@ -162,7 +164,7 @@ std::vector<Buffer> Buffers(void* const* pointers, int64_t size) {
 }
 
 XLA_FFI_Error* Finish(XLA_FFI_CallFrame* frame, const LoopSite& site, PythonGuard* guard) {
-  const Outcome outcome = guard->Judge(*site.loop, site.shared_run,
+  const Outcome outcome = guard->Judge(*site.loop, site.number,
                                        Buffers(frame->args.args, frame->args.size),
                                        Buffers(frame->rets.rets, frame->rets.size));
   if (outcome.ok) return nullptr;

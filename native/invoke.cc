@@ -152,7 +152,7 @@ Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
     } else if (surroundings.entered() && Run(site, operands, results, &failed)) {
       return {};
     }
-    Failure failure = ReportFailure(Target(site), site.flavour, site.shared_run, failed);
+    Failure failure = ReportFailure(Target(site), site.flavour, site.number, failed);
     if (!failure.poison) return {false, std::move(failure.message)};
     failed_runs().Add(run_id);
     Poison(results);

@@ -69,7 +69,7 @@ void PythonGuard::Leave() noexcept {
   KeepException();
 }
 
-Outcome PythonGuard::Judge(const Loop& loop, bool shared_run,
+Outcome PythonGuard::Judge(const Loop& loop, int64_t call_number,
                            const std::vector<Buffer>& operands,
                            const std::vector<Buffer>& results) noexcept {
   if (exception_.load() == nullptr && flags_.load() == 0 && !ThreadHasException()) return {};
@@ -84,7 +84,7 @@ Outcome PythonGuard::Judge(const Loop& loop, bool shared_run,
   if (exception == nullptr) return {};
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception)), exception);
   Py_DECREF(exception);
-  Failure failure = ReportFailure(static_cast<PyObject*>(loop.owner), "ufunc", shared_run,
+  Failure failure = ReportFailure(static_cast<PyObject*>(loop.owner), "ufunc", call_number,
                                   FailedCall{-1, {}, operands});
   if (!failure.poison) return {false, std::move(failure.message)};
   Poison(results);

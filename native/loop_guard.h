@@ -32,7 +32,7 @@ class PythonGuard final : public LoopGuard {
   void Leave() noexcept override;
 
   // After the loop, on the calling thread: raises what is to be raised, as an outcome.
-  Outcome Judge(const Loop& loop, bool shared_run, const std::vector<Buffer>& operands,
+  Outcome Judge(const Loop& loop, int64_t call_number, const std::vector<Buffer>& operands,
                 const std::vector<Buffer>& results) noexcept;
 
  private:

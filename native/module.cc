@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 
 #include "blocks.h"
+#include "call.h"
 #include "dtypes.h"
 #include "ffi_cpu.h"
 #include "interrupt.h"
@@ -151,6 +152,9 @@ NB_MODULE(_native, m) {
   m.def("handlers", &Handlers, "Capsules of the FFI handlers, by stage.");
   m.def("state_type", &StateType, "Capsules of the handlers' state type.");
   m.def("statistics", &Statistics, "Counts of what the runtime holds.");
+  m.def(
+      "numbered_calls", [] { return numbered_calls.load(); },
+      "How many calls XLA has been given in programs on several devices.");
   m.def("watch_interrupts", &WatchInterrupts, "Chains the Ctrl-C watcher to Python's handler.");
   m.def("level", &Level, "The level of JAX work on this thread.");
   m.def("set_level", &SetLevel, nb::arg("level"),

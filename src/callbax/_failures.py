@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from callbax import _exceptions, _jax_programs, _native, _threads
+from callbax import _exceptions, _jax_programs, _threads
 from callbax._errors import attribute, describe_lanes, logger, note_call, outermost_first
 from callbax._exceptions import is_a
 
@@ -81,7 +81,7 @@ def report(
     call: Any,
     flavour: str,
     exception: BaseException,
-    shared_run: bool,
+    call_number: int,
     lane: int,
     sizes: tuple[int, ...],
     arguments: str,
@@ -90,6 +90,7 @@ def report(
 
     Args:
       call: the HostCall, or what else names the callback by its `str`.
+      call_number: which call in which program it is, if that runs on several devices; else 0.
       lane, sizes: which lane of which batch failed; a negative lane means the whole call.
       arguments: their dtypes and shapes.
 
@@ -119,7 +120,7 @@ def report(
     name = _public_name(call, flavour)
     message = f"{name}: the callback {callback} failed:\n{text}\n[callbax error {mark}]"
     message = message.encode("utf-8", "replace").decode("utf-8").replace("\0", "\\0")
-    poison = shared_run and _devices_wait(call)
+    poison = call_number > 0 and _jax_programs.devices_wait_for_each_other(call_number, call)
     if poison:
         _add_pending(mark, message)
     try:
@@ -127,11 +128,6 @@ def report(
     except KeyboardInterrupt:
         interrupted = True
     return message, poison, interrupted
-
-
-def _devices_wait(call: Any) -> bool:
-    markers = (_native.Registration, _native.LoopRegistration)
-    return _jax_programs.devices_wait_for_each_other(markers, call)
 
 
 def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:

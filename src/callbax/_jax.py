@@ -23,7 +23,6 @@ from jax._src import tree_util as _tree_util
 from jax._src.interpreters import ad, batching, mlir
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lax import lax as _lax
-from jax._src.lib import xla_client as _xla_client
 from jax._src.state import discharge as _discharge
 from jax._src.state.types import AbstractRef as _AbstractRef
 from jax._src.state.types import TransformedRef as _TransformedRef
@@ -196,14 +195,6 @@ SPMDAxisContext = sharding_impls.SPMDAxisContext
 ShardingContext = sharding_impls.ShardingContext
 
 
-def set_sharding(module_context: Any, operation: Any, sharding: Any) -> None:
-    """Annotates an operation. JAX 0.10.0 takes no module context, 0.10.2 and later do."""
-    if "ctx" in inspect.signature(mlir.set_sharding).parameters:
-        mlir.set_sharding(module_context, operation, sharding)
-    else:
-        mlir.set_sharding(operation, sharding)
-
-
 def device_count(ctx: Any) -> int:
     """Of the program that is being lowered."""
     context = ctx.module_context.axis_context
@@ -223,77 +214,6 @@ def is_partitioned_automatically(ctx: Any) -> bool:
 
 def string_attributes(values: dict[str, str]) -> Any:
     return mlir.ir.DictAttr.get({k: mlir.ir.StringAttr.get(v) for k, v in values.items()})
-
-
-def set_sharding_rule(operation: Any, rule: str) -> None:
-    """Tells Shardy how the dimensions of an operation's operands and results go together."""
-    if _uses_shardy():
-        operation.attributes["sdy.sharding_rule"] = mlir.ir.Attribute.parse(rule)
-
-
-# XLA's partitioner keeps the placement of a custom call only under names that it knows for host
-# callbacks (xla::sdy::isPythonCallbackCustomCall, and the partitioner registered for the partitioned
-# name); of any other call it drops the annotation, and then runs it on every device. The GPU names
-# are free on the CPU platform, whatever else is registered, so callbax's handler takes them there.
-PLACED_TARGET = "xla_ffi_python_gpu_callback"
-PARTITIONED_TARGET = "xla_ffi_partitioned_python_gpu_callback"
-
-
-def _uses_shardy() -> bool:
-    """JAX 0.10 can still be told to use the older partitioner (`jax_use_shardy_partitioner`)."""
-    flag = getattr(_config, "use_shardy_partitioner", None)
-    return flag is None or bool(flag.value)
-
-
-def _one_device(device_index: int) -> Any:
-    return sharding_impls.SdyArray(
-        mesh_shape=(), dim_shardings=(), logical_device_ids=(device_index,)
-    )
-
-
-def per_device_op_sharding(avals: Sequence[Any]) -> Any:
-    """The op runs on each device on that device's own values (fully manual programs)."""
-    if not _uses_shardy():
-        manual = _xla_client.OpSharding()
-        manual.type = _xla_client.OpSharding.Type.MANUAL
-        return manual
-    ranks = [aval.ndim for aval in avals if isinstance(aval, core.ShapedArray)] if avals else [0]
-    closed = sharding_impls.SdyDim(axes=(), is_open=False)
-    return sharding_impls.SdyArrayList(
-        tuple(
-            sharding_impls.SdyArray(
-                mesh_shape=(), dim_shardings=(closed,) * rank, logical_device_ids=()
-            )
-            for rank in ranks
-        )
-    )
-
-
-def single_device_op_sharding(device_index: int, results: int) -> Any:
-    """The op runs once, on the device of that index, on the whole values."""
-    if not _uses_shardy():
-        maximal = _xla_client.OpSharding()
-        maximal.type = _xla_client.OpSharding.Type.MAXIMAL
-        maximal.tile_assignment_dimensions = [1]
-        maximal.tile_assignment_devices = [device_index]
-        return maximal
-    return sharding_impls.SdyArrayList((_one_device(device_index),) * max(1, results))
-
-
-_TOKENS_ARE_PLACED = (0, 10, 2)
-
-
-def with_token_sharding(sharding: Any) -> Any:
-    """Adds the annotation that a leading token result needs.
-
-    From JAX 0.10.2 on it names the device; the XLA of earlier ones refuses such a token.
-    """
-    if not isinstance(sharding, sharding_impls.SdyArrayList):
-        return sharding
-    placed = jax.__version_info__ >= _TOKENS_ARE_PLACED
-    devices = sharding.shardings[0].logical_device_ids if placed else ()
-    token = sharding_impls.SdyArray(mesh_shape=(), dim_shardings=(), logical_device_ids=devices)
-    return sharding_impls.SdyArrayList((token, *sharding.shardings))
 
 
 def run_on_first_index(axes: Sequence[Any], function: Callable[[], Any]) -> Any:

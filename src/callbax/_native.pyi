@@ -70,6 +70,9 @@ def state_type() -> dict:
 def statistics() -> dict:
     """Counts of what the runtime holds."""
 
+def numbered_calls() -> int:
+    """How many calls XLA has been given in programs on several devices."""
+
 def watch_interrupts() -> None:
     """Chains the Ctrl-C watcher to Python's handler."""
 

@@ -16,6 +16,7 @@ from callbax import (
     _host_call,
     _identity,
     _jax,
+    _jax_placement,
     _jax_programs,
     _jax_runtime,
     _native,
@@ -28,10 +29,12 @@ from callbax import (
 
 TARGET = "callbax_call"
 # The same handler under the names that XLA's partitioner needs, for programs on several devices.
-PLACED_TARGET = _jax.PLACED_TARGET
-PARTITIONED_TARGET = _jax.PARTITIONED_TARGET
+PLACED_TARGET = _jax_placement.PLACED_TARGET
+PARTITIONED_TARGET = _jax_placement.PARTITIONED_TARGET
 
 LOOP_TARGET = "callbax_loop"
+
+_MARKERS = (_native.Registration, _native.LoopRegistration)  # what programs keep alive
 
 _POLL_SECONDS = 0.05
 _DAEMON_SECONDS = 1.0
@@ -128,9 +131,7 @@ def _after_fork_in_child() -> None:
     atexit.unregister(_shut_down)  # nothing of the parent's is the child's to wait for
     statistics = _native.statistics()
     if statistics["registered"] or statistics["loops"]:
-        _jax_programs.disable_programs(
-            (_native.Registration, _native.LoopRegistration), _FORK_MESSAGE
-        )
+        _jax_programs.disable_programs(_MARKERS, _FORK_MESSAGE)
 
 
 def _start() -> None:
@@ -151,6 +152,7 @@ def _start() -> None:
     jax.ffi.register_ffi_type("callbax_loop_site", _native.loop_state_type(), platform="cpu")
     jax.ffi.register_ffi_target(LOOP_TARGET, _native.loop_handlers(), platform="cpu")
     jax.ffi.register_ffi_target_as_batch_partitionable(LOOP_TARGET)
+    _jax_programs.watch_programs(_MARKERS, _native.numbered_calls)
     atexit.register(_shut_down)
     os.register_at_fork(after_in_child=_after_fork_in_child)
 

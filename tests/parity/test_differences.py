@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import CALLBAX, EAGER_AND_JIT, LIBRARIES, run
 from jax import export
+from jax.sharding import NamedSharding, PartitionSpec
 
 import callbax
 
@@ -288,6 +289,70 @@ def test_multi_platform_lowering_of_a_cpu_branch(call):
     outcome = run(CALLBAX, program)
     assert outcome.error is None
     assert "callbax_call" in outcome.value
+
+
+MESH_KINDS = pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+DIRECT = {
+    "pure": lambda f, x: callbax.pure_callback(f, x, x),
+    "pure, placed": lambda f, x: callbax.pure_callback(
+        f, x, x, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[2])
+    ),
+    "io": lambda f, x: callbax.io_callback(f, x, x),
+    "ordered io": lambda f, x: callbax.io_callback(f, x, x, ordered=True),
+    "external": lambda f, x: callbax.external(f, result=x)(x),
+    "in scan": lambda f, x: jax.lax.scan(
+        lambda c, _: (c, callbax.pure_callback(f, x, x)), 0.0, None, length=1
+    )[1][0],
+    "lanes": lambda f, x: jax.vmap(
+        lambda x: callbax.pure_callback(f, jax.ShapeDtypeStruct((), x.dtype), x)
+    )(x),
+    "one of two": lambda f, x: callbax.pure_callback(
+        lambda x: (f(x), x[0]), (x, jax.ShapeDtypeStruct((), x.dtype)), x
+    )[0],
+}
+
+
+@MESH_KINDS
+@pytest.mark.parametrize("call", DIRECT)
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_the_direct_result_in_a_partitioned_program_is_replicated(transform, call, kind):
+    """13. The direct result of a callback in a partitioned program is usable outside as it is."""
+    axis = getattr(jax.sharding.AxisType, kind)
+    mesh = jax.make_mesh((4,), ("i",), axis_types=(axis,), devices=jax.devices()[:4])
+    spread = NamedSharding(mesh, PartitionSpec() if call == "lanes" else PartitionSpec("i"))
+    x = jax.device_put(jnp.arange(8.0), spread)
+    y = transform(lambda x: DIRECT[call](np.square, x))(x)
+    expected = np.arange(8.0) ** 2
+    assert y.sharding.is_fully_replicated
+    assert len(y.addressable_shards) == 4
+    for shard in y.addressable_shards:
+        np.testing.assert_array_equal(shard.data, expected)
+    np.testing.assert_array_equal(y + 1, expected + 1)
+    np.testing.assert_array_equal(jax.jit(lambda x, y: x + y)(x, y), expected + np.arange(8.0))
+
+
+@MESH_KINDS
+def test_a_replicated_result_costs_no_collective_more(kind):
+    """13. A value of one device is brought to the others once, wherever it is used."""
+    axis = getattr(jax.sharding.AxisType, kind)
+    mesh = jax.make_mesh((4,), ("i",), axis_types=(axis,), devices=jax.devices()[:4])
+    split = NamedSharding(mesh, PartitionSpec("i"))
+    x = jax.device_put(jnp.arange(8.0), split)
+
+    def direct(x):
+        return callbax.pure_callback(np.square, x, x)
+
+    for program in (
+        jax.jit(direct),
+        jax.jit(lambda x: direct(x) + x),
+        jax.jit(direct, out_shardings=split),
+    ):
+        text = program.lower(x).compile().as_text()
+        assert text.count(" all-gather(") == 1  # of the argument
+        assert text.count(" all-reduce(") == 1  # of the result
+        assert "collective-permute(" not in text and "all-to-all(" not in text
+    unused = jax.jit(lambda x: (direct(x), x)[1]).lower(x).compile().as_text()
+    assert "all-reduce(" not in unused
 
 
 @EAGER_AND_JIT

@@ -19,6 +19,7 @@ LAYERS = [
         "callbax._jax",
         "callbax._jax_runtime",
         "callbax._jax_programs",
+        "callbax._jax_placement",
         "callbax._jax_control_flow",
         "callbax._jax_while",
     },

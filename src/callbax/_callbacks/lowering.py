@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
-from callbax import _identity, _jax, _runtime, _surroundings
+from callbax import _identity, _jax, _jax_placement, _runtime, _surroundings
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import Flavour
 from callbax._host_call import HostCall
@@ -118,12 +118,14 @@ def _emit(
     operation = build(call_ctx, *operands, **attributes)
     if op_sharding is not None:
         if effect is not None and ctx.avals_out:
-            op_sharding = _jax.with_token_sharding(op_sharding)
-        _jax.set_sharding(ctx.module_context, operation, op_sharding)
+            op_sharding = _jax_placement.with_token_sharding(op_sharding)
+        _jax_placement.set_sharding(ctx.module_context, operation, op_sharding)
     results = list(operation.results)
     if effect is not None:
         token, *results = results
         ctx.set_tokens_out(ctx.tokens_in.update_tokens(_jax.TokenSet({effect: token})))
+    if ctx.avals_out and _jax.is_partitioned_automatically(ctx):
+        return _jax_placement.replicated(ctx, results)
     return results
 
 
@@ -191,10 +193,10 @@ def _op_sharding(flavour: Flavour, axis_context: Any, sharding: Any, avals_out: 
             raise NotImplementedError(
                 "callbacks do not support specifying sharding inside spmd computations"
             )
-        return _jax.per_device_op_sharding(avals_out)
+        return _jax_placement.per_device_op_sharding(avals_out)
     if isinstance(axis_context, _jax.ShardingContext):
         index = 0 if sharding is None else _device_index(flavour, axis_context, sharding)
-        return _jax.single_device_op_sharding(index, len(avals_out))
+        return _jax_placement.single_device_op_sharding(index, len(avals_out))
     return None
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from callbax import _jax, _runtime
+from callbax import _jax, _jax_placement, _runtime
 from callbax.interop import loop_names
 
 
@@ -82,7 +82,7 @@ def _emit(ctx: Any, operands: Any, loop: Any, errors: Any, batch: int = 0) -> An
     build = jax.ffi.build_ffi_lowering_function(_runtime.LOOP_TARGET, extra_attributes=extra)
     operation = build(ctx, *operands, **attributes)
     if batch:
-        _jax.set_sharding_rule(operation, _sharding_rule(ctx, batch))
+        _jax_placement.set_sharding_rule(operation, _sharding_rule(ctx, batch))
     return operation.results
 
 
