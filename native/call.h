@@ -61,7 +61,7 @@ struct CallSite {
   bool shared_run = false;    // the program runs on several devices
   int64_t number = 0;         // of numbered_calls, if it does
   bool no_results = false;    // whatever result buffers there are, the callback has none
-  bool cast = false;          // results of another dtype of the same kind are converted
+  std::string casting;        // which results of another dtype are converted; "" for none
   bool views = false;         // arguments are views of XLA's memory
   bool out = false;           // the function writes its results in place
   SettingsPtr settings;       // of the trace, for XLA's threads; null: none

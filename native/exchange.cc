@@ -90,7 +90,7 @@ CallArrays::Kind CallArrays::KindOf(size_t i, const Dtype& dtype) const {
   const bool result = i >= operands_.size();
   if (!result && !site_.views) return Kind::kCopy;
   // XLA packs these, or they are lanes of a buffer that is unpacked for the time of the call.
-  if (dtype.packed()) return result ? Kind::kScratch : Kind::kCopy;
+  if (dtype.packed()) return result ? Kind::kScratch : Kind::kReadOnlyCopy;
   const bool trial = trial_ && CountElements(buffer(i).rank, buffer(i).dims) * dtype.itemsize <= kTrialLimit;
   if (result) return trial ? Kind::kTrialScratch : Kind::kWritableView;
   return trial ? Kind::kTrialCopy : Kind::kView;
@@ -106,6 +106,7 @@ PyObject* CallArrays::Take(size_t i) {
   switch (KindOf(i, *dtype)) {
     case Kind::kCopy:
       return TakeArgument(site_.spare[i], *dtype, buffer(i));
+    case Kind::kReadOnlyCopy:
     case Kind::kTrialCopy:
       return NewReadOnlyCopy(*dtype, buffer(i));
     case Kind::kView:
@@ -148,6 +149,7 @@ void CallArrays::Return(size_t i) {
       return ReturnView(site_.spare[i], dtype(i), buffer(i), false, arguments_[i]);
     case Kind::kWritableView:
       return ReturnView(site_.spare[i], dtype(i), buffer(i), true, arguments_[i]);
+    case Kind::kReadOnlyCopy:
     case Kind::kTrialCopy:
     case Kind::kScratch:
     case Kind::kTrialScratch:
@@ -160,7 +162,8 @@ std::vector<size_t> CallArrays::Kept() const {
   for (size_t i = 0; i < made_; ++i) {
     if (Py_REFCNT(arguments_[i]) == 1) continue;
     const Kind kind = KindOf(i, dtype(i));
-    if (kind != Kind::kCopy && kind != Kind::kScratch) kept.push_back(i);
+    if (kind == Kind::kCopy || kind == Kind::kReadOnlyCopy || kind == Kind::kScratch) continue;
+    kept.push_back(i);
   }
   return kept;
 }

@@ -47,7 +47,7 @@ class CallArrays {
 
  private:
   // A copy is the function's to keep. The others are not: the trial copy stands for a view.
-  enum class Kind { kCopy, kTrialCopy, kView, kScratch, kTrialScratch, kWritableView };
+  enum class Kind { kCopy, kReadOnlyCopy, kTrialCopy, kView, kScratch, kTrialScratch, kWritableView };
 
   Kind KindOf(size_t i, const Dtype& dtype) const;
   const Buffer& buffer(size_t i) const {

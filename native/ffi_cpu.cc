@@ -28,7 +28,7 @@ XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
   attributes.Read("callback", &name);
   attributes.Read("flavour", &site->flavour);
   attributes.Read("canonicalize", &site->canonicalize);
-  attributes.Read("cast", &site->cast);
+  attributes.Read("casting", &site->casting);
   attributes.Read("shared_run", &site->shared_run);
   attributes.Read("no_results", &site->no_results);
   attributes.Read("views", &site->views);

@@ -70,7 +70,7 @@ void ReleasePending();
 // Functions of the Python half of the runtime, set once when callbax is imported (see _runtime.py).
 struct Hooks {
   PyObject* report = nullptr;         // see _failures.report
-  PyObject* convert = nullptr;        // (target, value, shapes, dtypes, canonicalize) -> arrays
+  PyObject* convert = nullptr;  // (target, value, shapes, dtypes, canonicalize, casting) -> arrays
   PyObject* resolve = nullptr;        // (name) -> Registration, or why there is none
   PyObject* enter_worker = nullptr;   // () -> None, once on each XLA worker thread
   PyObject* clear_tracebacks = nullptr;  // (exception) -> None

@@ -1,6 +1,8 @@
 #include "results.h"
 
 #include <cstring>
+#include <limits>
+#include <type_traits>
 
 #include "arrays.h"
 #include "blocks.h"
@@ -71,28 +73,59 @@ Written WriteArray(PyArrayObject* array, const Dtype& dtype, const Buffer& targe
   return CopyArray(array, dtype, target) ? Written::kYes : Written::kFailed;
 }
 
-Written WritePythonScalar(PyObject* value, const Dtype& dtype, const Buffer& target,
-                          bool canonicalize) {
+template <typename T, typename Number>
+Written Put(Number number, const Buffer& target) {
+  const auto value = static_cast<T>(number);
+  std::memcpy(target.data, &value, sizeof value);
+  return Written::kYes;
+}
+
+template <typename T>
+bool Holds(int64_t number) {
+  constexpr int64_t kLargest = std::is_floating_point_v<T>
+                                   ? int64_t{1} << std::numeric_limits<T>::digits
+                                   : std::numeric_limits<T>::max();
+  return -kLargest <= number && number <= kLargest;
+}
+
+// Python's own numbers, where _host_results.py converts them too.
+Written WritePythonScalar(const CallSite& site, PyObject* value, const Dtype& dtype,
+                          const Buffer& target) {
+  const bool casts = !site.casting.empty();
   if (PyFloat_CheckExact(value)) {
     const double number = PyFloat_AS_DOUBLE(value);
-    if (dtype.type_num == NPY_DOUBLE) {
-      std::memcpy(target.data, &number, sizeof number);
-      return Written::kYes;
-    }
-    if (dtype.type_num == NPY_FLOAT && canonicalize) {
-      const auto narrow = static_cast<float>(number);
-      std::memcpy(target.data, &narrow, sizeof narrow);
-      return Written::kYes;
-    }
-  } else if (PyBool_Check(value) && dtype.type_num == NPY_BOOL) {
-    *static_cast<uint8_t*>(target.data) = value == Py_True;
-    return Written::kYes;
+    if (dtype.type_num == NPY_DOUBLE) return Put<double>(number, target);
+    if (dtype.type_num == NPY_FLOAT && (site.canonicalize || casts)) return Put<float>(number, target);
+    return Written::kNotDirectly;
+  }
+  const bool is_bool = PyBool_Check(value);
+  if (is_bool && dtype.type_num == NPY_BOOL) return Put<uint8_t>(value == Py_True, target);
+  if (is_bool ? !casts : !PyLong_CheckExact(value)) return Written::kNotDirectly;
+  int overflow = 0;
+  const int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow);
+  if (overflow != 0) return Written::kNotDirectly;
+  switch (dtype.type_num) {
+    case NPY_LONG:
+    case NPY_LONGLONG:
+      if (dtype.itemsize == sizeof number) return Put<int64_t>(number, target);
+      break;
+    case NPY_INT:
+      if ((site.canonicalize || casts) && Holds<int32_t>(number)) return Put<int32_t>(number, target);
+      break;
+    case NPY_FLOAT:
+      if (casts && Holds<float>(number)) return Put<float>(number, target);
+      break;
+    case NPY_DOUBLE:
+      if (casts && Holds<double>(number)) return Put<double>(number, target);
+      break;
+    default:
+      break;
   }
   return Written::kNotDirectly;
 }
 
 // One leaf of the result.
-Written WriteLeaf(PyObject* value, const Buffer& target, bool canonicalize) {
+Written WriteLeaf(const CallSite& site, PyObject* value, const Buffer& target) {
   const Dtype* dtype = FindDtype(target.dtype);
   if (dtype == nullptr) return Written::kNotDirectly;
   if (PyArray_CheckExact(value)) return WriteArray(AsArray(value), *dtype, target);
@@ -106,14 +139,14 @@ Written WriteLeaf(PyObject* value, const Buffer& target, bool canonicalize) {
     }
     return Written::kNotDirectly;
   }
-  return WritePythonScalar(value, *dtype, target, canonicalize);
+  return WritePythonScalar(site, value, *dtype, target);
 }
 
 Written WriteDirectly(const CallSite& site, PyObject* value, const std::vector<Buffer>& results) {
   const auto count = static_cast<Py_ssize_t>(results.size());
   if (count == 0) return value == Py_None ? Written::kYes : Written::kNotDirectly;
   if (count == 1 && !PyTuple_CheckExact(value) && !PyList_CheckExact(value)) {
-    return WriteLeaf(value, results[0], site.canonicalize);
+    return WriteLeaf(site, value, results[0]);
   }
   if (!PyTuple_CheckExact(value) && !PyList_CheckExact(value)) return Written::kNotDirectly;
   // Copying may release the GIL, and another thread may change a list meanwhile.
@@ -121,8 +154,7 @@ Written WriteDirectly(const CallSite& site, PyObject* value, const std::vector<B
   if (!items) return Written::kFailed;
   if (PyTuple_GET_SIZE(items.get()) != count) return Written::kNotDirectly;
   for (Py_ssize_t i = 0; i < count; ++i) {
-    const Written written =
-        WriteLeaf(PyTuple_GET_ITEM(items.get(), i), results[i], site.canonicalize);
+    const Written written = WriteLeaf(site, PyTuple_GET_ITEM(items.get(), i), results[i]);
     if (written != Written::kYes) return written;
   }
   return Written::kYes;
@@ -157,13 +189,13 @@ bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector
     Py_INCREF(dtype->descr);
     PyTuple_SET_ITEM(dtypes.get(), i, static_cast<PyObject*>(dtype->descr));
   }
-  Owned arrays(PyObject_CallFunctionObjArgs(
-      GetHooks().convert, static_cast<PyObject*>(site.slot->callable().target), value, shapes.get(),
-      dtypes.get(), site.canonicalize ? Py_True : Py_False, site.cast ? Py_True : Py_False, nullptr));
+  Owned arrays(PyObject_CallFunction(
+      GetHooks().convert, "OOOOOs", static_cast<PyObject*>(site.slot->callable().target), value,
+      shapes.get(), dtypes.get(), site.canonicalize ? Py_True : Py_False, site.casting.c_str()));
   if (!arrays) return false;
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject* array = PyList_GET_ITEM(arrays.get(), i);
-    const Written written = WriteLeaf(array, results[i], false);
+    const Written written = WriteLeaf(site, array, results[i]);
     if (written == Written::kFailed) return false;
     if (written == Written::kNotDirectly) {
       PyErr_SetString(PyExc_SystemError, "callbax: a converted result does not fit its buffer");

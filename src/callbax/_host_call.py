@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.tree_util import PyTreeDef, treedef_tuple
 
 from callbax import _jax, _nested, _program_names, _surroundings
-from callbax._errors import CallbackResultError, describe_function
+from callbax._errors import describe_function
 from callbax._host_function import Hashable as Hashable
 from callbax._host_function import HostFunction as HostFunction
 from callbax._host_function import Wording
+from callbax._host_results import Casting, check_structure, not_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class HostCall:
     views: bool = False
     out: PyTreeDef | None = None
     result: PyTreeDef | None = None
-    cast: bool = False
+    casting: Casting = "none"
     masked: bool = False
     name: str | None = None
     wording: Wording = Wording()
@@ -71,7 +71,7 @@ class HostCall:
                 "views": function.views,
                 "out": out,
                 "result": result_tree if function.structured and out is None else None,
-                "cast": function.cast,
+                "casting": function.casting,
                 "masked": function.masked,
                 "name": function.name,
                 "wording": function.wording,
@@ -97,22 +97,49 @@ class HostCall:
         return f"<{self}>"
 
     def __call__(self, *values: Any) -> Any:
+        """What the runtime calls."""
+        if not self.holds_jax_arrays:
+            return self.call(values)
+        with _nested.counted_if_committed(self):
+            return self.call(values)
+
+    def call(self, values: Sequence[Any]) -> Any:
         """Calls the function with `values` put into the tree; returns what it returns.
 
-        The last values are the arrays for its results, if it has asked for them.
+        With `views` the arrays are read-only for the function. The last values are the arrays for its
+        results, if it has asked for them; then this returns None.
+
+        Raises:
+          CallbackResultError: the result has another structure; or there are arrays for the results,
+            and the function returned anything else.
         """
-        leaves = list(values)
-        outs = []
+        leaves, outs = values, values[:0]
         if self.out is not None:
-            first = len(leaves) - self.out.num_leaves
-            leaves, outs = leaves[:first], leaves[first:]
-        args, kwargs = jax.tree.unflatten(self.tree, self.with_static(leaves))
+            first = len(values) - self.out.num_leaves
+            leaves, outs = values[:first], values[first:]
+        if self.views:
+            for leaf in leaves:
+                leaf.flags.writeable = False
+        if self._takes_values:
+            return self._checked(self.function(*leaves))
+        args, kwargs = self.unflatten(leaves)
         if self.out is None:
-            return self._checked(self._call(args, kwargs))
-        value = self._call(args, {**kwargs, "out": jax.tree.unflatten(self.out, outs)})
+            return self._checked(self.function(*args, **kwargs))
+        value = self.function(*args, **kwargs, out=jax.tree.unflatten(self.out, outs))
         if value is not None and not _same_objects(jax.tree.leaves(value), outs):
-            raise _not_out(self, value)
+            raise not_out(self, value)
         return None
+
+    @functools.cached_property
+    def _takes_values(self) -> bool:
+        """Whether each argument is one array, given by position, and nothing else is given."""
+        count = self.tree.num_leaves
+        flat = self.tree == jax.tree.structure(((0,) * count, {}))
+        return flat and not self.static and self.out is None
+
+    def unflatten(self, leaves: Sequence[Any]) -> tuple[Any, Any]:
+        """(args, kwargs) with `leaves` in the places of the arrays."""
+        return jax.tree.unflatten(self.tree, self.with_static(leaves))
 
     def with_static(self, leaves: Sequence[Any]) -> list[Any]:
         """All leaves of the arguments, from those that JAX traces."""
@@ -126,12 +153,6 @@ class HostCall:
         if self.result is not None and type(value) in (tuple, list) and not _is_flat(self.result):
             check_structure(self, value)
         return value
-
-    def _call(self, args: Any, kwargs: Any) -> Any:
-        if not self.holds_jax_arrays:
-            return self.function(*args, **kwargs)
-        with _nested.counted_if_committed(self):
-            return self.function(*args, **kwargs)
 
     @functools.cached_property
     def holds_jax_arrays(self) -> bool:
@@ -218,30 +239,6 @@ def _is_flat(tree: PyTreeDef) -> bool:
     )
 
 
-def check_structure(call: HostCall, value: Any) -> None:
-    """Refuses a result whose arrays could be taken for others: by another order, or other names.
-
-    Lists and named tuples count as tuples, and a single array may be in any container.
-    """
-    expected, actual = call.result, jax.tree.structure(value)
-    if expected is None or expected == actual or expected.num_leaves != actual.num_leaves:
-        return  # what has another number of arrays is refused with a message of its own
-    if expected.num_leaves > 1 and _outline(expected) != _outline(actual):
-        raise CallbackResultError(
-            f"Mismatched structure of the result. Expected: {expected}, Actual: {actual}. Returned by "
-            f"the callback {call}; return the structure that {call.wording.declared} says."
-        )
-
-
-def _outline(tree: PyTreeDef) -> Any:
-    """The structure, where every sequence is a tuple; None stands for no array."""
-    if _is_leaf(tree):
-        return 0
-    kind, data = tree.node_data()
-    children = tuple(map(_outline, tree.children()))
-    return children if issubclass(kind, (tuple, list)) else (kind, data, children)
-
-
 def _out_tree(function: HostFunction, kwargs: Any, result_tree: PyTreeDef | None) -> PyTreeDef:
     if result_tree is None or not result_tree.num_leaves:
         raise ValueError(f"{function.callbax_description} has out=True, but no result to write")
@@ -257,77 +254,3 @@ def _same_objects(values: Sequence[Any], others: Sequence[Any]) -> bool:
     return len(values) == len(others) and all(
         value is other for value, other in zip(values, others, strict=True)
     )
-
-
-def _not_out(call: HostCall, value: Any) -> CallbackResultError:
-    return CallbackResultError(
-        f"The callback {call} has out=True, so it must write its result into the argument `out` (as "
-        f"in out[...] = x) and return None or `out` itself, but it returned another object, of type "
-        f"{type(value).__name__}."
-    )
-
-
-def convert_results(
-    call: HostCall,
-    value: Any,
-    shapes: Sequence[tuple[int, ...]],
-    dtypes: Sequence[np.dtype],
-    canonicalize: bool,
-    cast: bool,
-) -> list[np.ndarray]:
-    """The leaves of what a callback returned, as arrays of just the expected shapes and dtypes.
-
-    `canonicalize` says that 64-bit values may be narrowed, as JAX does while x64 is off; `cast`, that
-    any dtype of the same kind is converted. The phrases of the messages are those of JAX, which user
-    code matches on.
-    """
-    if call.out is not None:
-        raise _not_out(call, value)
-    check_structure(call, value)
-    leaves = jax.tree.leaves(value)
-    declared = call.wording.declared
-    if len(leaves) != len(shapes):
-        raise CallbackResultError(
-            f"Mismatched number of outputs from callback. Expected: {len(shapes)}, "
-            f"Actual: {len(leaves)}. The callback {call} returned a value of type "
-            f"{type(value).__name__}; return one array for each leaf of {declared} (a list or "
-            "tuple counts as several results: numpy.asarray makes it one)."
-        )
-    arrays = []
-    for i, (leaf, shape, dtype) in enumerate(zip(leaves, shapes, dtypes, strict=True)):
-        array = np.asarray(leaf)
-        array = array.astype(array.dtype.newbyteorder("="), copy=False)
-        if canonicalize and array.dtype != dtype:
-            array = array.astype(_NARROWED.get(array.dtype, array.dtype), copy=False)
-        if cast and np.can_cast(array.dtype, dtype, "same_kind"):
-            array = array.astype(dtype, copy=False)
-        if array.dtype.kind in "OSUMm":
-            raise CallbackResultError(
-                f"Incorrect output dtype for return value #{i}: Expected: {dtype}, Actual: "
-                f"{array.dtype}. The callback {call} returned a value of type {type(leaf).__name__}, "
-                f"which is no array of numbers; {declared} says what it must be."
-            )
-        if array.shape != shape:
-            raise CallbackResultError(
-                f"Incorrect output shape for return value #{i}: Expected: {shape}, "
-                f"Actual: {array.shape}. Returned by the callback {call}; reshape the result, or "
-                f"change {declared}.{call.wording.batches}"
-            )
-        if array.dtype != dtype:
-            raise CallbackResultError(
-                f"Incorrect output dtype for return value #{i}: Expected: {dtype}, "
-                f"Actual: {array.dtype}. Returned by the callback {call}; convert the result with "
-                f".astype({str(dtype)!r}), or change {declared}."
-            )
-        # Equal dtypes may be different C types (long and long long): the runtime wants this one.
-        arrays.append(array.view(dtype) if array.dtype is not dtype else array)
-    return arrays
-
-
-# What JAX does to values while x64 is off (jax.dtypes.canonicalize_dtype).
-_NARROWED = {
-    np.dtype("float64"): np.dtype("float32"),
-    np.dtype("complex128"): np.dtype("complex64"),
-    np.dtype("int64"): np.dtype("int32"),
-    np.dtype("uint64"): np.dtype("uint32"),
-}

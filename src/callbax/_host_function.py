@@ -13,6 +13,7 @@ from typing import Any
 
 from callbax import _threads
 from callbax._errors import attribute, describe_function
+from callbax._host_results import Casting
 
 
 class Hashable:
@@ -75,8 +76,7 @@ class HostFunction:
       out: it gets one more keyword argument, `out`, and writes its result there: a writable view of
         the result's memory, or a pytree of them in the structure of `result_shape_dtypes`. It returns
         None or `out`. What it does not write is undefined.
-      cast: results of another dtype are converted, if NumPy calls that "same_kind" (float64 to float32,
-        integers to floating point).
+      casting: which results of another dtype are converted; see _host_results.py.
       structured: its result must have the structure of `result_shape_dtypes`, and not only as many
         arrays. Lists and named tuples count as tuples.
       static: leaves of its arguments that are no arrays (strings, functions) are passed as they are.
@@ -100,7 +100,7 @@ class HostFunction:
     out: bool = dataclasses.field(default=False, kw_only=True)
     structured: bool = dataclasses.field(default=False, kw_only=True)
     static: bool = dataclasses.field(default=False, kw_only=True)
-    cast: bool = dataclasses.field(default=False, kw_only=True)
+    casting: Casting = dataclasses.field(default="none", kw_only=True)
     masked: bool = dataclasses.field(default=False, kw_only=True)
     name: str | None = dataclasses.field(default=None, kw_only=True)
     wording: Wording = dataclasses.field(default=Wording(), kw_only=True)

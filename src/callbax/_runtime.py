@@ -13,7 +13,7 @@ import jax
 from callbax import (
     _exceptions,
     _failures,
-    _host_call,
+    _host_results,
     _identity,
     _jax,
     _jax_placement,
@@ -137,7 +137,7 @@ def _after_fork_in_child() -> None:
 def _start() -> None:
     _native.set_hooks(
         _failures.report,
-        _host_call.convert_results,
+        _host_results.convert_returned,
         _identity.resolve,
         _nested.enter_worker,
         _views.clear_tracebacks,

@@ -197,7 +197,7 @@ def test_a_lane_of_nested_vmap_is_named_by_its_indices():
     "value, message",
     [
         (np.zeros(2, np.float32), r"Expected: \(\), Actual: \(2,\)"),
-        (np.int32(1), "Expected: float32, Actual: int32"),
+        (np.complex64(1), "Expected: float32, Actual: complex64"),
         ((x, x), "Mismatched number of outputs"),
         ("text", "no array of numbers"),
     ],

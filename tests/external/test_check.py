@@ -88,7 +88,7 @@ FAULTS = {
         "Incorrect output shape",
     ),
     "wrong dtype": (
-        lambda: cb.external(lambda a: a > 0, **like_first),
+        lambda: cb.external(lambda a: a + 1j, **like_first),
         ["result fits its declaration"],
         "Incorrect output dtype",
     ),

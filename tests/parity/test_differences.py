@@ -442,3 +442,28 @@ print(seen)
 def test_settings_travel():
     # JAX's own run in a large program on a thread that has the settings of the process.
     assert run_in_subprocess(SETTINGS) == ["{('caller', 'ignore', 'float64')}"]
+
+
+@EAGER_AND_JIT
+@pytest.mark.parametrize("value", [1, True, np.int64(3), np.float16(0.5)])
+def test_external_widens_safely(transform, value):
+    """11. `external` widens results safely; `pure_callback` stays as strict as JAX's."""
+    like = jax.ShapeDtypeStruct((), np.float32)
+
+    def program(library, record):
+        return transform(lambda: library.pure_callback(lambda: value, like))()
+
+    for library in LIBRARIES:
+        assert "Incorrect output dtype" in str(run(library, program).error)
+    assert transform(callbax.external(lambda: value, result=like))() == np.float32(value)
+
+
+@EAGER_AND_JIT
+@pytest.mark.parametrize("value", [np.float64(0.1), 1j, 2**24 + np.int64(1)])
+def test_external_narrows_nothing(transform, value):
+    """11. Nothing is lost by what `external` converts."""
+    with jax.enable_x64(True):
+        like = jax.ShapeDtypeStruct((), np.float32)
+        f = transform(callbax.external(lambda: value, result=like))
+        with pytest.raises(jax.errors.JaxRuntimeError, match="Incorrect output dtype"):
+            jax.block_until_ready(f())

@@ -83,8 +83,8 @@ def lower(
         attributes["needs_pool"] = np.bool_(True)
     if host_call.configuration:
         attributes["configuration"] = host_call.configuration
-    if host_call.cast:
-        attributes["cast"] = np.bool_(True)
+    if host_call.casting != "none":
+        attributes["casting"] = host_call.casting
     if host_call.views:
         attributes["views"] = np.bool_(True)
     if host_call.out is not None:

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from callbax._check.samples import LANES, Sample, difference
-from callbax._host_call import Hashable, HostCall, convert_results
+from callbax._host_call import HostCall
 from callbax._host_function import Wording
+from callbax._host_results import convert_results
 
 
 def on_host(sample: Sample) -> Any:
@@ -19,32 +20,27 @@ def on_host(sample: Sample) -> Any:
 
 def _call_host(sample: Sample, leaves: list[np.ndarray]) -> Any:
     """Calls the host function itself, in the way that its options say."""
-    options = sample.function.options
-    given = leaves if options.arrays == "numpy" else [jax.numpy.asarray(leaf) for leaf in leaves]
-    args, kwargs = sample.structure.unflatten(given)
-    if not options.out:
-        return sample.function.function(*args, **kwargs)
-    results = jax.eval_shape(sample.call, *sample.leaves)
-    out = jax.tree.map(lambda struct: np.zeros(struct.shape, struct.dtype), results)
-    sample.function.function(*args, **kwargs, out=out)
-    return out
+    call, structs = _host_call(sample)
+    outs = [] if call.out is None else [np.zeros(s.shape, s.dtype) for s in structs]
+    value = call.call([*leaves, *outs])
+    return value if call.out is None else jax.tree.unflatten(call.out, outs)
+
+
+def _host_call(sample: Sample) -> tuple[HostCall, list[jax.ShapeDtypeStruct]]:
+    """The call of the host function, and what its results must be."""
+    structs, result = jax.tree.flatten(jax.eval_shape(sample.call, *sample.leaves))
+    function = sample.function.host_function(Wording(declared="result= or signature="))
+    args, kwargs = sample.structure.unflatten(sample.leaves)
+    return HostCall.from_arguments(function, args, kwargs, result_tree=result)[0], structs
 
 
 def result_fits(sample: Sample) -> str:
     """The host function returns what `result=` or `signature=` says."""
-    structs, result = jax.tree.flatten(jax.eval_shape(sample.call, *sample.leaves))
-    call = HostCall(
-        Hashable(sample.function.function),
-        sample.structure.tree,
-        result=None if sample.function.options.out else result,
-        wording=Wording(declared="result= or signature="),
-    )
+    call, structs = _host_call(sample)
     shapes = [struct.shape for struct in structs]
     dtypes = [np.dtype(struct.dtype) for struct in structs]
-    canonicalize = not jax.config.jax_enable_x64
-    cast = sample.function.narrows
     value = on_host(sample)
-    convert_results(call, value, shapes, dtypes, canonicalize, cast)
+    convert_results(call, value, shapes, dtypes, not jax.config.jax_enable_x64, call.casting)
     sample.seen.append(_copied(value))
     return ""
 

@@ -18,7 +18,7 @@ from callbax._callbacks.results import flatten_result_spec
 from callbax._external import dispatch, masks, vmap_rules
 from callbax._external.host import KeywordsInOne
 from callbax._external.structure import Structure
-from callbax._host_function import Hashable, HostFunction, Wording
+from callbax._host_function import Hashable, Wording
 
 if TYPE_CHECKING:
     from callbax._external.external import External
@@ -91,18 +91,9 @@ class Call:
 
     def _on_host(self, wording: Wording, *leaves: Any) -> list[Any]:
         if dispatch.is_needed(self):
-            return dispatch.on_host(self, leaves, wording)
+            return dispatch.on_host(self, self.external.host_function(wording), leaves)
         options = self.external.options
-        function = HostFunction(
-            self.function,
-            views=options.zero_copy,
-            out=options.out,
-            structured=True,
-            static=True,
-            cast=self.external.narrows,
-            name=options.name,
-            wording=wording,
-        )
+        function = self.external.host_function(wording, options.name)
         args, kwargs = self.structure.unflatten(leaves)
         if _OWN_KEYWORDS & kwargs.keys():
             in_one = KeywordsInOne(Hashable(self.function))

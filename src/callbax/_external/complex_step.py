@@ -12,6 +12,7 @@ import numpy as np
 
 from callbax._errors import describe_function
 from callbax._external.call import Call
+from callbax._external.differences import complex_dtype
 from callbax._external.probing import is_complex
 from callbax._external.rules import HostCode, Struct, is_inexact
 from callbax._host_function import Hashable
@@ -40,10 +41,6 @@ def complex_call(call: Call, wanted: Sequence[int]) -> Call:
     return dataclasses.replace(
         call, external=external, structs=tuple(structs), result_structs=tuple(results)
     )
-
-
-def complex_dtype(dtype: Any) -> np.dtype:
-    return np.promote_types(dtype, np.complex64)
 
 
 def _complex(struct: Struct) -> Struct:

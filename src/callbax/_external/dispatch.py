@@ -9,8 +9,10 @@ import jax
 
 from callbax._callbacks.io import io_callback_over_batch
 from callbax._callbacks.pure import pure_callback
-from callbax._external.lanes import InTurn, LaneCall, LaneFunction, Runner, Threads, Whole
-from callbax._host_function import Hashable, HostFunction, Wording
+from callbax._external.lanes import InTurn, LaneCall, Runner, Threads, Whole
+from callbax._external.signature import is_constant
+from callbax._host_call import HostCall
+from callbax._host_function import HostFunction
 
 if TYPE_CHECKING:
     from callbax._external.call import Call
@@ -23,33 +25,28 @@ def is_needed(call: Call) -> bool:
     return call.masked or options.executor is not None or options.vmap_method == "threads"
 
 
-def on_host(call: Call, leaves: Sequence[Any], wording: Wording) -> list[Any]:
-    """Calls the host function lane by lane, in the way that its options say; flat results.
-
-    Args:
-      wording: how messages speak of the call.
-    """
+def on_host(call: Call, function: HostFunction, leaves: Sequence[Any]) -> list[Any]:
+    """Calls the host function lane by lane, in the way that its options say; flat results."""
     options = call.external.options
+    for struct in call.result_structs:
+        if not is_constant(struct.shape):
+            raise ValueError(
+                f"the result of {call.where} has the symbolic shape {struct.shape} here, but on threads "
+                "and executors, and for call_where, only the shape of the batch may be symbolic"
+            )
+    args, kwargs = call.structure.unflatten(leaves[call.masked :])
+    host_call, _ = HostCall.from_arguments(function, args, kwargs, result_tree=call.result_tree)
     lanes = LaneCall(
-        LaneFunction(
-            Hashable(call.function),
-            call.structure,
-            call.result_tree,
-            zero_copy=options.zero_copy,
-            out=options.out,
-        ),
+        host_call,
         _runner(options),
         call.structs,
         call.result_structs,
         call.masked,
         canonicalize=not jax.config.jax_enable_x64,
-        cast=call.external.narrows,
-        wording=wording,
     )
-    function, spec = (
-        HostFunction(lanes, views=lanes.runner.views, masked=call.masked, wording=wording),
-        list(call.result_structs),
-    )
+    views = not lanes.runner.elsewhere
+    function = HostFunction(lanes, views=views, masked=call.masked, wording=function.wording)
+    spec = list(call.result_structs)
     if options.effects == "none":
         return pure_callback(function, spec, *leaves, vmap_method="expand_dims")
     ordered = options.effects == "ordered"

@@ -33,7 +33,7 @@ class ExecutorSlot:
     Compiled programs refer to this object, so that the executor can be replaced under them.
     """
 
-    views = False
+    elsewhere = True
 
     def __init__(self, executor: Executor | Callable[[], Executor], where: str):
         self._where = where
@@ -125,7 +125,7 @@ class _Run:
         self._executor = executor
         self._batch = batch
         by_process = isinstance(executor, concurrent.futures.ProcessPoolExecutor)
-        self._task = Portable(batch.call.function, executor, by_value=not by_process)
+        self._task = Portable(batch.host_call, executor, by_value=not by_process)
         self._pending: dict[Future[Outcome], Sequence[int]] = {}
         self._error: tuple[int, BaseException] | None = None  # of the first lane known to fail
 
@@ -170,6 +170,9 @@ class _Run:
             values, failure = future.result()
         except BaseException as error:
             raise ExecutorError(self._failed(error, lanes)) from error
+        if failure is None and len(values) != len(lanes):
+            which, name = self._batch.describe(lanes), _name(self._executor)
+            raise ExecutorError(f"{which} did not all come back from the executor {name}")
         for lane, value in zip(lanes, values, strict=False):
             try:
                 self._batch.put(lane, value)
@@ -246,11 +249,5 @@ def _chunks(lanes: Sequence[int], executor: Executor) -> Iterator[Sequence[int]]
 
 
 def _chunk(batch: Batch, lanes: Sequence[int]) -> Chunk:
-    function = batch.call.function
-    return Chunk(
-        len(lanes),
-        [operand.of_lanes(lanes) for operand in batch.operands],
-        [operand.is_one_row for operand in batch.operands],
-        not function.zero_copy,
-        list(batch.call.results) if function.out else [],
-    )
+    operands = [operand.part(lanes) for operand in batch.operands]
+    return Chunk(len(lanes), operands, batch.call.results)

@@ -22,7 +22,7 @@ from callbax._external.options import MISSING, Options, make_options
 from callbax._external.results import Arguments
 from callbax._external.signature import Shape, broadcast
 from callbax._external.vmap_rules import VmapRules
-from callbax._host_function import Hashable, HostFunction
+from callbax._host_function import Hashable, HostFunction, Wording
 from callbax._trust import OptIn
 
 
@@ -154,10 +154,19 @@ class External(derivatives.Definitions, VmapRules):
             )
         return self.options.executor
 
-    @property
-    def narrows(self) -> bool:
-        """Whether 64-bit results become 32-bit ones where these were promised, by promotion."""
-        return self.options.result is not None and self.options.result.chosen_dtype
+    def host_function(self, wording: Wording, name: str | None = None) -> HostFunction:
+        """The host function with the options of how it is called, on every route."""
+        chosen = self.options.result is not None and self.options.result.chosen_dtype
+        return HostFunction(
+            self.called,
+            views=self.options.zero_copy,
+            out=self.options.out,
+            structured=True,
+            static=True,
+            casting="same_kind" if chosen else "safe",
+            name=name,
+            wording=wording,
+        )
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method, the instance is the first argument, as it is for functions."""

@@ -10,7 +10,6 @@ of several.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -18,76 +17,23 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from callbax._errors import (
-    CallbackResultError,
-    describe_arrays,
-    describe_function,
-    describe_lanes,
-    note_call,
-)
+from callbax._errors import describe_arrays, describe_lanes, note_call
 from callbax._external import pool
-from callbax._external.structure import Structure
-from callbax._host_call import HostCall, convert_results
-from callbax._host_function import Hashable, Wording
+from callbax._host_call import HostCall
+from callbax._host_results import convert_results
 
 Index = tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class LaneFunction:
-    """A host function as one lane calls it: with flat arrays.
-
-    Attributes:
-      function: the host function.
-      structure: of its arguments.
-      result_tree: of its result.
-      zero_copy: arguments may be read-only views of memory that is not the function's own.
-      out: whether the function writes its result into an argument `out`.
-    """
-
-    function: Hashable
-    structure: Structure
-    result_tree: Any
-    zero_copy: bool = False
-    out: bool = False
-
-    def __call__(self, leaves: Sequence[Any], outs: Sequence[np.ndarray] = ()) -> Any:
-        if self._takes_leaves:
-            return self.function.value(*leaves)
-        args, kwargs = self.structure.unflatten(leaves)
-        if not self.out:
-            return self.function.value(*args, **kwargs)
-        value = self.function.value(*args, **kwargs, out=jax.tree.unflatten(self.result_tree, outs))
-        given = outs if value is None else jax.tree.leaves(value)
-        if len(given) != len(outs) or any(a is not b for a, b in zip(given, outs, strict=True)):
-            raise CallbackResultError(
-                f"The callback {self.callbax_description} has out=True, so it must write its result "
-                "into the argument `out` and return None or `out` itself, but it returned another "
-                f"object, of type {type(value).__name__}."
-            )
-        return list(outs)
-
-    @functools.cached_property
-    def _takes_leaves(self) -> bool:
-        """Whether each argument is one array, given by position."""
-        count = self.structure.tree.num_leaves
-        flat = self.structure.tree == jax.tree.structure(((0,) * count, {}))
-        return flat and not self.structure.static and not self.out
-
-    @property
-    def callbax_description(self) -> str:
-        return describe_function(self.function.value)
 
 
 class Runner(Protocol):
     """A way to run lanes. Comparable: it is a part of the function's key.
 
-    `views` says that it takes XLA's memory as it is, reads it only while it runs, and copies it lane
-    by lane.
+    `elsewhere` says that lanes run where nothing is known of XLA, maybe longer than the call: they
+    need memory that is not XLA's. Others read XLA's memory while they run.
     """
 
     @property
-    def views(self) -> bool: ...
+    def elsewhere(self) -> bool: ...
 
     def run(self, batch: Batch) -> None:
         """Puts the result of each of the batch's lanes; raises what the first failing one raised."""
@@ -99,23 +45,19 @@ class LaneCall:
     """What the runtime calls for a batch. Frozen and comparable, as JAX compares it.
 
     Attributes:
-      function: for one lane.
+      host_call: calls the host function for one lane.
       runner: runs the lanes.
       structs, results: shape and dtype of one lane's arrays and results.
       masked: the first array says which lanes are live; the results of the others are zero.
       canonicalize: whether JAX narrows 64-bit values.
-      cast: whether results of any dtype of the same kind are converted.
-      wording: how messages speak of the call.
     """
 
-    function: LaneFunction
+    host_call: HostCall
     runner: Runner
     structs: tuple[jax.ShapeDtypeStruct, ...]
     results: tuple[jax.ShapeDtypeStruct, ...]
     masked: bool
     canonicalize: bool
-    cast: bool
-    wording: Wording = Wording()
 
     def __call__(self, *leaves: np.ndarray) -> list[np.ndarray]:
         batch = Batch(self, leaves)
@@ -129,19 +71,9 @@ class LaneCall:
 
     @property
     def callbax_description(self) -> str:
-        return self.function.callbax_description
+        return str(self.host_call)
 
     callbax_names_its_calls = True  # errors have their notes when they leave it
-
-    @functools.cached_property
-    def as_host_call(self) -> HostCall:
-        """What messages about results name."""
-        return HostCall(
-            self.function.function,
-            jax.tree.structure(((), {})),
-            result=None if self.function.out else self.function.result_tree,
-            wording=self.wording,
-        )
 
 
 class Batch:
@@ -149,14 +81,14 @@ class Batch:
 
     Attributes:
       shape: of the batch; empty for a single call.
-      function: what lanes call.
+      host_call: what lanes call.
       live: the flat positions of its lanes that are to be run.
       stacks: the results of all lanes; zero where a lane is not live.
     """
 
     def __init__(self, call: LaneCall, leaves: Sequence[np.ndarray]):
         self.call = call
-        self.function = call.function
+        self.host_call = call.host_call
         self._is_named = False  # whether an error has a note of its lane
         ranks = [len(struct.shape) for struct in call.structs]
         if call.masked:
@@ -171,8 +103,9 @@ class Batch:
         self.live: Sequence[int] = (
             every if mask is None else np.flatnonzero(np.broadcast_to(mask, self.shape)).tolist()
         )
+        self._arrays = leaves
         self.operands = [
-            Operand(array, front, self.shape, call.function.zero_copy, call.runner.views)
+            Operand.of(array, front, self.shape, call)
             for array, front in zip(leaves, fronts, strict=True)
         ]
         make = np.empty if len(self.live) == size else np.zeros
@@ -188,22 +121,28 @@ class Batch:
 
     def call_lane(self, lane: int, arguments: Sequence[np.ndarray]) -> None:
         """Runs one lane here, and puts its result."""
+        outs = [row[lane, ...] for row in self._rows] if self.host_call.out is not None else []
         try:
-            if self.function.out:
-                self.function(arguments, [row[lane, ...] for row in self._rows])
-            else:
-                self._put(lane, self.function(arguments))
+            value = self.host_call.call([*arguments, *outs])
+            if not outs:
+                self._put(lane, value)
         except BaseException as error:
             self.name_lane(error, lane)
             raise
 
     def put(self, lane: int, value: Any) -> None:
-        """Takes what the function returned for one lane."""
+        """Takes what the function returned, or wrote into arrays of its own, for one lane."""
         try:
             self._put(lane, value)
         except Exception as error:
             self.name_lane(error, lane)
             raise
+
+    def call_whole(self, stacked: Sequence[np.ndarray]) -> Any:
+        """Calls the function once for all live lanes; what it returned, or wrote."""
+        outs = new_outs(self.host_call, self.call.results, (len(self.live),))
+        value = self.host_call.call([*stacked, *outs])
+        return outs or value
 
     def put_all(self, value: Any) -> None:
         """Takes what the function returned for all live lanes at once, stacked."""
@@ -227,12 +166,12 @@ class Batch:
         """Says in a note of the error which call it comes from, if it is not a lane's."""
         if not self._is_named:
             callback = self.call.callbax_description
-            arrays = describe_arrays([operand.array for operand in self.operands])
+            arrays = describe_arrays(self._arrays)
             note_call(error, callback, describe_lanes(callback, ()), arrays)
 
     def describe(self, lanes: Sequence[int]) -> str:
         """What messages call these lanes, which are in order."""
-        return describe_lanes(self.call.callbax_description, self.shape, lanes[0], lanes[-1])
+        return describe_lanes(str(self.host_call), self.shape, lanes[0], lanes[-1])
 
     def _put(self, lane: int, value: Any) -> None:
         if self._fits_at_once(value):
@@ -254,45 +193,77 @@ class Batch:
     def _converted(self, value: Any, front: Index = ()) -> list[np.ndarray]:
         call = self.call
         return convert_results(
-            call.as_host_call,
+            call.host_call,
             value,
             [(*front, *struct.shape) for struct in call.results],
             [struct.dtype for struct in call.results],
             call.canonicalize,
-            call.cast,
+            call.host_call.casting,
         )
 
 
-class Operand:
-    """One array argument of a batch: its rows, and which of them each lane gets."""
+def new_outs(
+    host_call: HostCall, results: Sequence[jax.ShapeDtypeStruct], front: Index = ()
+) -> list[np.ndarray]:
+    """Arrays for the function to write its results into, if it does."""
+    if host_call.out is None:
+        return []
+    return [np.empty((*front, *struct.shape), struct.dtype) for struct in results]
 
-    def __init__(
-        self, array: np.ndarray, front: Index, shape: Index, zero_copy: bool, is_view: bool
-    ):
-        self.array = array
-        self.rows = array.reshape(-1, *array.shape[len(front) :])
-        self._row_of: list[int] | None = None  # of each lane, unless each has its own
+
+@dataclasses.dataclass(frozen=True)
+class Operand:
+    """One array argument of some lanes: its rows, and which of them each lane gets.
+
+    A lane owns its arguments: it may write to them, and keep them. Only if they are read-only for it
+    (zero_copy) do lanes share memory, with one another and with XLA.
+
+    Attributes:
+      row_of: the number of each lane's row, unless each has its own in order, or all share one.
+      is_one_row: all lanes share one row.
+      copies: rows must be copied to be a lane's own.
+    """
+
+    rows: np.ndarray
+    row_of: list[int] | None
+    is_one_row: bool
+    copies: bool
+
+    @classmethod
+    def of(cls, array: np.ndarray, front: Index, shape: Index, call: LaneCall) -> Operand:
+        """Of an argument of the whole call, whose batch dimensions `front` broadcast to `shape`."""
+        rows = array.reshape(-1, *array.shape[len(front) :])
         is_shared = front != shape
+        row_of = None
         if is_shared:
-            numbers = np.arange(len(self.rows)).reshape(front)
-            self._row_of = np.broadcast_to(numbers, shape).ravel().tolist()
-            if zero_copy:
-                self.rows = self.rows.view()
-                self.rows.flags.writeable = False
-        self.is_one_row = is_shared and len(self.rows) == 1
-        # A lane may keep its arguments, and write to them.
-        self._copies = not zero_copy and (is_view or is_shared)
+            numbers = np.arange(len(rows)).reshape(front)
+            row_of = np.broadcast_to(numbers, shape).ravel().tolist()
+        is_xlas = not call.runner.elsewhere
+        copies = not call.host_call.views and (is_xlas or is_shared)
+        return cls(rows, row_of, is_shared and len(rows) == 1, copies)
 
     def of_lane(self, lane: int) -> np.ndarray:
-        row = self.rows[lane if self._row_of is None else self._row_of[lane], ...]
-        return row.copy() if self._copies else row
+        row = lane if self.row_of is None else self.row_of[lane]
+        array = self.rows[0 if self.is_one_row else row, ...]
+        return array.copy() if self.copies else array
 
-    def of_lanes(self, lanes: Sequence[int]) -> np.ndarray:
-        """The rows of these lanes, stacked; a single row if they all share one."""
+    def stacked(self, lanes: Sequence[int], repeats: bool) -> np.ndarray:
+        """What one call for these lanes gets; what they share has size 1, unless it is repeated."""
+        array = self._rows_of(lanes)
+        if repeats and len(array) != len(lanes):
+            return np.repeat(array, len(lanes), axis=0)
+        return array.copy() if self.copies and np.may_share_memory(array, self.rows) else array
+
+    def part(self, lanes: Sequence[int]) -> Operand:
+        """The operand of these lanes alone, counted from 0."""
+        return Operand(self._rows_of(lanes), None, self.is_one_row, self.copies and self.is_one_row)
+
+    def _rows_of(self, lanes: Sequence[int]) -> np.ndarray:
+        """The rows of these lanes, in order; a single row if they all share one."""
         if self.is_one_row:
             return self.rows
-        if self._row_of is not None:
-            return self.rows[[self._row_of[lane] for lane in lanes]]
+        if self.row_of is not None:
+            return self.rows[[self.row_of[lane] for lane in lanes]]
         first, last = lanes[0], lanes[-1]
         if last - first + 1 == len(lanes):  # lanes are in order
             return self.rows[first : last + 1]
@@ -303,7 +274,7 @@ class Operand:
 class InTurn:
     """One lane after the other, in the thread that calls."""
 
-    views: bool = True
+    elsewhere: bool = False
 
     def run(self, batch: Batch) -> None:
         for lane in batch.live:
@@ -314,7 +285,7 @@ class InTurn:
 class Threads:
     """Lanes over the threads of a shared pool."""
 
-    views: bool = True
+    elsewhere: bool = False
 
     def run(self, batch: Batch) -> None:
         if len(batch.live) == 1:
@@ -324,7 +295,7 @@ class Threads:
             batch.arguments,
             batch.call_lane,
             batch.live,
-            call_reads=batch.function.zero_copy,
+            call_reads=batch.host_call.views,
         )
 
 
@@ -336,23 +307,13 @@ class Whole:
     """
 
     repeats: bool
-    views: bool = False
+    elsewhere: bool = False
 
     def run(self, batch: Batch) -> None:
-        function, lanes = batch.function, batch.live
+        lanes = batch.live
         if not batch.shape or all(operand.is_one_row for operand in batch.operands):
             # Only the mask has lanes: without it, this would be a single call.
             batch.call_once()
             return
-        stacked = [self._stacked(operand, lanes) for operand in batch.operands]
-        if not function.out:
-            batch.put_all(function(stacked))
-            return
-        outs = [np.empty((len(lanes), *s.shape), s.dtype) for s in batch.call.results]
-        batch.put_all(function(stacked, outs))
-
-    def _stacked(self, operand: Operand, lanes: Sequence[int]) -> np.ndarray:
-        array = operand.of_lanes(lanes)
-        if self.repeats and len(array) != len(lanes):
-            return np.repeat(array, len(lanes), axis=0)
-        return array
+        stacked = [operand.stacked(lanes, self.repeats) for operand in batch.operands]
+        batch.put_all(batch.call_whole(stacked))

@@ -1,14 +1,7 @@
-"""Numerical derivatives: "central", "forward" and "complex_step".
+"""The derivatives "central", "forward" and "complex_step" of external functions.
 
-A real coordinate x of the arguments is moved by a step h:
-
-    central         (f(x + h) - f(x - h)) / 2h    error h² from truncation, eps/h from rounding
-    forward         (f(x + h) - f(x)) / h         error h, and eps/h
-    complex_step    Im f(x + i h) / h             error h²; nothing is subtracted, so h may be tiny
-
-(Press et al., Numerical Recipes, section 5.7; Squire and Trapp, SIAM Review 40 (1998) 110.) A complex
-coordinate has two real ones, its parts, so f need not be holomorphic. All points of a derivative, the
-unmoved one too, go to the host as one batch. An elementwise function moves whole arguments.
+What is computed is said in differences.py. All points of a derivative, the unmoved one too, go to the
+host as one batch. An elementwise function moves whole arguments.
 
 Second derivatives are differences of first ones, in one batch again, with steps of their own. With
 more than DENSE coordinates the matrix of partial derivatives is not formed in forward mode: that
@@ -24,13 +17,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from callbax._external.call import Call
-from callbax._external.complex_step import complex_call, complex_dtype
+from callbax._external.complex_step import complex_call
+from callbax._external.differences import Directions, Evaluate, Steps, differences_along
 from callbax._external.linear import linear_call
-from callbax._external.probing import assemble, basis, coordinates, is_complex, warn_if_costly
-from callbax._external.rules import Struct, inexact_only, is_inexact, on_host, with_jvp
-from callbax._external.steps import Steps
+from callbax._external.probing import assemble, coordinates, warn_if_costly
+from callbax._external.rules import Struct, inexact_only, on_host, with_jvp
 
 DENSE = 64
 
@@ -53,9 +47,14 @@ class NumericalRule:
             wanted = tuple(i for i, tangent in enumerate(tangents) if tangent is not None)
             given = [tangents[i] for i in wanted]
             differences = Differences(call, self, wanted)
-            if differences.elementwise or coordinates(differences.structs) <= DENSE:
+            count = coordinates(differences.structs)
+            # A symbolic count may be large.
+            is_dense = isinstance(count, int) and count <= DENSE
+            if differences.directions.elementwise or is_dense:
                 results, partials = differences.first(leaves)
-                return results, differences.of_results(differences.contract(partials, given))
+                return results, differences.of_results(
+                    differences.directions.contract(partials, given)
+                )
             structs = inexact_only(call.result_structs)
             return differentiable(*leaves), linear_call(differences, leaves, given, structs)
 
@@ -65,11 +64,7 @@ class NumericalRule:
 
 @dataclasses.dataclass(frozen=True)
 class Differences:
-    """Differences of a call in the arrays `wanted`, counted with the mask if it has one.
-
-    "Partials" are, for each inexact result, its derivatives in each direction along a leading axis. A
-    direction is a coordinate; of elementwise functions, a whole array, or its real or imaginary part.
-    """
+    """Differences of a call in the arrays `wanted`, counted with the mask if it has one."""
 
     call: Call
     rule: NumericalRule
@@ -85,8 +80,8 @@ class Differences:
         return [i - self.call.masked for i in self.wanted]
 
     @property
-    def elementwise(self) -> bool:
-        return self.call.external.options.elementwise
+    def directions(self) -> Directions:
+        return Directions(self.structs, self.call.external.options.elementwise)
 
     def first(self, leaves: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Results and partials, differentiable once more."""
@@ -96,7 +91,9 @@ class Differences:
             outer = dataclasses.replace(self, wanted=again)
             inner = functools.partial(self._flat, order=2)
             _, partials = outer.of(inner, leaves, self._steps(order=2).outer())
-            return function(*leaves), outer.contract(partials, [tangents[i] for i in again])
+            return function(*leaves), outer.directions.contract(
+                partials, [tangents[i] for i in again]
+            )
 
         function = with_jvp(self.call, lambda *leaves: self._flat(leaves, order=1), jvp)
         flat = function(*leaves)
@@ -128,51 +125,30 @@ class Differences:
         self, function: FlatFunction, leaves: Sequence[Any], steps: Steps
     ) -> tuple[list[Any], list[Any]]:
         """Results and partials of `function`, by one batched call of it."""
-        sizes = [steps.size(leaves[i]) for i in self.wanted]
-        if self.elementwise:
-            scalars = basis([Struct((), struct.dtype) for struct in self.structs])
-            units = [
-                unit.reshape(-1, *(1,) * jnp.ndim(size))
-                for unit, size in zip(scalars, sizes, strict=True)
-            ]
-        else:
-            units = basis(self.structs)
-        moves = [unit * size[None] for unit, size in zip(units, sizes, strict=True)]
-        results, differences, widths = self._evaluate(function, leaves, moves, steps.kind)
-        return results, [self._quotients(difference, widths) for difference in differences]
+        origins = [leaves[i] for i in self.wanted]
+        evaluate = self._evaluator(function, leaves, steps)
+        results, partials = self.directions.partials(evaluate, origins, steps)
+        return self._real(results, steps), partials
 
-    def _evaluate(
-        self, function: FlatFunction, leaves: Sequence[Any], moves: Sequence[Any], kind: str
-    ) -> tuple[list[Any], list[Any], list[Any]]:
-        """Results, differences of the inexact ones, and how far the arguments were moved for these.
-
-        `moves` has, for each array `wanted`, its moves along a leading axis.
-        """
-        origins = [jnp.asarray(leaves[i])[None] for i in self.wanted]
-        if kind == "complex_step":
+    def _evaluator(self, function: FlatFunction, leaves: Sequence[Any], steps: Steps) -> Evaluate:
+        """Evaluates all points in one call."""
+        if steps.kind == "complex_step":
             function = functools.partial(self._final, complex_call(self.call, self._arguments))
-            dtypes = [complex_dtype(move.dtype) for move in moves]
-            origins = [o.astype(dtype) for o, dtype in zip(origins, dtypes, strict=True)]
-            moves = [1j * move.astype(dtype) for move, dtype in zip(moves, dtypes, strict=True)]
-        above = [origin + move for origin, move in zip(origins, moves, strict=True)]
-        lower = [origin - move for origin, move in zip(origins, moves, strict=True)]
-        parts = [origins, above, lower] if kind == "central" else [origins, above]
-        values = self._at(
-            function, leaves, [jnp.concatenate(part) for part in zip(*parts, strict=True)]
-        )
-        results = [value[0] for value in values]
-        inexact = [value for value in values if is_inexact(value)]
-        if kind == "complex_step":
-            structs = self.call.result_structs
-            real = [jnp.real(r).astype(s.dtype) for r, s in zip(results, structs, strict=True)]
-            return real, [jnp.imag(value[1:]) for value in inexact], [jnp.imag(m) for m in moves]
-        # What was added is not quite the move, after rounding.
-        if kind == "forward":
-            widths = [a - origin for a, origin in zip(above, origins, strict=True)]
-            return results, [value[1:] - value[:1] for value in inexact], widths
-        count = len(moves[0])
-        widths = [a - b for a, b in zip(above, lower, strict=True)]
-        return results, [v[1 : 1 + count] - v[1 + count :] for v in inexact], widths
+
+        def evaluate(points: Sequence[Sequence[Any]]) -> list[list[Any]]:
+            joined = [jnp.concatenate(part) for part in zip(*points, strict=True)]
+            values = self._at(function, leaves, joined)
+            ends = np.cumsum([len(part[0]) for part in points])[:-1].tolist()
+            return [list(part) for part in zip(*(jnp.split(v, ends) for v in values), strict=True)]
+
+        return evaluate
+
+    def _real(self, results: Sequence[Any], steps: Steps) -> list[Any]:
+        """Results in their own dtypes: those of complex steps come as complex numbers."""
+        if steps.kind != "complex_step":
+            return list(results)
+        structs = self.call.result_structs
+        return [jnp.real(r).astype(s.dtype) for r, s in zip(results, structs, strict=True)]
 
     def _at(
         self, function: FlatFunction, leaves: Sequence[Any], points: Sequence[Any]
@@ -190,37 +166,6 @@ class Differences:
         axes = [0 if i in given else None for i in range(len(leaves))]
         moved = [given.get(i, leaf) for i, leaf in enumerate(leaves)]
         return jax.vmap(function, in_axes=(axes,), axis_size=count)(moved)
-
-    def _quotients(self, difference: Any, widths: Sequence[Any]) -> Any:
-        """Partials of one result. In each direction one array, or one number, was moved."""
-        real = jnp.finfo(difference.dtype).dtype
-        parts = [jnp.real(w) + jnp.imag(w) if is_complex(w) else w for w in widths]
-        if not self.elementwise:
-            parts = [part.sum(range(1, part.ndim)) for part in parts]
-        width = functools.reduce(jnp.add, [part.astype(real) for part in parts])
-        inner = (1,) * (difference.ndim - width.ndim)
-        if self.elementwise:
-            return difference / width.reshape(len(width), *inner, *width.shape[1:])
-        return difference / width.reshape(len(width), *inner)
-
-    def contract(self, partials: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
-        """Tangents of the results: partials times the tangents' coordinates."""
-        parts = []
-        for tangent in tangents:
-            parts += [jnp.real(tangent), jnp.imag(tangent)] if is_complex(tangent) else [tangent]
-        results = []
-        for partial in partials:
-            real = jnp.finfo(partial.dtype).dtype
-            if self.elementwise:
-                terms = [
-                    row * jnp.broadcast_to(part.astype(real), row.shape)
-                    for row, part in zip(partial, parts, strict=True)
-                ]
-                results.append(sum(terms[1:], terms[0]))
-            else:
-                flat = jnp.concatenate([part.ravel() for part in parts]).astype(partial.dtype)
-                results.append(jnp.tensordot(flat, partial, 1, precision=jax.lax.Precision.HIGHEST))
-        return results
 
     def of_results(self, tangents: Sequence[Any]) -> list[Any]:
         """In the dtypes of the results: complex steps compute in one that complex numbers have."""
@@ -240,7 +185,9 @@ class Differences:
         limit = functools.reduce(jnp.minimum, limits)
         step = jnp.where(jnp.isinf(limit), 1, limit)
         moves = [(step.astype(jnp.finfo(t.dtype).dtype) * t)[None] for t in operands]
-        _, differences, _ = self._evaluate(self._on_host, residuals, moves, steps.kind)
+        origins = [residuals[i] for i in self.wanted]
+        evaluate = self._evaluator(self._on_host, residuals, steps)
+        _, differences, _ = differences_along(evaluate, origins, moves, steps.kind)
         width = 2 * step if steps.kind == "central" else step
         quotients = [d[0] / width.astype(jnp.finfo(d.dtype).dtype) for d in differences]
         return self.of_results(quotients)

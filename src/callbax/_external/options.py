@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from callbax._external import results
+from callbax._external.differences import parse_step
 from callbax._external.executors import ExecutorSlot
 from callbax._external.signature import Signature, parse
-from callbax._external.steps import parse_step
 
 VMAP_METHODS = ("sequential", "sequential_unrolled", "expand_dims", "broadcast_all", "threads")
 EFFECTS = ("none", "io", "ordered")

@@ -21,13 +21,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from callbax import _surroundings, _trust
 from callbax._errors import attribute, describe_function
 from callbax._exceptions import add_note
 from callbax._external.host import JaxArrays
-from callbax._external.lanes import LaneFunction
+from callbax._external.lanes import Operand, new_outs
+from callbax._host_call import HostCall
 from callbax._host_function import Hashable
 
 
@@ -44,37 +44,25 @@ Outcome = tuple[list[Any], Failure | None]  # what lanes returned, up to one tha
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Some lanes: for each array, one row a lane, or one row (`shared`) for them all."""
+    """Some lanes: how many, their arguments, and the results of one."""
 
     count: int
-    arrays: list[np.ndarray]
-    shared: list[bool]
-    copies: bool  # whether each lane gets its own copy of what lanes share
-    outs: list[jax.ShapeDtypeStruct]  # what the function writes into, if it does
+    operands: list[Operand]
+    results: tuple[jax.ShapeDtypeStruct, ...]
 
-    def run(
-        self, function: Callable[..., Any], stopped: Callable[[], bool] = lambda: False
-    ) -> Outcome:
+    def run(self, host_call: HostCall, stopped: Callable[[], bool] = lambda: False) -> Outcome:
         values: list[Any] = []
         for position in range(self.count):
             if stopped():
                 break
             try:
-                outs = [np.empty(struct.shape, struct.dtype) for struct in self.outs]
-                values.append(function(self._arguments(position), outs))
+                arguments = [operand.of_lane(position) for operand in self.operands]
+                outs = new_outs(host_call, self.results)
+                value = host_call.call([*arguments, *outs])
+                values.append(outs or value)
             except BaseException as error:  # noqa: BLE001 - it travels as a value
                 return values, Failure(position, error)
         return values, None
-
-    def _arguments(self, position: int) -> list[np.ndarray]:
-        return [
-            array[position, ...]
-            if not shared
-            else array[0, ...].copy()
-            if self.copies
-            else array[0, ...]
-            for array, shared in zip(self.arrays, self.shared, strict=True)
-        ]
 
     def __dask_tokenize__(self) -> str:
         # Dask runs equal tasks once; lanes with effects are to run each.
@@ -93,13 +81,13 @@ class Portable:
     `by_value` says that the executor's workers may be told of a function that they cannot import.
     """
 
-    def __init__(self, function: LaneFunction, executor: Any, by_value: bool):
-        self.function = function
+    def __init__(self, host_call: HostCall, executor: Any, by_value: bool):
+        self.host_call = host_call
         self.executor = executor
         self.by_value = by_value
         self.is_stopped = False  # set when nobody waits any more; holds in this process only
         # What Dask calls the task, in its messages and on its dashboard.
-        self.__name__ = str(attribute(function.function.value, "__name__") or "lanes")
+        self.__name__ = str(attribute(host_call.function, "__name__") or "lanes")
         self._caller = _surroundings.Caller()
 
     def __call__(self, chunk: Chunk) -> Outcome:
@@ -107,7 +95,7 @@ class Portable:
 
     def _run(self, chunk: Chunk) -> Outcome:
         working_for.set((*working_for.get(), self.executor))
-        return chunk.run(self.function, lambda: self.is_stopped)
+        return chunk.run(self.host_call, lambda: self.is_stopped)
 
     def __reduce__(self) -> Any:
         return Shipped, (self.pickled,)
@@ -119,14 +107,11 @@ class Portable:
         Raises:
           pickle.PicklingError: the function or a static argument cannot be pickled.
         """
-        function = self.function
-        count = function.structure.tree.num_leaves - len(function.structure.static)
-        template = function.structure.unflatten([Slot(i) for i in range(count)])
-        out = None
-        if function.out:
-            slots = [Slot(i) for i in range(function.result_tree.num_leaves)]
-            out = jax.tree.unflatten(function.result_tree, slots)
-        host_function = function.function.value
+        call = self.host_call
+        count = call.tree.num_leaves - len(call.static)
+        arguments = call.unflatten([Slot()] * count)
+        out = None if call.out is None else call.out.unflatten([Slot()] * call.out.num_leaves)
+        host_function: Any = call.function
         as_jax = isinstance(host_function, JaxArrays)
         if as_jax:
             host_function = host_function.function.value
@@ -138,7 +123,8 @@ class Portable:
                 f"another process: {error}. {self._advice()}"
             ) from error
         try:
-            return pickle.dumps((portable, as_jax, template, out), pickle.HIGHEST_PROTOCOL)
+            parts = (portable, as_jax, arguments, out, call.views)
+            return pickle.dumps(parts, pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             raise pickle.PicklingError(
                 f"a static argument of {describe_function(host_function)} cannot be pickled, so it "
@@ -166,9 +152,7 @@ class Portable:
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """Stands in a tree of arguments for an array."""
-
-    index: int
+    """Stands in a tree for an array."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,35 +183,26 @@ class Shipped:
 
     def __call__(self, chunk: Chunk) -> Outcome:
         try:
-            function = _received(self.data)
+            host_call = _received(self.data)
         except Exception as error:  # noqa: BLE001 - it travels as a value
             return [], Failure(None, _sendable(error))
-        values, failure = chunk.run(function)
+        values, failure = chunk.run(host_call)
         if failure is not None:
             failure = Failure(failure.position, _sendable(failure.error))
         return values, failure
 
 
 @functools.lru_cache(maxsize=16)
-def _received(data: bytes) -> Callable[..., Any]:
-    """The function for a lane; the same for equal data, so that what it remembers is kept."""
-    portable, as_jax, template, out = pickle.loads(data)
+def _received(data: bytes) -> HostCall:
+    """The call for a lane; the same for equal data, so that what its function remembers is kept."""
+    portable, as_jax, arguments, out, views = pickle.loads(data)
     function = portable.find()
     if as_jax:
         function = JaxArrays(Hashable(function))
-
-    def call(leaves: list[np.ndarray], outs: list[np.ndarray]) -> Any:
-        args, kwargs = _fill(template, leaves)
-        if out is None:
-            return function(*args, **kwargs)
-        function(*args, **kwargs, out=_fill(out, outs))
-        return outs
-
-    return call
-
-
-def _fill(tree: Any, leaves: list[np.ndarray]) -> Any:
-    return jax.tree.map(lambda leaf: leaves[leaf.index] if type(leaf) is Slot else leaf, tree)
+    leaves, tree = jax.tree.flatten(arguments)
+    static = [(i, Hashable(leaf)) for i, leaf in enumerate(leaves) if type(leaf) is not Slot]
+    out_tree = None if out is None else jax.tree.structure(out)
+    return HostCall(Hashable(function), tree, tuple(static), views=views, out=out_tree)
 
 
 def _sendable(error: BaseException) -> BaseException:

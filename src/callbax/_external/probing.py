@@ -52,6 +52,13 @@ def coordinates(structs: Sequence[jax.ShapeDtypeStruct]) -> int:
 def basis(structs: Sequence[jax.ShapeDtypeStruct]) -> list[Any]:
     """The unit vectors of all arrays together, along a leading axis of each."""
     vectors, start, count = [], 0, coordinates(structs)
+    if not isinstance(count, int):
+        raise ValueError(
+            "a derivative that tries each coordinate, numerically or by its other mode, needs arrays of "
+            f"known sizes, but got {', '.join(str(struct.shape) for struct in structs)}; "
+            'define one in the mode that is asked for, or say result="broadcast" if the function is '
+            "elementwise"
+        )
     for struct in structs:
         vectors.append(_directions(struct, count, start))
         start += _width(struct)
@@ -81,7 +88,7 @@ def is_complex(struct: Any) -> bool:
 
 
 def warn_if_costly(count: int, describe_cost: Callable[[int], str]) -> None:
-    if count > COSTLY:
+    if isinstance(count, int) and count > COSTLY:  # else it is symbolic
         warnings.warn(describe_cost(count), CostlyDerivativeWarning, stacklevel=2)
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from callbax._external.signature import Signature, broadcast
+from callbax._external.signature import Signature, broadcast, is_constant
 from callbax._external.structure import Structure
 from callbax._host_function import Hashable
 
@@ -236,6 +236,12 @@ class Trial:
         return self._known[key]
 
     def _try(self, arguments: Arguments) -> Any:
+        if not all(is_constant(struct.shape) for struct in arguments.structs):
+            raise ValueError(
+                f"{arguments.where} has result=callbax.infer, which calls it on zeros, but the shapes "
+                f"of its arguments are symbolic here: {', '.join(map(str, arguments.shapes))}. Give "
+                "the result as a function of the arguments."
+            )
         zeros = [np.zeros(struct.shape, struct.dtype) for struct in arguments.structs]
         args, kwargs = arguments.structure.unflatten(zeros)
         try:

@@ -10,8 +10,6 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-import numpy as np
-
 Dimension = str | int
 Shape = tuple[int, ...]
 
@@ -129,7 +127,7 @@ def _parse_list(text: str | None) -> tuple[tuple[Dimension, ...], ...]:
 
 
 def broadcast(shapes: Sequence[Shape], names: Sequence[str], where: str) -> Shape:
-    """The shape that all broadcast to, by NumPy's rule.
+    """The shape that all broadcast to, by NumPy's rule; sizes may be symbolic.
 
     Raises:
       ValueError: they do not; names the arguments and the dimension.
@@ -150,8 +148,12 @@ def broadcast(shapes: Sequence[Shape], names: Sequence[str], where: str) -> Shap
                     f"are {', '.join(f'{n}: {s}' for n, s in zip(names, shapes, strict=True))}"
                 )
             result[-axis], owners[-axis] = size, name
-    assert not shapes or tuple(result) == np.broadcast_shapes(*shapes)
     return tuple(result)
+
+
+def is_constant(shape: Shape) -> bool:
+    """Whether all sizes are numbers, and none symbolic, as in `jax.export`."""
+    return all(isinstance(size, int) for size in shape)
 
 
 def _show(core: tuple[Dimension, ...]) -> str:

@@ -17,10 +17,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
 from callbax._errors import describe_function
+from callbax._external.differences import Directions, Steps
 
 CENTRAL = "central"
 
@@ -66,15 +65,34 @@ class Derivatives:
     ) -> Sequence[Any]:
         rule = self.rules[position]
         if rule == CENTRAL:
-            partial = central_difference(self.function, position, primals)
-        elif callable(rule):
+            return self._differences(position, tangent, primals, answers)
+        if callable(rule):
             if takes_tangent(rule, self.nin):
                 return self._tangents(rule, position, tangent, primals, answers)
-            partial = rule(*primals)
-        else:
-            raise NotImplementedError(self._no_rule(position, rule))
-        partials = self._as_tuple(partial, len(answers), position)
-        return [None if p is None else p * tangent for p in partials]
+            partials = self._as_tuple(rule(*primals), len(answers), position)
+            return [None if p is None else p * tangent for p in partials]
+        raise NotImplementedError(self._no_rule(position, rule))
+
+    def _differences(
+        self, position: int, tangent: Any, primals: Sequence[Any], answers: Sequence[Any]
+    ) -> Sequence[Any]:
+        """The numerical derivative; None for results that have none."""
+
+        def at(value: Any) -> list[Any]:
+            values = self.function(*primals[:position], value, *primals[position + 1 :])
+            return list(self._as_tuple(values, len(answers), position))
+
+        def evaluate(points: Sequence[Sequence[Any]]) -> list[list[Any]]:
+            _, *moved = points  # the answers are known
+            return [[answer[None] for answer in answers], *(jax.vmap(at)(x) for [x] in moved)]
+
+        x = jnp.asarray(primals[position])
+        inexact = [jnp.issubdtype(answer.dtype, jnp.inexact) for answer in answers]
+        dtypes = [answer.dtype for answer, has in zip(answers, inexact, strict=True) if has]
+        directions = Directions([jax.ShapeDtypeStruct(x.shape, x.dtype)], elementwise=True)
+        _, partials = directions.partials(evaluate, [x], Steps(CENTRAL, None, 1, tuple(dtypes)))
+        tangents = iter(directions.contract(partials, [tangent]))
+        return [next(tangents) if has else None for has in inexact]
 
     def _tangents(
         self, rule: Any, position: int, tangent: Any, primals: Sequence[Any], answers: Sequence[Any]
@@ -181,22 +199,3 @@ def takes_tangent(rule: Callable[..., Any], nin: int) -> bool:
         f"the derivative rule {describe_function(rule)} takes {len(required)} arguments; it must "
         f"take the function's {nin}, or {nin + 2}: (tangent, answer, *arguments)"
     )
-
-
-def central_difference(function: Callable[..., Any], position: int, args: Sequence[Any]) -> Any:
-    """(f(x + h) - f(x - h)) / (2 h) in one argument, elementwise, for each result.
-
-    The step is cbrt(eps) max(|x|, 1), which balances the truncation error, of order h², with the
-    rounding error, of order eps / h. (Press et al., Numerical Recipes, section 5.7.)
-    """
-    x = jnp.asarray(args[position])
-    eps = np.finfo(x.dtype).eps
-    step = lax.stop_gradient(np.cbrt(eps).astype(eps.dtype) * jnp.maximum(jnp.abs(x), 1))
-    above, below = x + step, x - step
-
-    def at(value: Any) -> Any:
-        return function(*args[:position], value, *args[position + 1 :])
-
-    # What was added is not quite the step, after rounding.
-    width = lax.stop_gradient(above - below)
-    return jax.tree.map(lambda a, b: (a - b) / width.astype(a.dtype), at(above), at(below))

@@ -1,0 +1,197 @@
+"""What a host function returned, as the arrays that were promised: structure, shapes, dtypes.
+
+Every route comes here: what the runtime does not take directly, lanes of all kinds, tasks of other
+processes, self-tests. Which dtypes become which is said here, too (`Casting`); the runtime takes by
+itself only what this would take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import PyTreeDef
+
+from callbax._errors import CallbackResultError
+
+if TYPE_CHECKING:
+    from callbax._host_call import HostCall
+
+# Which results of another dtype than the promised one are converted:
+#   none       none, as JAX has it;
+#   safe       what loses nothing: what NumPy calls safe, and integers as floating-point or complex
+#              numbers that hold them exactly. Python's own numbers take the promised dtype as in
+#              JAX's promotion: bool, int, float, complex become what stands later in this row, and
+#              integers any integer dtype that holds them;
+#   same_kind  that, and what NumPy calls same_kind: also narrower numbers.
+Casting = Literal["none", "safe", "same_kind"]
+
+
+def convert_results(
+    call: HostCall,
+    value: Any,
+    shapes: Sequence[tuple[int, ...]],
+    dtypes: Sequence[np.dtype],
+    canonicalize: bool,
+    casting: Casting,
+) -> list[np.ndarray]:
+    """The leaves of what a callback returned, as arrays of just the expected shapes and dtypes.
+
+    `canonicalize` says that 64-bit values may be narrowed, as JAX does while x64 is off. The phrases
+    of the messages are those of JAX, which user code matches on.
+    """
+    check_structure(call, value)
+    leaves = jax.tree.leaves(value)
+    declared = call.wording.declared
+    if len(leaves) != len(shapes):
+        raise CallbackResultError(
+            f"Mismatched number of outputs from callback. Expected: {len(shapes)}, "
+            f"Actual: {len(leaves)}. The callback {call} returned a value of type "
+            f"{type(value).__name__}; return one array for each leaf of {declared} (a list or "
+            "tuple counts as several results: numpy.asarray makes it one)."
+        )
+    arrays = []
+    for i, (leaf, shape, dtype) in enumerate(zip(leaves, shapes, dtypes, strict=True)):
+        array = _converted(leaf, dtype, canonicalize, casting)
+        if array.dtype.kind in "OSUMm":
+            raise CallbackResultError(
+                f"Incorrect output dtype for return value #{i}: Expected: {dtype}, Actual: "
+                f"{array.dtype}. The callback {call} returned a value of type {type(leaf).__name__}, "
+                f"which is no array of numbers; {declared} says what it must be."
+            )
+        if array.shape != shape:
+            raise CallbackResultError(
+                f"Incorrect output shape for return value #{i}: Expected: {shape}, "
+                f"Actual: {array.shape}. Returned by the callback {call}; reshape the result, or "
+                f"change {declared}.{call.wording.batches}"
+            )
+        if array.dtype != dtype:
+            raise CallbackResultError(
+                f"Incorrect output dtype for return value #{i}: Expected: {dtype}, "
+                f"Actual: {array.dtype}. Returned by the callback {call}; convert the result with "
+                f".astype({str(dtype)!r}), or change {declared}."
+            )
+        # Equal dtypes may be different C types (long and long long): the runtime wants this one.
+        arrays.append(array.view(dtype) if array.dtype is not dtype else array)
+    return arrays
+
+
+def convert_returned(
+    call: HostCall,
+    value: Any,
+    shapes: Sequence[tuple[int, ...]],
+    dtypes: Sequence[np.dtype],
+    canonicalize: bool,
+    casting: Casting | Literal[""],
+) -> list[np.ndarray]:
+    """`convert_results` for the runtime, which knows itself what has been written in place."""
+    if call.out is not None:
+        raise not_out(call, value)
+    return convert_results(call, value, shapes, dtypes, canonicalize, casting or "none")
+
+
+def _converted(leaf: Any, dtype: np.dtype, canonicalize: bool, casting: Casting) -> np.ndarray:
+    """`leaf` as an array; of the dtype, if it may be converted to that."""
+    if casting != "none" and type(leaf) in _PYTHON_NUMBERS:
+        number = _of_python_number(leaf, dtype)
+        if number is not None:
+            return number
+    array = np.asarray(leaf)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype == dtype or array.dtype.kind in "OSUMm":
+        return array
+    if casting != "none":
+        exact = _exact(array, dtype)
+        if exact is not None:
+            return exact
+    narrow = array
+    if canonicalize:
+        narrow = array.astype(_NARROWED.get(array.dtype, array.dtype), copy=False)
+    if casting != "none":
+        for candidate in (array, narrow):
+            if np.can_cast(candidate.dtype, dtype, casting):
+                return candidate.astype(dtype)
+    return narrow
+
+
+# What JAX does to values while x64 is off (jax.dtypes.canonicalize_dtype).
+_NARROWED = {
+    np.dtype("float64"): np.dtype("float32"),
+    np.dtype("complex128"): np.dtype("complex64"),
+    np.dtype("int64"): np.dtype("int32"),
+    np.dtype("uint64"): np.dtype("uint32"),
+}
+
+_PYTHON_NUMBERS = (bool, int, float, complex)
+_KINDS = (np.bool_, np.integer, np.floating, np.complexfloating)
+
+
+def _kind(dtype: Any) -> int:
+    return next(i for i, kind in enumerate(_KINDS) if jnp.issubdtype(dtype, kind))
+
+
+def _of_python_number(number: Any, dtype: np.dtype) -> np.ndarray | None:
+    """The number in the dtype, which it has by JAX's promotion; None if it would have another."""
+    kind = _kind(dtype)
+    if _PYTHON_NUMBERS.index(type(number)) > kind:
+        return None
+    if type(number) is int:
+        if kind == 1 and not jnp.iinfo(dtype).min <= number <= jnp.iinfo(dtype).max:
+            return None
+        if kind > 1:
+            try:
+                number = float(number)  # dtypes that are not NumPy's own take no large integers
+            except OverflowError:
+                return None
+    return np.asarray(number).astype(dtype)
+
+
+def _exact(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
+    """Integers as floating-point or complex numbers, if each is the same number there."""
+    if _kind(array.dtype) > 1 or _kind(dtype) < 2:
+        return None
+    with np.errstate(all="ignore"):
+        converted = array.astype(dtype)
+    wide = np.float64 if _kind(dtype) == 2 else np.complex128
+    is_exact = array.size == 0 or (
+        np.abs(array.astype(np.float64)).max() < _EXACT and (converted.astype(wide) == array).all()
+    )
+    return converted if is_exact else None
+
+
+_EXACT = 2.0**53  # below it, float64 holds all integers
+
+
+def check_structure(call: HostCall, value: Any) -> None:
+    """Refuses a result whose arrays could be taken for others: by another order, or other names.
+
+    Lists and named tuples count as tuples, and a single array may be in any container.
+    """
+    expected, actual = call.result, jax.tree.structure(value)
+    if expected is None or expected == actual or expected.num_leaves != actual.num_leaves:
+        return  # what has another number of arrays is refused with a message of its own
+    if expected.num_leaves > 1 and _outline(expected) != _outline(actual):
+        raise CallbackResultError(
+            f"Mismatched structure of the result. Expected: {expected}, Actual: {actual}. Returned by "
+            f"the callback {call}; return the structure that {call.wording.declared} says."
+        )
+
+
+def _outline(tree: PyTreeDef) -> Any:
+    """The structure, where every sequence is a tuple; None stands for no array."""
+    if tree.node_data() is None:
+        return 0
+    kind, data = tree.node_data()
+    children = tuple(map(_outline, tree.children()))
+    return children if issubclass(kind, (tuple, list)) else (kind, data, children)
+
+
+def not_out(call: HostCall, value: Any) -> CallbackResultError:
+    return CallbackResultError(
+        f"The callback {call} has out=True, so it must write its result into the argument `out` (as "
+        f"in out[...] = x) and return None or `out` itself, but it returned another object, of type "
+        f"{type(value).__name__}."
+    )
