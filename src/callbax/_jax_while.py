@@ -106,8 +106,18 @@ def _staged_loop(
         "cond_nconsts": cond_nconsts,
         "cond_jaxpr": _without_calls(cond_jaxpr),
         "body_nconsts": body_nconsts,
-        "body_jaxpr": loops._make_closed_jaxpr(body, body_jaxpr.in_avals, info),
+        "body_jaxpr": _traced(body, body_jaxpr.in_avals, info),
     }
+
+
+def _traced(function: Any, avals: Any, info: Any) -> Any:
+    """The program of a function of flat values. JAX 0.10.0 takes a wrapped function."""
+    make = loops._make_closed_jaxpr
+    if "debug_info" in inspect.signature(make).parameters:
+        return make(function, avals, info)
+    from jax._src import linear_util
+
+    return make(linear_util.wrap_init(function, debug_info=info), avals)
 
 
 def _declaring_nothing(closed: Any) -> Any:

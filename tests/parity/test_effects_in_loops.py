@@ -361,3 +361,23 @@ def test_tangents_that_debug_callbacks_show_are_still_shown():
     push(1.0)
     callbax.effects_barrier()
     assert seen == [1.0, 2.0]
+
+
+def pure(function, *args):
+    return callbax.pure_callback(function, SCALAR, *args)
+
+
+@pytest.mark.parametrize("call", [None, pure, io, debug_callback])
+def test_only_loops_with_effects_stay_whole(call):
+    """What does not depend on the step is computed before the loop, as JAX has it."""
+
+    def loss(weight):
+        def step(total, i):
+            factor = 1.0 if call is None else call(lambda *_: np.float32(1), i)
+            return total * jnp.sin(weight) * factor, None
+
+        return jax.lax.scan(step, 1.0, jnp.arange(STEPS))[0]
+
+    program = jax.make_jaxpr(jax.grad(loss))(2.0)
+    moved = "sin" in {equation.primitive.name for equation in program.jaxpr.eqns}
+    assert moved == (call in (None, pure))

@@ -236,7 +236,8 @@ def external(
       executor: a `concurrent.futures.Executor`, whose workers run the lanes of a batch, or a function
         without arguments that makes one.
       effects: "none" (pure: calls may be dropped, merged and repeated), "io" (each call runs once, in
-        any order), or "ordered" (in the program's order).
+        any order), or "ordered" (in the program's order; `vmap` needs a `vmap_method` that makes one
+        call of a batch).
       derivative: "central", "forward" or "complex_step": a numerical derivative. Others are defined
         by the methods `defjvp`, `defjvps`, `defvjp`, `def_host_jvp`, `def_host_vjp`, `def_transpose`.
       step: the numerical derivative's step, relative to max(|x|, 1), or a pair (relative, absolute).
