@@ -17,17 +17,17 @@ JAX's Exported keeps; so the registry gets a copy, or both would keep each other
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import dataclasses
 import inspect
 import itertools
 import os
+import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from callbax import _program_names, _threads
+from callbax import _jax_cache, _program_names, _threads
 
 _lock = _threads.new_lock(reentrant=True)  # a finaliser may run anywhere, and lower a program
 _process = uuid.uuid4().hex
@@ -42,7 +42,14 @@ def _renew_process() -> None:
 os.register_at_fork(after_in_child=_renew_process)
 
 
-_keeper: contextvars.ContextVar[Any] = contextvars.ContextVar("callbax_keeper", default=None)
+def mark_of_process() -> str:
+    """What marks a name in an exported program as that of something in this process only."""
+    _jax_cache.keep_out_of_cache(_process)
+    return _process
+
+
+# Not a context variable: a callback keeps the context that it is lowered in, and so its keeper.
+_this_thread = threading.local()
 
 
 @contextlib.contextmanager
@@ -51,11 +58,15 @@ def exports_kept_by(keeper: Any) -> Iterator[None]:
 
     For callees that are made while a program is lowered, so that its jaxpr does not have them.
     """
-    token = _keeper.set(keeper)
+    outer, _this_thread.keeper = _keeper(), keeper
     try:
         yield
     finally:
-        _keeper.reset(token)
+        _this_thread.keeper = outer
+
+
+def _keeper() -> Any:
+    return getattr(_this_thread, "keeper", None)
 
 
 class ExportWarning(UserWarning):
@@ -102,10 +113,10 @@ class Names:
             registration = self.enter(name, dataclasses.replace(callee))
             if exporting:
                 object.__setattr__(callee, "exported", registration)
-                if (keeper := _keeper.get()) is not None:
+                if (keeper := _keeper()) is not None:
                     vars(keeper).setdefault("exported", []).append(registration)
         if is_new_local:
-            _warn_of_export(self.describe(callee))
+            warn_of_export(self.describe(callee))
         return registration
 
     def _stable_name(self, callee: Any) -> str | None:
@@ -118,14 +129,18 @@ class Names:
         return text if holder is None or self.is_same(holder, callee) else None
 
     def _process_name(self, callee: Any) -> str:
-        name = {"process": _process, "number": next(_numbers), "label": self.describe(callee)}
+        name = {
+            "process": mark_of_process(),
+            "number": next(_numbers),
+            "label": self.describe(callee),
+        }
         return _program_names.write(name)
 
     def _local_name(self, callee: Any) -> str:
-        label = self.label(callee)
+        start = _program_names.write({"local": self.label(callee)})[:-1]
 
         def name(number: int) -> str:
-            return _program_names.write({"local": label, "number": number})
+            return f'{start},"number":{number}}}'  # many may be tried
 
         def is_free(candidate: str) -> bool:
             holder = self.lookup(candidate)
@@ -149,7 +164,8 @@ def _first(is_free: Callable[[int], bool]) -> int:
     return free
 
 
-def _warn_of_export(what: str) -> None:
+def warn_of_export(what: str) -> None:
+    """Says that an exported program calls something that no other process can find."""
     warnings.warn(
         f"the exported program calls {what}, which has no name that another process could find it by; "
         "it can be called in this process only. Define the function with `def` at the top level of a "

@@ -18,6 +18,7 @@ LAYERS = [
         "callbax._native",
         "callbax._jax",
         "callbax._jax_runtime",
+        "callbax._jax_cache",
         "callbax._jax_programs",
         "callbax._jax_placement",
         "callbax._jax_control_flow",

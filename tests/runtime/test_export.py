@@ -212,3 +212,11 @@ def test_lanes_over_a_symbolic_dimension_of_one_argument():
         jax.ShapeDtypeStruct(lanes, np.float32), SCALAR
     )
     assert symbolic.call(np.float32([1, 2, 3]), np.float32(4)).tolist() == [5, 6, 7]
+
+
+def test_symbolic_shapes_of_elementwise_functions():
+    shape = jax.ShapeDtypeStruct(export.symbolic_shape("n, m"), np.float32)
+    cosine = cb.external(np.cos, result="broadcast")
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    program = export.export(jax.jit(cosine), disabled_checks=CHECKS)(shape)
+    assert np.array_equal(program.call(x), np.cos(x))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from callbax import _native
+from callbax import _names, _native
 from callbax.interop import loop_names
 
 _DEFAULT = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
@@ -51,7 +51,7 @@ class Callback:
         if not callable(self.target):
             raise NameError(
                 f'numpy.errstate says "call" for {name} ({description}), but numpy.seterrcall has '
-                "been given no function"
+                "been given no function in this process"
             )
         self.target(description, flags)
 
@@ -59,7 +59,7 @@ class Callback:
         if not hasattr(self.target, "write"):
             raise NameError(
                 f'numpy.errstate says "log" for {name} ({message}), but numpy.seterrcall has been '
-                "given no object with a write method"
+                "given no object with a write method in this process"
             )
         self.target.write(f"Warning: {message}\n")
 
@@ -72,13 +72,15 @@ class ErrorState:
     special: tuple[tuple[str, str], ...]
     call: Callback | None = None
 
-    @property
-    def text(self) -> str:
+    def text(self, *, exporting: bool) -> str:
         """As an attribute of a program. A function in it has a number that only this process has."""
         parts = [f"{name}={mode}" for name, mode in self.numpy]
         parts += [f"special.{name}={mode}" for name, mode in self.special]
         if self.call is not None:
             number = self.__dict__.setdefault("_number", str(next(_numbers)))
+            if exporting:
+                number = f"{_names.mark_of_process()}-{number}"
+                _names.warn_of_export("the function or log of numpy.seterrcall")
             _states[number] = self
             parts.append(f"call={number}")
         return ",".join(parts)
@@ -96,6 +98,7 @@ class ErrorState:
                 for name, mode in pairs
                 if name.startswith("special.")
             ),
+            call=Callback(None) if numbers else None,
         )
 
 
