@@ -64,6 +64,7 @@ struct CallSite {
   std::string casting;        // which results of another dtype are converted; "" for none
   bool views = false;         // arguments are views of XLA's memory
   bool out = false;           // the function writes its results in place
+  std::vector<int64_t> empty;  // positions of float0 results, which XLA has as booleans
   SettingsPtr settings;       // of the trace, for XLA's threads; null: none
   bool needs_pool = false;    // the function computes with arrays of the client that calls it
   bool trusted = false;       // the last call has kept no view; guarded by the GIL

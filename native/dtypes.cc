@@ -79,6 +79,14 @@ const Dtype* FindDtype(int code) noexcept {
   return &dtypes[code];
 }
 
+void* EmptyDescr() {
+  static PyArray_Descr* descr = nullptr;
+  if (descr != nullptr) return descr;
+  Owned fields(Py_BuildValue("[(ss)]", "float0", "V"));
+  if (!fields || !PyArray_DescrConverter(fields.get(), &descr)) return nullptr;
+  return descr;
+}
+
 int DtypeCode(const std::string& name) {
   for (const Row& row : kRows) {
     if (name == row.name) return row.code;

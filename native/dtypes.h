@@ -25,6 +25,9 @@ bool ImportDtypes();
 // Null for a code that NumPy has no dtype for (tokens, 1-bit integers).
 const Dtype* FindDtype(int code) noexcept;
 
+// JAX's float0 (a PyArray_Descr*, borrowed), or null with a Python error set.
+void* EmptyDescr();
+
 // The code of a dtype by its name, or -1.
 int DtypeCode(const std::string& name);
 

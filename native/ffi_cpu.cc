@@ -33,6 +33,7 @@ XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
   attributes.Read("no_results", &site->no_results);
   attributes.Read("views", &site->views);
   attributes.Read("out", &site->out);
+  attributes.Read("empty", &site->empty);
   attributes.Read("needs_pool", &site->needs_pool);
   attributes.Read("lanes", &site->lanes.sizes);
   attributes.Read("operand_lanes", &site->lanes.operand_axes);

@@ -1,5 +1,6 @@
 #include "results.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <type_traits>
@@ -160,6 +161,11 @@ Written WriteDirectly(const CallSite& site, PyObject* value, const std::vector<B
   return Written::kYes;
 }
 
+// Whether a result is declared float0: of no data, and no other dtype will do. JAX has them as false.
+bool IsEmpty(const CallSite& site, Py_ssize_t i) {
+  return std::find(site.empty.begin(), site.empty.end(), i) != site.empty.end();
+}
+
 Owned ShapeTuple(const Buffer& target) {
   Owned shape(PyTuple_New(static_cast<Py_ssize_t>(target.rank)));
   if (!shape) return shape;
@@ -186,8 +192,10 @@ bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector
     Owned shape = ShapeTuple(results[i]);
     if (!shape) return false;
     PyTuple_SET_ITEM(shapes.get(), i, shape.release());
-    Py_INCREF(dtype->descr);
-    PyTuple_SET_ITEM(dtypes.get(), i, static_cast<PyObject*>(dtype->descr));
+    PyObject* descr = static_cast<PyObject*>(dtype->descr);
+    if (IsEmpty(site, i)) descr = static_cast<PyObject*>(EmptyDescr());
+    if (descr == nullptr) return false;
+    PyTuple_SET_ITEM(dtypes.get(), i, Py_NewRef(descr));
   }
   Owned arrays(PyObject_CallFunction(
       GetHooks().convert, "OOOOOs", static_cast<PyObject*>(site.slot->callable().target), value,
@@ -195,6 +203,11 @@ bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector
   if (!arrays) return false;
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject* array = PyList_GET_ITEM(arrays.get(), i);
+    if (IsEmpty(site, i)) {
+      const int64_t elements = CountElements(results[i].rank, results[i].dims);
+      std::memset(results[i].data, 0, static_cast<size_t>(elements));
+      continue;
+    }
     const Written written = WriteLeaf(site, array, results[i]);
     if (written == Written::kFailed) return false;
     if (written == Written::kNotDirectly) {
@@ -208,7 +221,7 @@ bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector
 }  // namespace
 
 bool WriteResults(const CallSite& site, PyObject* value, const std::vector<Buffer>& results) {
-  if (site.out) return WriteThroughPython(site, value, results);
+  if (site.out || !site.empty.empty()) return WriteThroughPython(site, value, results);
   switch (WriteDirectly(site, value, results)) {
     case Written::kYes:
       return true;

@@ -95,13 +95,15 @@ def convert_returned(
 
 def _converted(leaf: Any, dtype: np.dtype, canonicalize: bool, casting: Casting) -> np.ndarray:
     """`leaf` as an array; of the dtype, if it may be converted to that."""
+    if dtype == jax.dtypes.float0:
+        casting = "none"  # nothing is converted to it, nor is it to anything
     if casting != "none" and type(leaf) in _PYTHON_NUMBERS:
         number = _of_python_number(leaf, dtype)
         if number is not None:
             return number
     array = np.asarray(leaf)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype == dtype or array.dtype.kind in "OSUMm":
+    if array.dtype in (dtype, jax.dtypes.float0) or array.dtype.kind in "OSUMm":
         return array
     if casting != "none":
         exact = _exact(array, dtype)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import CALLBAX, both, both_in_any_order, run
+from helpers import CALLBAX, both, both_in_any_order, both_raise, run
 
 NARROW = ["int2", "int4", "uint2", "uint4", "float4_e2m1fn"]
 FLOAT8 = [
@@ -237,3 +237,75 @@ def test_prng_keys_arrive_as_their_key_data_without_jit(flavour):
     outcome = run(CALLBAX, lambda library, record: keys_through(flavour, library, record, KEYS))
     assert outcome.error is None
     assert outcome.calls == [("uint32", KEY_DATA)]
+
+
+FLOAT0 = np.dtype(jax.dtypes.float0)
+
+
+@pytest.mark.parametrize("flavour", ["pure_callback", "io_callback"])
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_a_float0_result_takes_a_float0_array(transform, flavour):
+    """Results: `np.asarray`, of the dtype that was declared."""
+
+    @both
+    def outcome(library, record):
+        like = np.zeros((3,), FLOAT0)
+        x = jnp.float32(2)
+
+        def f(x):
+            return getattr(library, flavour)(
+                lambda x: (record(x), like, np.float32(5)),
+                (x, jax.ShapeDtypeStruct((3,), FLOAT0), x),
+                x,
+            )
+
+        first, empty, last = transform(f)(x)
+        return first, empty.dtype == FLOAT0, empty.shape, last
+
+    assert outcome.value == (2.0, True, (3,), 5.0)
+
+
+@pytest.mark.parametrize("flavour", ["pure_callback", "io_callback"])
+@pytest.mark.parametrize("shape", [(), (3,), (0,)], ids=str)
+def test_float0_results_alone_and_in_batches(flavour, shape):
+    @both
+    def outcome(library, record):
+        method = {"vmap_method": "sequential"} if flavour == "pure_callback" else {}
+
+        def f(x):
+            struct = jax.ShapeDtypeStruct(shape, FLOAT0)
+            callback = getattr(library, flavour)
+            return callback(lambda x: np.zeros(shape, FLOAT0), struct, x, **method)
+
+        single, lanes = f(1.0), jax.vmap(f)(jnp.arange(2.0))
+        return [(y.dtype == FLOAT0, y.shape) for y in (single, lanes)]
+
+    assert outcome.value == [(True, shape), (True, (2, *shape))]
+
+
+@pytest.mark.parametrize("flavour", ["pure_callback", "io_callback"])
+@pytest.mark.parametrize(
+    ("declared", "returned"),
+    [(FLOAT0, bool), (FLOAT0, np.float32), (bool, FLOAT0)],
+    ids=["bool for float0", "float32 for float0", "float0 for bool"],
+)
+def test_float0_is_neither_given_nor_taken_for_another_dtype(flavour, declared, returned):
+    def program(library, record):
+        struct = jax.ShapeDtypeStruct((3,), declared)
+        return getattr(library, flavour)(lambda: np.zeros(3, returned), struct)
+
+    phrase = f"Expected: {np.dtype(declared)}, Actual: {np.dtype(returned)}"
+    both_raise(program, jax.errors.JaxRuntimeError, phrase)
+
+
+@pytest.mark.parametrize("flavour", ["pure_callback", "io_callback"])
+def test_float0_arguments_arrive_as_booleans(flavour):
+    @both
+    def outcome(library, record):
+        def host(x, empty):
+            record.calls.append((str(empty.dtype), empty.shape))
+            return np.asarray(x)
+
+        return jax.jit(lambda x: getattr(library, flavour)(host, x, x, np.zeros(3, FLOAT0)))(1.0)
+
+    assert outcome.calls == [("bool", (3,))]

@@ -89,6 +89,9 @@ def lower(
         attributes["views"] = np.bool_(True)
     if host_call.out is not None:
         attributes["out"] = np.bool_(True)
+    empty = [i for i, aval in enumerate(ctx.avals_out) if aval.dtype == jax.dtypes.float0]
+    if empty:
+        attributes["empty"] = np.array(empty, np.int64)
     effect = flavour.ordered_effect if ordered else None
     return _emit(ctx, operands, attributes, effect, op_sharding, partitioned, flavour)
 
