@@ -75,3 +75,17 @@ def unpicklable_result(x):
 def on_jax(x):
     assert isinstance(x, jax.Array)
     return x + 1
+
+
+class Stubborn(Exception):
+    """Has no text and takes no attributes, so that it cannot be sent with a note."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    def __setattr__(self, name, value):
+        raise RuntimeError("no attributes")
+
+
+def fails_stubbornly(x):
+    raise Stubborn("important")

@@ -55,9 +55,24 @@ def add_note(exception: BaseException, note: str) -> None:
     set_notes(exception, [*notes_of(exception), note])
 
 
+def forget_causes(exception: BaseException) -> None:
+    for name in ("__cause__", "__context__"):
+        BaseException.__dict__[name].__set__(exception, None)
+
+
 def text_in(exception: BaseException) -> str:
     """The strings among its arguments: the text of what has no `__str__` of its own."""
     return "\n".join(str(a) for a in arguments_of(exception) if is_a(a, str))
+
+
+def text_of(exception: BaseException) -> str:
+    """Its `str`, or what stands for that. A KeyboardInterrupt is let through."""
+    try:
+        return str(exception)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001
+        return text_in(exception)
 
 
 def format_exception(exception: BaseException) -> str:

@@ -62,7 +62,7 @@ def _finish_effects() -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is shown
-        messages.append(_exceptions.text_in(error) or _exceptions.type_name(error))
+        messages.append(_exceptions.text_of(error) or _exceptions.type_name(error))
     for message in messages + _failures.take_pending():
         _streams.show(f"callbax: an error surfaced only at exit: {message}")
     _threads.finish_logging()

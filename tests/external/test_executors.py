@@ -163,6 +163,17 @@ def test_wrong_results_name_the_lane(executor):
     assert "in lane 0 of a batch of 4 of square" in str(caught.value)
 
 
+def test_an_exception_that_refuses_all_comes_from_a_process(processes):
+    f = cb.external(simulators.fails_stubbornly, result=cb.like(0), executor=processes)
+    with pytest.raises(FAILURE, match="in lane 0 of a batch of 8 of fails_stubbornly") as caught:
+        jax.vmap(f)(x).block_until_ready()
+    original = cb.original_exception(caught.value)
+    assert str(original) == "Stubborn: important"
+    assert "in the worker process" in original.__notes__[0]
+    squares = cb.external(simulators.square, result=cb.like(0), executor=processes)
+    np.testing.assert_array_equal(jax.vmap(squares)(x), x**2)  # the pool is whole
+
+
 def test_results_that_cannot_be_pickled(processes):
     f = cb.external(simulators.unpicklable_result, result=cb.like(0), executor=processes)
     with pytest.raises(FAILURE, match="did not come back.*(ickle|local object)"):

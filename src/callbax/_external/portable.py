@@ -15,7 +15,6 @@ import functools
 import importlib.util
 import os
 import pickle
-import traceback
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +23,7 @@ import jax
 
 from callbax import _surroundings, _trust
 from callbax._errors import attribute, describe_function
-from callbax._exceptions import add_note
+from callbax._exceptions import add_note, forget_causes, format_exception, text_of, type_name
 from callbax._external.host import JaxArrays
 from callbax._external.lanes import Operand, new_outs
 from callbax._host_call import HostCall
@@ -207,11 +206,12 @@ def _received(data: bytes) -> HostCall:
 
 def _sendable(error: BaseException) -> BaseException:
     """The error, or one that says the same, such that it can be pickled; with its traceback."""
-    text = "".join(traceback.format_exception(error)).rstrip()
+    note = f"callbax: in the worker process {os.getpid()}:\n{format_exception(error)}"
+    forget_causes(error)
+    add_note(error, note)
     try:
-        error.__cause__ = error.__context__ = None
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001 - whatever a user's exception does when it is pickled
-        error = RuntimeError(f"{type(error).__qualname__}: {error}")
-    add_note(error, f"callbax: in the worker process {os.getpid()}:\n{text}")
+        error = RuntimeError(f"{type_name(error)}: {text_of(error)}")
+        add_note(error, note)
     return error
