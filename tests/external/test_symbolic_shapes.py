@@ -30,6 +30,8 @@ flipped = cb.external(
 wide = cb.external(np.hypot, result="broadcast", dtype=np.float32, vmap_method="broadcast_all")
 loop = cb.ufunc(np.hypot, derivative="central")
 inferred = cb.external(np.hypot, result=cb.infer)
+by_host_code = cb.external(np.sin, result=cb.like(0))
+by_host_code.def_host_jvp(lambda primals, tangents: np.cos(primals[0]) * tangents[0])
 on_threads = cb.external(np.hypot, result=cb.like(0), vmap_method="threads")
 
 
@@ -126,6 +128,11 @@ def test_functions_of_scipy():
         (inferred, ["b", "b"], "on zeros, but the shapes of its arguments are symbolic here: (b,)"),
         (on_threads, ["b", "b"], "has the symbolic shape (b,) here, but on threads"),
         (jax.grad(lambda x, y: alike(x, y).sum()), ["b", "b"], "needs arrays of known sizes"),
+        (
+            lambda x: jax.jvp(by_host_code, (x,), (x,))[1],
+            ["b"],
+            "by host code need shapes that are",
+        ),
     ],
 )
 def test_what_cannot_be(function, shapes, message):

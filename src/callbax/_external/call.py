@@ -17,6 +17,7 @@ from callbax._callbacks.pure import pure_callback
 from callbax._callbacks.results import flatten_result_spec
 from callbax._external import dispatch, masks, vmap_rules
 from callbax._external.host import KeywordsInOne
+from callbax._external.signature import is_constant
 from callbax._external.structure import Structure
 from callbax._host_function import Hashable, Wording
 
@@ -127,7 +128,17 @@ class Call:
         structs: Sequence[jax.ShapeDtypeStruct],
         result_structs: Sequence[jax.ShapeDtypeStruct],
     ) -> Call:
-        """The call of another host function, of flat arrays, batched and masked as this one is."""
+        """The call of another host function, of flat arrays, batched and masked as this one is.
+
+        Raises:
+          ValueError: shapes are symbolic, of which host code knows nothing.
+        """
+        for struct in (*structs, *result_structs):
+            if not is_constant(struct.shape):
+                raise ValueError(
+                    f"derivatives of {self.where} by host code need shapes that are numbers, but here is "
+                    f"the symbolic shape {struct.shape}; define them by JAX code (defjvp, defvjp)"
+                )
         external = copy.copy(self.external)
         external.function, external.rules, external.vmap_rule = function, (), None
         external.options = dataclasses.replace(
