@@ -85,7 +85,7 @@ def test_views_and_jax_arrays_exclude_each_other():
 
 def test_a_given_name_stands_in_the_program():
     named = cb.external(lambda a: a, result=cb.like(0), name="my.simulator")
-    assert "my.simulator((0,), {})" in jax.jit(named).lower(x).as_text()
+    assert "my.simulator" in jax.jit(named).lower(x).as_text()
 
 
 def test_check_runs_functions_that_write_in_place_or_take_jax_arrays():
