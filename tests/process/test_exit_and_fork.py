@@ -241,8 +241,12 @@ def slow(x):
 def fails(x):
     raise ValueError("surfaces at exit")
 
-busy = jax.jit(lambda a: lax.fori_loop(0, 20, lambda i, a: jnp.sin(a @ a), a)[0, 0])
-later = busy(jnp.ones((800, 800)))
+def sum_over_devices():
+    # Its error is left to the end: it surfaces from no call.
+    mesh = jax.make_mesh((2,), ("i",))
+    x = jax.device_put(jnp.arange(2.0), jax.NamedSharding(mesh, jax.P("i")))
+    f = lambda v: lax.psum(cb.pure_callback(fails, v, v), "i")
+    jax.jit(jax.shard_map(f, in_specs=jax.P("i"), out_specs=jax.P(), mesh=mesh))(x).block_until_ready()
 """
 LEAVE = {
     "end": ("", 0),
@@ -264,11 +268,12 @@ def test_running_callbacks_are_waited_for_wherever_output_goes(
     number = {"stdout": 1, "stderr": 2}[name]
     finished = run_program(
         f"PATH = {str(path)!r}\n{WAITED_FOR}\n"
-        "jax.jit(lambda x: cb.io_callback(fails, None, x))(later)\n"
+        "sum_over_devices()\n"
         "asynchronous(lambda x: cb.pure_callback(slow, scalar, x))(big)\nbegun.wait(20)\n"
         + STREAMS[stream].replace("NAME", name).replace("NUMBER", str(number))
         + f"\n{last}\n",
         environment={"PYTHONUNBUFFERED": ""},
+        devices=2,
     )
     # With 120 Python itself says that it could not flush.
     assert finished.returncode in ((code, 120) if stream != "None" else (code,)), finished.output
