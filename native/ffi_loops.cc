@@ -163,7 +163,16 @@ std::vector<Buffer> Buffers(void* const* pointers, int64_t size) {
   return buffers;
 }
 
+// Sets the exception of a signal, if there is one for this call.
+void RaiseInterrupt() {
+  CallInFlight in_flight;
+  if (!in_flight.allowed()) return;
+  GilScope gil;
+  if (!PyErr_Occurred()) Interrupted();
+}
+
 XLA_FFI_Error* Finish(XLA_FFI_CallFrame* frame, const LoopSite& site, PythonGuard* guard) {
+  if (InterruptWaits()) RaiseInterrupt();
   const Outcome outcome = guard->Judge(*site.loop, site.number,
                                        Buffers(frame->args.args, frame->args.size),
                                        Buffers(frame->rets.rets, frame->rets.size));
@@ -196,7 +205,7 @@ XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame) {
   const Pool pool{frame, site->serial ? OneThread : CountThreads, Schedule};
   if (!site->policy.empty() || site->loop->may_raise) return RunGuarded(frame, *site, call, pool);
   RunLoop(call, pool, nullptr, &site->cost);
-  if (!LoopHasRaised()) return nullptr;
+  if (!LoopHasRaised() && !InterruptWaits()) return nullptr;
   PythonGuard guard(site->policy);
   return Finish(frame, *site, &guard);
 }

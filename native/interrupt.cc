@@ -12,6 +12,9 @@
 #include <unistd.h>
 
 namespace callbax {
+
+std::atomic<int> attention{0};
+
 namespace {
 
 using std::chrono::milliseconds;
@@ -25,6 +28,8 @@ constexpr milliseconds kTick{50};
 constexpr milliseconds kMainThreadGrace{100};
 // After that, callbacks get this long to stop before the process is ended.
 constexpr milliseconds kCallbackGrace{600};
+// So long a main thread that waits has the next call on a foreign thread fail, and then the next one.
+constexpr milliseconds kRepeat{10000};
 
 // One per foreign thread that has run a callback. Leaked with the thread's Python state.
 struct Worker {
@@ -53,10 +58,12 @@ void HandleSignal(int number, siginfo_t* info, void* context) {
     watcher.previous.sa_handler(number);
   }
   watcher.arrived = true;
+  attention.fetch_or(kMainThread);
   sem_post(&watcher.signalled);
 }
 
 int MainThreadAnswers(void*) {
+  attention = 0;
   watcher.main_answered = true;
   return 0;
 }
@@ -121,14 +128,33 @@ bool NobodyRunning() {
   return !running;
 }
 
+bool MainAnsweredOrSignalled() {
+  int signals = 0;
+  sem_getvalue(&watcher.signalled, &signals);
+  if (MainAnsweredOrGone() || signals > 0) return true;
+  const PyGILState_STATE gil = PyGILState_Ensure();
+  InterruptWorkers();
+  // Set under the GIL: the main thread does not answer meanwhile.
+  if (!watcher.main_answered) attention.fetch_or(kForeignThread);
+  PyGILState_Release(gil);
+  return false;
+}
+
+// Stops what runs callbacks while the main thread waits.
+void InterruptNextCalls() {
+  WaitFor(kRepeat, MainAnsweredOrSignalled);
+  attention.fetch_and(~kForeignThread);
+}
+
 void AnswerSignal() {
   watcher.main_answered = Py_AddPendingCall(MainThreadAnswers, nullptr) != 0;
+  if (watcher.main_answered) attention = 0;  // the queue is full: nobody would take it back
   WaitFor(kMainThreadGrace, MainAnsweredOrGone);
   if (!InterpreterAlive()) return;
   PyGILState_STATE gil = PyGILState_Ensure();
   const size_t interrupted = InterruptWorkers();
   PyGILState_Release(gil);
-  if (interrupted == 0 || WaitFor(kCallbackGrace, NobodyRunning)) return;
+  if (interrupted == 0 || WaitFor(kCallbackGrace, NobodyRunning)) return InterruptNextCalls();
   // A main thread that answered is running Python: it has its KeyboardInterrupt and decides.
   if (MainAnsweredOrGone()) return;
   gil = PyGILState_Ensure();
@@ -198,6 +224,23 @@ RunningCallback::~RunningCallback() {
   // An exception that came too late for this call must not hit the thread's next one.
   this_worker->interrupted = false;
   PyThreadState_SetAsyncExc(this_worker->thread_id, nullptr);
+}
+
+bool Interrupted() noexcept {
+  if (!GilScope::OnForeignThread()) {
+    if (PyErr_CheckSignals() == 0) return false;
+    attention.fetch_and(~kMainThread);
+    return true;
+  }
+  // Sent to this call, and not raised in it: it runs no Python code.
+  PyThreadState* state = PyThreadState_Get();
+  if (state->async_exc == nullptr &&
+      (!InterruptWaits() || (attention.fetch_and(~kForeignThread) & kForeignThread) == 0)) {
+    return false;
+  }
+  PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), nullptr);
+  PyErr_SetNone(PyExc_KeyboardInterrupt);
+  return true;
 }
 
 bool TakeSignal() noexcept { return watcher.arrived.exchange(false); }

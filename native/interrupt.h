@@ -10,11 +10,31 @@
 // that are running on foreign threads; the failing program then wakes the main thread. A callback
 // that sits in a C call cannot be interrupted by anybody: if the main thread has not come back after
 // a grace period either, the process is ended the way an unhandled SIGINT ends it.
+//
+// Where short C functions are called in a loop, no Python code runs in which Python would raise the
+// exception. So a call looks for it when its function has returned (Interrupted), on the main thread
+// for any signal. The watcher gets the GIL between two calls as a rule, and finds none running: then the
+// next call on a foreign thread is the one that fails, as long as the main thread does not answer.
+//
+// Race avoided: an interrupt must not hit a program that is called after it. What the watcher asks of the
+// next call is taken back by the main thread itself, before it runs Python code other than handlers.
 #pragma once
+
+#include <atomic>
 
 #include "python.h"
 
 namespace callbax {
+
+// What waits for a call to end: set by the signal handler and the watcher.
+enum Attention { kMainThread = 1, kForeignThread = 2 };
+extern std::atomic<int> attention;
+
+// Whether compiled code should ask Interrupted. Costs nothing.
+inline bool InterruptWaits() noexcept { return attention.load(std::memory_order_relaxed) != 0; }
+
+// After a call: whether it is to fail because of a signal. Then an exception is set. Needs the GIL.
+bool Interrupted() noexcept;
 
 class CallInFlight {
  public:

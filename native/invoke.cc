@@ -77,7 +77,7 @@ void RaiseKernelFailure(const CallSite& site, const KernelFailure& failure) {
 bool RunLane(CallSite& site, const std::vector<Buffer>& operands,
              const std::vector<Buffer>& results) {
   CallArrays arrays(site, operands, results);
-  return arrays.Finish(arrays.Make() && CallFunction(site, arrays));
+  return arrays.Finish(arrays.Make() && CallFunction(site, arrays)) && !Interrupted();
 }
 
 bool RunLanes(CallSite& site, const std::vector<Buffer>& operands,
@@ -140,13 +140,16 @@ Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
     OrdinaryFloatingPoint floating_point;
     const bool is_kernel = site.slot->callable().kernel.function != nullptr;
     KernelFailure kernel_failure;
-    if (is_kernel && RunKernel(site, operands, results, &kernel_failure)) return {};
+    const bool kernel_is_done = is_kernel && RunKernel(site, operands, results, &kernel_failure);
+    if (kernel_is_done && !InterruptWaits()) return {};
     GilScope gil;
     ReleasePending();
     RunningCallback running(Target(site));
     FailedCall failed;
     Surroundings surroundings(in_flight.others(), running.outermost(), site.settings);
-    if (is_kernel) {
+    if (kernel_is_done) {
+      if (!Interrupted()) return {};
+    } else if (is_kernel) {
       failed = kernel_failure.call;
       RaiseKernelFailure(site, kernel_failure);
     } else if (surroundings.entered() && Run(site, operands, results, &failed)) {

@@ -58,6 +58,59 @@ def test_wherever_the_main_thread_waits(run_program, wait):
     assert finished.seconds_after_signal < SOON
 
 
+SHORT = {
+    "a C function": "cb.pure_callback(np.sin, scalar, x)",
+    "a C function with effects": "cb.io_callback(np.sin, scalar, x)",
+    "lanes": "jax.vmap(lambda x: cb.pure_callback(np.sin, scalar, x))(x + jnp.arange(3.0))[0]",
+    "a Python function": "cb.pure_callback(lambda x: x, scalar, x)",
+    "a compiled loop": "cb.ufunc(np.sin)(x)",
+    "a checked compiled loop": "checked(x)",
+}
+
+
+@pytest.mark.parametrize("size", [2, 300], ids=["calling thread", "XLA's thread"])
+@pytest.mark.parametrize("call", SHORT.values(), ids=SHORT)
+def test_a_long_loop_of_short_calls_is_stopped(run_program, call, size):
+    finished = run_program(
+        f"""
+        def checked(x):
+            with np.errstate(divide="raise"):
+                return cb.ufunc(np.sin)(x)
+        def step(x, _):
+            return {call}, None
+        @jax.jit
+        def program(a):
+            return lax.scan(step, (a @ a).sum(), None, length=1_000_000_000)[0]
+        program.lower(jnp.ones(({size}, {size}))).compile()
+        threading.Timer(0.5, print, ("ready",), dict(flush=True)).start()
+        try:
+            program(jnp.ones(({size}, {size}))).block_until_ready()
+        except (KeyboardInterrupt, jax.errors.JaxRuntimeError):
+            time.sleep(0.2)  # where the thread of XLA was interrupted, Python's own comes now
+        print("came to the end")
+        """,
+        interrupt=True,
+        deadline=20,
+    )
+    assert "KeyboardInterrupt" in finished.output
+    assert finished.seconds_after_signal < SOON
+
+
+def test_a_signal_handler_runs_in_a_loop_of_c_functions(run_program):
+    finished = run_program(
+        """
+        import signal
+        signal.signal(signal.SIGALRM, lambda *_: (print("handled", flush=True), sys.exit(7)))
+        def step(x, _):
+            return cb.pure_callback(np.sin, scalar, x), None
+        signal.setitimer(signal.ITIMER_REAL, 2)
+        jax.jit(lambda x: lax.scan(step, x, None, length=1_000_000_000)[0])(1.0)
+        """,
+        deadline=30,
+    )
+    assert "handled" in finished.output, finished.output
+
+
 def test_code_that_retries_on_errors_is_ended_too(run_program):
     finished = run_program(
         """
