@@ -3,7 +3,8 @@
 On the thread that calls a program they hold by themselves: JAX's configuration (`jax.enable_x64` and
 the like), contextvars, and with them `numpy.errstate`. Elsewhere:
 
-* Threads that do a part of a callback (lanes) get those of the callback: `Caller`.
+* Threads that do a part of a callback (lanes) get those of the callback: `Caller`. Other processes get
+  JAX's configuration.
 * XLA's threads get those of the trace of the program: JAX's configuration as text in the program
   (`configuration`), so that other processes have it, too; contextvars by the registration of the call
   (`context`). The native half (surroundings.cc) puts the threads there.
@@ -11,10 +12,11 @@ the like), contextvars, and with them `numpy.errstate`. Elsewhere:
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import json
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -30,7 +32,11 @@ def configuration() -> str:
     ...     configuration()
     '{"jax_enable_x64": true}'
     """
-    values = {k: v for k, v in _jax_runtime.thread_settings().items() if isinstance(v, _PLAIN)}
+    return _as_text(_jax_runtime.thread_settings())
+
+
+def _as_text(settings: dict[str, Any]) -> str:
+    values = {name: value for name, value in settings.items() if isinstance(value, _PLAIN)}
     return json.dumps(values, sort_keys=True) if values else ""
 
 
@@ -39,7 +45,22 @@ _PLAIN = (bool, int, float, str, type(None))
 
 def configure(text: str) -> None:
     """Puts this thread into that `configuration`, and out of any other."""
-    _jax_runtime.exchange_thread_settings(json.loads(text) if text else {})
+    _jax_runtime.exchange_thread_settings(_from_text(text))
+
+
+def _from_text(text: str) -> dict[str, Any]:
+    values = json.loads(text) if text else {}
+    return {name: value for name, value in values.items() if isinstance(value, _PLAIN)}
+
+
+@contextlib.contextmanager
+def configured(text: str) -> Iterator[None]:
+    """Around work in that `configuration`, as in another process."""
+    before = _jax_runtime.exchange_thread_settings(_from_text(text))
+    try:
+        yield
+    finally:
+        _jax_runtime.exchange_thread_settings(before)
 
 
 _lock = _threads.new_lock()
@@ -65,6 +86,11 @@ class Caller:
         self._settings = _jax_runtime.thread_settings()
         self._device = jax.config.jax_default_device
         self._level = _native.level()
+
+    @property
+    def configuration(self) -> str:
+        """For another process: what `configured` takes."""
+        return _as_text(self._settings)
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """`function(*args)` on any thread, in a copy of the caller's context."""

@@ -70,6 +70,13 @@ def test_statics_and_trees(executor):
     np.testing.assert_array_equal(call(x), x * (x + 1))
 
 
+def test_settings_of_the_caller_hold_in_lanes(executor):
+    third = cb.external(simulators.third, result=cb.like(0), executor=executor)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(jax.vmap(third)(np.ones(4)), np.full(4, 1 / 3))
+    np.testing.assert_array_equal(jax.vmap(third)(np.ones(4)), np.full(4, np.float32(1) / 3))
+
+
 def test_out(executor):
     f = cb.external(simulators.write_into, result=cb.like(0), executor=executor, out=True)
     np.testing.assert_array_equal(jax.jit(jax.vmap(f))(x), 3 * x)

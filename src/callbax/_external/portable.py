@@ -97,7 +97,7 @@ class Portable:
         return chunk.run(self.host_call, lambda: self.is_stopped)
 
     def __reduce__(self) -> Any:
-        return Shipped, (self.pickled,)
+        return Shipped, (self.pickled, self._caller.configuration)
 
     @functools.cached_property
     def pickled(self) -> bytes:
@@ -179,13 +179,15 @@ class Shipped:
     """A `Portable` in another process."""
 
     data: bytes
+    configuration: str = ""  # of JAX, where the lanes were sent
 
     def __call__(self, chunk: Chunk) -> Outcome:
         try:
             host_call = _received(self.data)
         except Exception as error:  # noqa: BLE001 - it travels as a value
             return [], Failure(None, _sendable(error))
-        values, failure = chunk.run(host_call)
+        with _surroundings.configured(self.configuration):
+            values, failure = chunk.run(host_call)
         if failure is not None:
             failure = Failure(failure.position, _sendable(failure.error))
         return values, failure
