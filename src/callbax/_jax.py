@@ -240,16 +240,18 @@ def keep_alive(ctx: Any, item: Any) -> None:
         ctx.module_context.add_keepalive(item)
 
 
-def run_synchronously(ctx: Any, reason: Any) -> None:
+def run_synchronously(ctx: Any, reason: Any, waits: _jax_runtime.Waits) -> None:
     """Makes the program being lowered run to its end before the call of it returns.
 
     JAX does this for programs that have host callbacks of its own kind, so that is what is entered;
     nothing ever calls it. JAX 0.10 does not keep such a program in its cache, nor exports it. JAX
     does it only if the inputs are ready, so the call waits for them (see _jax_runtime.py).
     """
-    if not is_exporting(ctx) and not ctx.module_context.host_callbacks:
+    if is_exporting(ctx):
+        return
+    ctx.module_context.add_keepalive(waits)
+    if not ctx.module_context.host_callbacks:
         ctx.module_context.add_host_callback(reason)
-        ctx.module_context.add_keepalive(_jax_runtime.WAITS_FOR_INPUTS)
 
 
 # -- values that vary over the axes of a shard_map -----------------------------------------------

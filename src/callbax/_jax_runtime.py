@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,23 +68,35 @@ def exchange_thread_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # -- calls that wait for their inputs --------------------------------------------------------------
-# What JAX runs synchronously it runs so only if the inputs are ready. A program whose input is still
-# being computed, or has to be copied from another client, goes to a thread of XLA's pool, and the call
-# returns before its effects have happened; so it does on several devices. A program that keeps this mark
-# waits for its inputs, and for its end.
-WAITS_FOR_INPUTS = type("WaitsForInputs", (), {"__repr__": lambda self: "WAITS_FOR_INPUTS"})()
+# What JAX runs synchronously it runs so only if the inputs are ready, and on one device only. A program
+# whose input has to be copied from another client goes to a thread of XLA's pool, and the call returns
+# before its effects have happened. So a program that keeps one of these marks waits for its inputs, and
+# for its end.
+class Waits(enum.Enum):
+    IF_READY = "if its arguments are ready"  # as in JAX, what is being computed is not waited for
+    ALWAYS = "also for arguments that are still being computed"
 
 
 class _ReadyInputs:
     """An input handler of JAX's (`pxla.InputsHandler`) that waits for what it has brought."""
 
-    def __init__(self, handler: Any, program: Any):
+    def __init__(self, handler: Any, program: Any, marks: set[Any]):
         self._handler = handler
         self._effects = program.ordered_effects
         self._devices = program._local_devices
+        self._always = Waits.ALWAYS in marks
+        self._this_thread = threading.local()
+
+    @property
+    def waited(self) -> bool:
+        """Whether the newest call on this thread has waited."""
+        return self._this_thread.waited
 
     def __call__(self, args: Sequence[Any]) -> Any:
+        self._this_thread.waited = self._always or all(map(_is_ready, args))
         inputs = self._handler(args)
+        if not self._this_thread.waited:
+            return inputs
         for array in inputs:
             if isinstance(array, jax.Array) and not array.is_deleted():
                 array.block_until_ready()  # an input that has failed raises here, as it would later
@@ -95,6 +109,10 @@ class _ReadyInputs:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._handler, name)
+
+
+def _is_ready(value: Any) -> bool:
+    return not isinstance(value, jax.Array) or value.is_deleted() or value.is_ready()
 
 
 _TOKEN_ARGUMENTS = ["token_bufs", "sharded_token"]
@@ -119,13 +137,14 @@ def _wait_for_inputs() -> bool:
     @functools.wraps(make)
     def make_program(self: Any, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
-        if any(item is WAITS_FOR_INPUTS for item in self.keepalive or ()):
-            self.in_handler = _ReadyInputs(self.in_handler, self)
+        marks = {item for item in self.keepalive or () if type(item) is Waits}
+        if marks:
+            self.in_handler = _ReadyInputs(self.in_handler, self, marks)
             self.has_unordered_effects = True
 
     @functools.wraps(handle_tokens)
     def wait_for_end(self: Any, token_bufs: Any, sharded_token: Any) -> None:
-        if isinstance(self.in_handler, _ReadyInputs):
+        if isinstance(self.in_handler, _ReadyInputs) and self.in_handler.waited:
             # Raises what has failed: then no barrier finds these tokens, to raise it again.
             for i in range(len(self._local_devices)):
                 sharded_token.get_token(i).block_until_ready()

@@ -1,4 +1,8 @@
-"""A call of a program with effects, or with jax Arrays in its callback, returns when all is done."""
+"""A call of a program with effects, or with jax Arrays in its callback, returns when all is done.
+
+As in JAX, only inputs that are still being computed are not waited for; but those of a callback with jax
+Arrays are.
+"""
 
 import pytest
 
@@ -10,21 +14,33 @@ def computing():
     '''A scalar that is still being computed.'''
     return busy(jnp.ones((600, 600)))
 
+def ready():
+    return jnp.float32(1)
+
 weights = jnp.ones(3)
 """
 
-CALLS = {
+EFFECTS = {
     "io": "cb.io_callback(callback, scalar, x)",
     "ordered": "cb.io_callback(callback, scalar, x, ordered=True)",
     "debug": "(cb.debug.callback(callback, x), x)[1]",
+}
+WITH_ARRAYS = {
+    "io with arrays": "cb.io_callback(lambda x: (weights, callback(x))[1], scalar, x)",
     "pure with arrays": "cb.pure_callback(lambda x: (weights, callback(x))[1], scalar, x)",
     "lanes with arrays": """jax.vmap(cb.external(
         lambda x: (weights, callback(x))[1], result=scalar, vmap_method="threads"))(x[None])""",
 }
+WAIT = [(name, call, "ready()") for name, call in (EFFECTS | WITH_ARRAYS).items()] + [
+    (name, call, "computing()") for name, call in WITH_ARRAYS.items()
+]
+EACH_WAITING_CALL = pytest.mark.parametrize(
+    ("call", "argument"), [row[1:] for row in WAIT], ids=[f"{row[0]}, {row[2]}" for row in WAIT]
+)
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_effects_have_happened_though_the_input_was_being_computed(run_program, call):
+@EACH_WAITING_CALL
+def test_effects_have_happened(run_program, call, argument):
     finished = run_program(
         f"""{SETUP}
 happened = []
@@ -35,7 +51,7 @@ def callback(x):
 program = jax.jit(lambda x: {call})
 counts = []
 for _ in range(5):
-    program(computing())
+    program({argument})
     counts.append(len(happened))
 print(counts)
 """
@@ -43,15 +59,15 @@ print(counts)
     assert "[1, 2, 3, 4, 5]" in finished.output, finished.output
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_an_error_comes_from_the_call_and_the_barrier_is_clean(run_program, call):
+@EACH_WAITING_CALL
+def test_an_error_comes_from_the_call_and_the_barrier_is_clean(run_program, call, argument):
     finished = run_program(
         f"""{SETUP}
 def callback(x):
     raise ValueError("refused")
 program = jax.jit(lambda x: {call})
 for _ in range(3):
-    x = computing()
+    x = {argument}
     try:
         program(x)
         print("nothing raised")
@@ -62,6 +78,33 @@ for _ in range(3):
     )
     assert finished.returncode == 0, finished.output
     assert finished.output == "raised refused\n" * 3
+
+
+@pytest.mark.parametrize("call", EFFECTS.values(), ids=EFFECTS)
+def test_what_is_being_computed_is_not_waited_for(run_program, call):
+    finished = run_program(
+        f"""{SETUP}
+computed = threading.Event()
+def compute(x):
+    computed.wait()
+    return x
+def callback(x):
+    print("called")
+    raise ValueError("refused")
+slow = asynchronous(lambda x: cb.pure_callback(compute, scalar, x))
+program = jax.jit(lambda x: {call})
+result = program(slow(big))
+print("returned")
+computed.set()
+try:
+    cb.effects_barrier()
+except jax.errors.JaxRuntimeError as error:
+    print("raised", cb.original_exception(error))
+cb.effects_barrier()
+"""
+    )
+    assert finished.returncode == 0, finished.output
+    assert finished.output == "returned\ncalled\nraised refused\n"
 
 
 def test_inputs_from_inside_of_a_callback(run_program):
@@ -98,6 +141,7 @@ first = asynchronous(lambda x: cb.pure_callback(fails, scalar, x))
 second = jax.jit(lambda x: cb.io_callback(lambda x: print("not called"), None, x))
 try:
     second(first(big))
+    cb.effects_barrier()
 except jax.errors.JaxRuntimeError as error:
     print("raised", repr(cb.original_exception(error)))
 cb.effects_barrier()

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
-from callbax import _identity, _jax, _jax_placement, _runtime, _surroundings
+from callbax import _identity, _jax, _jax_placement, _jax_runtime, _runtime, _surroundings
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import Flavour
 from callbax._host_call import HostCall
@@ -64,8 +64,10 @@ def lower(
     registration = _identity.register(host_call, exporting=_jax.is_exporting(ctx))
     registration.keep_context(_surroundings.context())
     _jax.keep_alive(ctx, registration)
-    if flavour.effect is not None or host_call.holds_jax_arrays:
-        _jax.run_synchronously(ctx, host_call)
+    if host_call.holds_jax_arrays:
+        _jax.run_synchronously(ctx, host_call, _jax_runtime.Waits.ALWAYS)
+    elif flavour.effect is not None:
+        _jax.run_synchronously(ctx, host_call, _jax_runtime.Waits.IF_READY)
     attributes: dict[str, Any] = {
         "callback": registration.name,
         "flavour": flavour.public_name,
