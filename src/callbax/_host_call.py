@@ -35,19 +35,25 @@ class HostCall:
     tree: PyTreeDef
     static: tuple[tuple[int, Hashable], ...] = ()
     views: bool = False
-    out: PyTreeDef | None = None
-    result: PyTreeDef | None = None
+    out: PyTreeDef | None = dataclasses.field(default=None, compare=False)
+    result: PyTreeDef | None = dataclasses.field(default=None, compare=False)
     casting: Casting = "none"
     masked: bool = False
     name: str | None = None
     wording: Wording = Wording()
     # What JAX is set to where the call stands (_surroundings.py): it is traced anew for other settings.
     configuration: str = ""
+    # `out` and `result`, to be compared: a PyTreeDef refuses to be compared with None.
+    _trees: Any = dataclasses.field(init=False, repr=False)
     # What _names.py keeps here: its name in programs, if it has no stable one; what keeps it
     # registered for exported programs; what lets it be named by programs.
     local_name: str | None = dataclasses.field(default=None, init=False, compare=False, repr=False)
     exported: Any = dataclasses.field(default=None, init=False, compare=False, repr=False)
     opt_in: Any = dataclasses.field(default=None, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        trees = [() if tree is None else (tree,) for tree in (self.out, self.result)]
+        object.__setattr__(self, "_trees", tuple(trees))
 
     @classmethod
     def from_arguments(

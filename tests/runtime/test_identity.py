@@ -213,3 +213,18 @@ def test_callables_that_cannot_be_hashed():
     one.offset, two.offset = 1, 2
     assert jax.jit(lambda x: cb.pure_callback(one, SCALAR, x))(1.0) == 2
     assert jax.jit(lambda x: cb.pure_callback(two, SCALAR, x))(1.0) == 3
+
+
+@pytest.mark.parametrize("name_is_stable", [True, False])
+def test_one_function_in_calls_with_different_options(name_is_stable):
+    function = square if name_is_stable else lambda x: x * x
+    one = np.float32(3)
+    calls = [
+        lambda x: cb.pure_callback(function, SCALAR, x),
+        cb.external(function, result=cb.like(0)),
+        cb.external(function, result=lambda x: {"a": x}),
+        cb.external(lambda x, out: np.square(x, out=out), result=cb.like(0), out=True),
+    ]
+    programs = [jax.jit(call) for call in calls]
+    results = [jax.tree.leaves(program(one)) for program in programs]
+    assert [float(result[0]) for result in results] == [9.0] * 4
