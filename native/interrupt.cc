@@ -78,6 +78,7 @@ size_t InterruptWorkers() {
     worker->interrupted = true;
     ++count;
   }
+  if (count > 0) attention.fetch_or(kSent);
   return count;
 }
 
@@ -143,7 +144,7 @@ bool MainAnsweredOrSignalled() {
 // Stops what runs callbacks while the main thread waits.
 void InterruptNextCalls() {
   WaitFor(kRepeat, MainAnsweredOrSignalled);
-  attention.fetch_and(~kForeignThread);
+  attention.fetch_and(~(kForeignThread | kSent));
 }
 
 void AnswerSignal() {
@@ -155,6 +156,7 @@ void AnswerSignal() {
   const size_t interrupted = InterruptWorkers();
   PyGILState_Release(gil);
   if (interrupted == 0 || WaitFor(kCallbackGrace, NobodyRunning)) return InterruptNextCalls();
+  attention.fetch_and(~kSent);
   // A main thread that answered is running Python: it has its KeyboardInterrupt and decides.
   if (MainAnsweredOrGone()) return;
   gil = PyGILState_Ensure();
@@ -226,7 +228,7 @@ RunningCallback::~RunningCallback() {
   PyThreadState_SetAsyncExc(this_worker->thread_id, nullptr);
 }
 
-bool Interrupted() noexcept {
+bool LookForInterrupt() noexcept {
   if (!GilScope::OnForeignThread()) {
     if (PyErr_CheckSignals() == 0) return false;
     attention.fetch_and(~kMainThread);

@@ -26,15 +26,22 @@
 
 namespace callbax {
 
-// What waits for a call to end: set by the signal handler and the watcher.
-enum Attention { kMainThread = 1, kForeignThread = 2 };
+// What waits for a call to end: set by the signal handler and the watcher. kSent: exceptions were sent to
+// calls that were running on foreign threads.
+enum Attention { kMainThread = 1, kForeignThread = 2, kSent = 4 };
 extern std::atomic<int> attention;
 
 // Whether compiled code should ask Interrupted. Costs nothing.
 inline bool InterruptWaits() noexcept { return attention.load(std::memory_order_relaxed) != 0; }
 
+bool LookForInterrupt() noexcept;
+inline unsigned calls_without_look = 0;  // guarded by the GIL
+
 // After a call: whether it is to fail because of a signal. Then an exception is set. Needs the GIL.
-bool Interrupted() noexcept;
+// SIGINT is found at once, other signals within a few calls.
+inline bool Interrupted() noexcept {
+  return (InterruptWaits() || ++calls_without_look % 64 == 0) && LookForInterrupt();
+}
 
 class CallInFlight {
  public:

@@ -90,7 +90,7 @@ bool Holds(int64_t number) {
 }
 
 // Python's own numbers, where _host_results.py converts them too.
-Written WritePythonScalar(const CallSite& site, PyObject* value, const Dtype& dtype,
+[[gnu::noinline]] Written WritePythonScalar(const CallSite& site, PyObject* value, const Dtype& dtype,
                           const Buffer& target) {
   const bool casts = !site.casting.empty();
   if (PyFloat_CheckExact(value)) {

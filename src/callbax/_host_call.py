@@ -119,6 +119,8 @@ class HostCall:
           CallbackResultError: the result has another structure; or there are arrays for the results,
             and the function returned anything else.
         """
+        if self._calls_directly:
+            return self.function(*values)
         leaves, outs = values, values[:0]
         if self.out is not None:
             first = len(values) - self.out.num_leaves
@@ -135,6 +137,12 @@ class HostCall:
         if value is not None and not _same_objects(jax.tree.leaves(value), outs):
             raise not_out(self, value)
         return None
+
+    @functools.cached_property
+    def _calls_directly(self) -> bool:
+        """Whether nothing is to be done but to call the function with the values."""
+        watches_result = self.result is not None and not _is_flat(self.result)
+        return self._takes_values and not self.views and not watches_result
 
     @functools.cached_property
     def _takes_values(self) -> bool:

@@ -85,12 +85,14 @@ class _ReadyInputs:
         self._effects = program.ordered_effects
         self._devices = program._local_devices
         self._always = Waits.ALWAYS in marks
+        # On one device the end of a program that has waited for its inputs is that of its dispatch.
+        self._ends_later = self._always or len(self._devices) > 1
         self._this_thread = threading.local()
 
     @property
-    def waited(self) -> bool:
-        """Whether the newest call on this thread has waited."""
-        return self._this_thread.waited
+    def waits_for_end(self) -> bool:
+        """Whether the newest call on this thread has to."""
+        return self._ends_later and self._this_thread.waited
 
     def __call__(self, args: Sequence[Any]) -> Any:
         self._this_thread.waited = self._always or all(map(_is_ready, args))
@@ -144,7 +146,7 @@ def _wait_for_inputs() -> bool:
 
     @functools.wraps(handle_tokens)
     def wait_for_end(self: Any, token_bufs: Any, sharded_token: Any) -> None:
-        if isinstance(self.in_handler, _ReadyInputs) and self.in_handler.waited:
+        if isinstance(self.in_handler, _ReadyInputs) and self.in_handler.waits_for_end:
             # Raises what has failed: then no barrier finds these tokens, to raise it again.
             for i in range(len(self._local_devices)):
                 sharded_token.get_token(i).block_until_ready()

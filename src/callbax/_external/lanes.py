@@ -121,11 +121,11 @@ class Batch:
 
     def call_lane(self, lane: int, arguments: Sequence[np.ndarray]) -> None:
         """Runs one lane here, and puts its result."""
-        outs = [row[lane, ...] for row in self._rows] if self.host_call.out is not None else []
         try:
-            value = self.host_call.call([*arguments, *outs])
-            if not outs:
-                self._put(lane, value)
+            if self.host_call.out is None:
+                self._put(lane, self.host_call.call(arguments))
+            else:
+                self.host_call.call([*arguments, *(row[lane, ...] for row in self._rows)])
         except BaseException as error:
             self.name_lane(error, lane)
             raise
