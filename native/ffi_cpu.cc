@@ -128,7 +128,7 @@ bool Postpone(XLA_FFI_CallFrame* frame, CallSite& site, const std::vector<Buffer
   call->future = args.future;
   call->KeepShapes();
   frame->future = args.future;
-  // Without a thread to be had, this one completes the future.
+  // If no thread can be started, this one completes the future.
   if (!RunOnHelper([call] { call->Run(); })) call->Run();
   return true;
 }

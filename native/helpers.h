@@ -17,7 +17,7 @@ namespace callbax {
 // Whether this thread must not be held by a callback that needs the pool: it is one of XLA's.
 bool OnPoolThread() noexcept;
 
-// Runs the task on a helper. False if there is no thread to be had.
+// Runs the task on a helper. False if no thread can be started.
 bool RunOnHelper(std::function<void()> task);
 
 }  // namespace callbax

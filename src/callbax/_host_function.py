@@ -79,7 +79,7 @@ class HostFunction:
       casting: which results of another dtype are converted; see _host_results.py.
       structured: its result must have the structure of `result_shape_dtypes`, and not only as many
         arrays. Lists and named tuples count as tuples.
-      static: leaves of its arguments that are no arrays (strings, functions) are passed as they are.
+      static: leaves of its arguments that are not arrays (strings, functions) are passed as they are.
       masked: its first argument is a mask of the lanes of a batch, and it does nothing for the others.
       name: its name in programs, stable from process to process, in place of the path that it can
         be imported from.

@@ -60,7 +60,7 @@ def convert_results(
             raise CallbackResultError(
                 f"Incorrect output dtype for return value #{i}: Expected: {dtype}, Actual: "
                 f"{array.dtype}. The callback {call} returned a value of type {type(leaf).__name__}, "
-                f"which is no array of numbers; {declared} says what it must be."
+                f"which is not an array of numbers; {declared} says what it must be."
             )
         if array.shape != shape:
             raise CallbackResultError(

@@ -72,7 +72,7 @@ RULES = [
     refused(functions.wrong_shape, "Incorrect output shape"),
     refused(functions.wrong_dtype, "Expected: float32, Actual: complex64"),
     refused(functions.nothing, "Mismatched number of outputs"),
-    refused(functions.no_numbers, "which is no array of numbers"),
+    refused(functions.no_numbers, "which is not an array of numbers"),
     refused(functions.sum_and_difference, "Mismatched number of outputs"),
     refused(functions.other_keys, "Mismatched structure of the result", result=pair),
     refused(functions.fails_at_two, "no twos", functions.Unlucky),

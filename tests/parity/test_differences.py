@@ -173,6 +173,27 @@ def test_exported_programs_run_in_another_process(tmp_path):
     assert run_in_subprocess(header + IMPORTING, tmp_path) == ["[3.0, 6.0]"]
 
 
+OF_A_FILE = """
+import sys, jax.export, numpy as np, callbax
+call = jax.export.deserialize(bytearray(open(PATH, "rb").read())).call
+try:
+    call(np.float32([1, 2])).block_until_ready()
+except jax.errors.JaxRuntimeError as error:
+    print('write callbax.allow("importable:' in str(error), "importable" in sys.modules)
+callbax.allow("importable:double", "importable:shift")
+print(call(np.float32([1, 2])).tolist())
+"""
+
+
+def test_a_file_is_data(tmp_path):
+    """7. A file is data: a loaded program calls by name only what this process has let in."""
+    pytest.importorskip("flatbuffers", reason="jax.export serialises with it")
+    (tmp_path / "importable.py").write_text(IMPORTABLE)
+    header = f"PATH = {str(tmp_path / 'program')!r}\nimport jax.export\n"
+    run_in_subprocess(header + EXPORTING, tmp_path)
+    assert run_in_subprocess(header + OF_A_FILE, tmp_path) == ["True False", "[3.0, 6.0]"]
+
+
 CACHED = """
 import jax, numpy as np, callbax, importable
 hits = []
@@ -440,6 +461,7 @@ print(seen)
 
 
 def test_settings_travel():
+    """10. JAX's configuration, contextvars and NumPy's errstate are those of the caller."""
     # JAX's own run in a large program on a thread that has the settings of the process.
     assert run_in_subprocess(SETTINGS) == ["{('caller', 'ignore', 'float64')}"]
 

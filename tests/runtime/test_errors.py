@@ -428,7 +428,7 @@ async def coroutine_function(x):
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 def test_a_coroutine_is_no_result():
     error = failure(lambda: cb.pure_callback(coroutine_function, jnp.zeros(3), 1.0))
-    assert "returned a value of type coroutine, which is no array of numbers" in str(error)
+    assert "returned a value of type coroutine, which is not an array of numbers" in str(error)
 
 
 def test_a_list_counts_as_several_results():

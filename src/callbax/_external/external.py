@@ -210,7 +210,7 @@ def external(
     """Makes a host function (NumPy in, NumPy out) a JAX function.
 
     Used as a decorator, `@external(result=...)`, or as a call, `external(function, result=...)`. What
-    it returns is called inside and outside `jit`. Arguments are pytrees; leaves that are no arrays
+    it returns is called inside and outside `jit`. Arguments are pytrees; leaves that are not arrays
     (strings, functions, any hashable object) are static, and reach the host function as they are.
     Python numbers count as arrays.
 

@@ -257,7 +257,7 @@ class Trial:
         except (TypeError, ValueError) as error:
             raise TypeError(
                 f"{arguments.where} has result=callbax.infer, but the call on zeros returned "
-                f"{value!r}, which is no array of numbers, nor a pytree of them: {error}"
+                f"{value!r}, which is neither an array of numbers nor a pytree of them: {error}"
             ) from error
 
 

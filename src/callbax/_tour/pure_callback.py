@@ -106,7 +106,7 @@ def result_unused() -> None:
     """...and one that is not.
 
     Nothing depends on the call, so the compiler drops it: the host function never runs, and there
-    is no output. That is just what purity allows. What must happen belongs into an `io_callback`.
+    is no output. That is just what purity allows. What must happen belongs in an `io_callback`.
     """
 
     @jax.jit
