@@ -14,6 +14,7 @@ import jax
 from jax._src import config as _config
 from jax._src import dispatch
 from jax._src import xla_bridge as _xla_bridge
+from jax._src.array import ArrayImpl
 from jax._src.interpreters import pxla
 from jax._src.lib import xla_client as _xla_client
 
@@ -95,12 +96,14 @@ class _ReadyInputs:
         return self._ends_later and self._this_thread.waited
 
     def __call__(self, args: Sequence[Any]) -> Any:
-        self._this_thread.waited = self._always or all(map(_is_ready, args))
+        waits = self._always or all(map(_is_ready, args))
+        if self._ends_later:
+            self._this_thread.waited = waits
         inputs = self._handler(args)
-        if not self._this_thread.waited:
+        if not waits:
             return inputs
         for array in inputs:
-            if isinstance(array, jax.Array) and not array.is_deleted():
+            if not _is_ready(array):
                 array.block_until_ready()  # an input that has failed raises here, as it would later
         for effect in self._effects:
             token = dispatch.runtime_tokens.get_token_input(effect, self._devices)
@@ -114,7 +117,7 @@ class _ReadyInputs:
 
 
 def _is_ready(value: Any) -> bool:
-    return not isinstance(value, jax.Array) or value.is_deleted() or value.is_ready()
+    return type(value) is not ArrayImpl or value.is_deleted() or value.is_ready()
 
 
 _TOKEN_ARGUMENTS = ["token_bufs", "sharded_token"]
