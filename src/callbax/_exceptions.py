@@ -7,8 +7,11 @@ object has to be asked, as for its text, there is an answer without it.
 
 from __future__ import annotations
 
+import array
 import gc
+import io
 import itertools
+import mmap
 import traceback
 import types
 from collections.abc import Iterator
@@ -23,6 +26,7 @@ traceback_of = BaseException.__dict__["__traceback__"].__get__
 set_traceback = BaseException.with_traceback
 cause_of = BaseException.__dict__["__cause__"].__get__
 context_of = BaseException.__dict__["__context__"].__get__
+suppresses_context = BaseException.__dict__["__suppress_context__"].__get__
 arguments_of = BaseException.__dict__["args"].__get__
 exceptions_of = BaseExceptionGroup.__dict__["exceptions"].__get__  # of a group
 _attributes_of = BaseException.__dict__["__dict__"].__get__
@@ -107,39 +111,47 @@ def _without_its_own_text(exception: BaseException) -> str:
 
 
 # -- memory ----------------------------------------------------------------------------------------
-# Enough for the variables of a callback's frames, and a bound for huge object graphs.
+# Enough for the variables of a callback's frames, and a bound for huge object graphs; what lies beyond
+# it is taken for that large.
 _MOST_OBJECTS = 5000
-_MOST_DEPTH = 6
+_UNSEEN_BYTES = 1 << 26
 # What these refer to lives on without an exception.
 _SHARED = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType)
 _ARRAY_BASE = np.ndarray.__dict__["base"].__get__
 _ARRAY_BYTES = np.ndarray.__dict__["nbytes"].__get__
+# Types whose objects know the size of the memory that they own, and run no code to tell it.
+_SIZED = (list, dict, set, frozenset, tuple, int, float, array.array, io.BytesIO, io.StringIO)
 _SMALL = 1 << 12
 
 
 def memory_held(exception: BaseException) -> dict[int, int]:
-    """The sizes in bytes, by id, of the larger arrays and strings that an exception keeps alive.
+    """The sizes in bytes, by id, of what an exception keeps alive; all that is small is one entry.
 
-    Found are those in the variables of its traceback's frames, in its arguments and attributes, in its
-    causes and contexts, and in objects and containers there, up to a depth. The garbage collector
-    says what refers to what, so no code of the objects runs.
+    Found are arrays, strings, numbers and buffers in the variables of its traceback's frames, in its
+    arguments and attributes, in its causes and contexts, and in objects and containers there. The
+    garbage collector says what refers to what, so no code of the objects runs.
     """
     sizes: dict[int, int] = {}
+    small = 0
     seen: set[int] = set()
     level: list[Any] = [exception]
-    for _ in range(_MOST_DEPTH):
+    while level:
         following: list[Any] = []
         for item in level:
-            if id(item) in seen or len(seen) > _MOST_OBJECTS:
+            if id(item) in seen:
                 continue
+            if len(seen) >= _MOST_OBJECTS:
+                return {**sizes, id(exception): small + _UNSEEN_BYTES}
             seen.add(id(item))
             item, size = _with_size(item)
             if size >= _SMALL:
                 sizes[id(item)] = size
+            else:
+                small += size
             if not is_a(item, _SHARED):
-                following.extend(itertools.islice(_held_by(item), _MOST_OBJECTS))
+                following.extend(itertools.islice(_held_by(item), _MOST_OBJECTS + 1))
         level = following
-    return sizes
+    return {**sizes, id(exception): small}
 
 
 def _held_by(item: Any) -> Iterator[Any]:
@@ -169,6 +181,10 @@ def _with_size(item: Any) -> tuple[Any, int]:
     for kind in (bytes, bytearray, str):
         if is_a(item, kind):
             size = max(size, kind.__sizeof__(item))
+    if type(item) in _SIZED:
+        size = type(item).__sizeof__(item)
+    if type(item) is mmap.mmap:
+        size = len(item)
     if type(item) is _jax.DeviceArray:
         size = int(item.nbytes)
     return item, size

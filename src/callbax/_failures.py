@@ -240,15 +240,17 @@ def _original(error: BaseException, outside: BaseException | None) -> BaseExcept
         if marks:
             return _find(marks[-1])
         cause, context = _exceptions.cause_of(current), _exceptions.context_of(current)
-        current = (None if context is outside else context) if cause is None else cause
+        follows = context is not outside and not _exceptions.suppresses_context(current)
+        current = (context if follows else None) if cause is None else cause
     return None
 
 
 class reraise(contextlib.ContextDecorator):
     """Raises a callback's own exception in place of the error that JAX makes of it.
 
-    JAX's error becomes the `__cause__`. An error that no callback raised passes through. Where a
-    program runs asynchronously, wait for it inside the block.
+    JAX's error becomes the `__cause__`, or the `__context__` of an exception that has a cause of its
+    own. An error that no callback raised passes through; so does one that is raised `from None` where
+    a callback's was handled. Where a program runs asynchronously, wait for it inside the block.
 
     >>> import jax, callbax
     >>> def broken(x):
@@ -282,5 +284,8 @@ class reraise(contextlib.ContextDecorator):
         if not is_a(error, Exception) or error is None:
             return
         original = _original(error, outside)
-        if original is not None and original is not error:
-            raise original from error
+        if original is None or original is error:
+            return
+        if _exceptions.cause_of(original) is not None:
+            raise original
+        raise original from error

@@ -101,6 +101,8 @@ def _converted(leaf: Any, dtype: np.dtype, canonicalize: bool, casting: Casting)
         number = _of_python_number(leaf, dtype)
         if number is not None:
             return number
+        if type(leaf) is int and np.issubdtype(dtype, np.integer):
+            return np.asarray(leaf)  # it does not fit, and must not wrap around
     array = np.asarray(leaf)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype in (dtype, jax.dtypes.float0) or array.dtype.kind in "OSUMm":

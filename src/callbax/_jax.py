@@ -27,8 +27,6 @@ from jax._src.state import discharge as _discharge
 from jax._src.state.types import AbstractRef as _AbstractRef
 from jax._src.state.types import TransformedRef as _TransformedRef
 
-from callbax import _jax_runtime
-
 # -- effects -------------------------------------------------------------------------------------
 # The very objects that JAX's own callbacks use: vmap of cond, while_loop's batching rule and Pallas'
 # interpreter test for exactly these, and ordered callbacks of both libraries then share one order.
@@ -240,17 +238,14 @@ def keep_alive(ctx: Any, item: Any) -> None:
         ctx.module_context.add_keepalive(item)
 
 
-def run_synchronously(ctx: Any, reason: Any, waits: _jax_runtime.Waits) -> None:
+def run_synchronously(ctx: Any, reason: Any) -> None:
     """Makes the program being lowered run to its end before the call of it returns.
 
     JAX does this for programs that have host callbacks of its own kind, so that is what is entered;
     nothing ever calls it. JAX 0.10 does not keep such a program in its cache, nor exports it. JAX
-    does it only if the inputs are ready, so the call waits for them (see _jax_runtime.py).
+    does it only if the inputs are ready and on one device: see `_jax_runtime.Waits`.
     """
-    if is_exporting(ctx):
-        return
-    ctx.module_context.add_keepalive(waits)
-    if not ctx.module_context.host_callbacks:
+    if not is_exporting(ctx) and not ctx.module_context.host_callbacks:
         ctx.module_context.add_host_callback(reason)
 
 

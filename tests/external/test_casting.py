@@ -159,3 +159,21 @@ def test_eigenvalues_that_happen_to_be_real():
     matrices = jnp.stack([jnp.array([[0.0, -1.0], [1.0, 0.0]]), jnp.diag(jnp.array([2.0, 3.0]))])
     values, vectors = jax.jit(f)(matrices)
     np.testing.assert_allclose(matrices @ vectors, values[:, None] * vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize("canonicalize", [False, True])
+@pytest.mark.parametrize("casting", ["safe", "same_kind"])
+@pytest.mark.parametrize("value", [2**31, -(2**40), 2**70])
+def test_python_integers_do_not_wrap_around(value, casting, canonicalize):
+    assert converted(value, "int32", casting, canonicalize) is None
+
+
+@pytest.mark.parametrize("method", ["sequential", "threads"])
+def test_a_masked_scalar_is_the_same_everywhere(method):
+    def masked(x):
+        return np.ma.masked_array(x, mask=True)
+
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    function = cb.external(masked, result=scalar, vmap_method=method)
+    assert function(np.float32(7)) == 7
+    assert jax.vmap(function)(np.float32([7, 8])).tolist() == [7, 8]

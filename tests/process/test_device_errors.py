@@ -118,7 +118,7 @@ def test_collectives_are_not_found_in_names(run_program, tmp_path):
     finished = run_program(
         f"{SETUP}\nexec(compile(open({path!r}).read(), {path!r}, 'exec'))", devices=4
     )
-    assert "came ['result']" in finished.output, finished.output
+    assert "came ['call']" in finished.output, finished.output
 
 
 @pytest.mark.parametrize("first", ["alone", "total"])
@@ -145,7 +145,7 @@ for name in programs:
 """,
         devices=4,
     )
-    assert "alone ['result']" in finished.output, finished.output
+    assert "alone ['call']" in finished.output, finished.output
     assert "total ['barrier']" in finished.output
 
 
@@ -177,7 +177,7 @@ for number, program in sorted(programs.items()):
         devices=4,
         deadline=120,
     )
-    assert finished.output.count("0 ['result']") == 4, finished.output
+    assert finished.output.count("0 ['call']") == 4, finished.output
     assert finished.output.count("1 ['barrier']") == 4
 
 
@@ -280,3 +280,44 @@ print("then clean")
         devices=4,
     )
     assert "all there: True\nthen clean" in finished.output, finished.output
+
+
+CONSUMERS = {
+    "a sum over devices": "jnp.sum(failing(x))",
+    "a collective in shard_map": "total(failing(x))",
+    "eager operations": "shard_map(lambda x: lax.psum(call(x), 'i'), P())(x)",
+    "a program that is gone": "jax.jit(shard_map(call, P('i')))(x)",
+}
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS.values(), ids=CONSUMERS)
+@pytest.mark.parametrize("flavour", ["pure_callback", "io_callback"])
+def test_what_has_failed_keeps_no_other_program_waiting(run_program, flavour, consumer):
+    finished = run_program(
+        f"""
+from jax.sharding import NamedSharding, PartitionSpec as P
+logging.disable(logging.CRITICAL)
+mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+x = jax.device_put(np.arange(4, dtype=np.float32), NamedSharding(mesh, P("i")))
+def fails_on_two(x):
+    time.sleep(0.05)
+    if x[0] == 2:
+        raise ValueError("two")
+    return x
+def call(x):
+    return cb.{flavour}(fails_on_two, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+def shard_map(f, out):
+    return jax.shard_map(f, mesh=mesh, in_specs=P("i"), out_specs=out)
+failing = jax.jit(shard_map(call, P("i")))
+total = jax.jit(shard_map(lambda x: lax.psum(x, "i"), P()))
+try:
+    jax.block_until_ready({consumer})
+    print("nothing raised")
+except jax.errors.JaxRuntimeError as error:
+    print("raised", cb.original_exception(error))
+cb.effects_barrier()
+""",
+        devices=4,
+    )
+    assert finished.returncode == 0, finished.output
+    assert finished.output == "raised two\n"

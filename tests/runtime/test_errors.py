@@ -1,9 +1,14 @@
 """What a failing callback leaves behind: messages, the exception itself, a usable process."""
 
+import array
+import functools
+import gc
 import inspect
+import io
 import logging
 import re
 import traceback
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -434,3 +439,56 @@ def test_a_coroutine_is_no_result():
 def test_a_list_counts_as_several_results():
     error = failure(lambda: cb.pure_callback(lambda x: [1.0, 2.0], jnp.zeros(2), 1.0))
     assert "numpy.asarray makes it one" in str(error)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: list(map(float, range(500_000))),
+        lambda: {str(i): str(i) * 20 for i in range(200_000)},
+        lambda: [np.ones(100) for _ in range(20_000)],
+        lambda: array.array("d", bytes(1 << 24)),
+        lambda: io.BytesIO(bytes(1 << 24)),
+        lambda: functools.reduce(lambda held, _: [held], range(12), np.ones(1 << 21)),
+    ],
+    ids=["list of floats", "dict of strings", "small arrays", "array.array", "BytesIO", "deep"],
+)
+def test_what_kept_exceptions_hold_is_bounded_whatever_it_is(make):
+    held = []
+
+    class Held:
+        pass
+
+    def fails(x):
+        marker = Held()
+        held.append(weakref.ref(marker))
+        large = make()
+        raise ConnectionError(len(str(type(large))))
+
+    program = jax.jit(lambda x: cb.pure_callback(fails, SCALAR, x))
+    for _ in range(24):
+        with pytest.raises(jax.errors.JaxRuntimeError):
+            program(1.0).block_until_ready()
+    gc.collect()
+    assert sum(marker() is not None for marker in held) <= 18  # of 16 MB each
+
+
+def test_reraise_lets_pass_what_is_raised_from_none():
+    def fails(x):
+        raise KeyError("of the callback")
+
+    with pytest.raises(SystemError, match="mine"), cb.reraise():
+        try:
+            cb.pure_callback(fails, SCALAR, 1.0).block_until_ready()
+        except jax.errors.JaxRuntimeError:
+            raise SystemError("mine") from None
+
+
+def test_reraise_leaves_an_exception_its_own_cause():
+    def fails(x):
+        raise KeyError("of the callback") from OSError("root")
+
+    with pytest.raises(KeyError) as caught, cb.reraise():
+        cb.pure_callback(fails, SCALAR, 1.0).block_until_ready()
+    assert str(caught.value.__cause__) == "root"
+    assert type(caught.value.__context__) is jax.errors.JaxRuntimeError

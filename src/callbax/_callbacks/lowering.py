@@ -64,15 +64,20 @@ def lower(
     registration = _identity.register(host_call, exporting=_jax.is_exporting(ctx))
     registration.keep_context(_surroundings.context())
     _jax.keep_alive(ctx, registration)
-    if host_call.holds_jax_arrays:
-        _jax.run_synchronously(ctx, host_call, _jax_runtime.Waits.ALWAYS)
+    shared_run = _device_count(axis_context) > 1
+    if flavour.effect is not None or host_call.holds_jax_arrays:
+        _jax.run_synchronously(ctx, host_call)
+    if shared_run or host_call.holds_jax_arrays:
+        # On several devices a result that has failed must not reach another program: the device that
+        # has it would not run that, and those that wait for it in a collective would wait for ever.
+        _jax.keep_alive(ctx, _jax_runtime.Waits.ALWAYS)
     elif flavour.effect is not None:
-        _jax.run_synchronously(ctx, host_call, _jax_runtime.Waits.IF_READY)
+        _jax.keep_alive(ctx, _jax_runtime.Waits.IF_READY)
     attributes: dict[str, Any] = {
         "callback": registration.name,
         "flavour": flavour.public_name,
         "canonicalize": np.bool_(not jax.config.jax_enable_x64),
-        "shared_run": np.bool_(_device_count(axis_context) > 1),
+        "shared_run": np.bool_(shared_run),
     }
     if not ctx.avals_out:
         # XLA gives a placed call without results one that nobody asked for.

@@ -185,7 +185,7 @@ class Batch:
         results = self.call.results
         return (
             len(results) == 1
-            and isinstance(value, (np.ndarray, np.generic))
+            and (type(value) is np.ndarray or isinstance(value, np.generic))
             and value.dtype == results[0].dtype
             and value.shape == results[0].shape
         )
