@@ -182,7 +182,7 @@ def _with_size(item: Any) -> tuple[Any, int]:
         if is_a(item, kind):
             size = max(size, kind.__sizeof__(item))
     if type(item) in _SIZED:
-        size = type(item).__sizeof__(item)
+        size = type(item).__sizeof__(item)  # type: ignore[call-arg]
     if type(item) is mmap.mmap:
         size = len(item)
     if type(item) is _jax.DeviceArray:

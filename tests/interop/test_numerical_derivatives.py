@@ -142,3 +142,13 @@ def test_several_results_of_which_some_have_no_derivative():
     divmod_ = cb.ufunc(np.divmod, derivative="central")
     _, (_, remainder) = jax.jvp(divmod_, (7.3, 2.0), (1.0, 0.0))
     np.testing.assert_allclose(remainder, 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_central_differences_go_to_the_second_order(transform):
+    with jax.enable_x64(True):
+        sine = cb.ufunc(np.sin, derivative="central")
+        second = transform(jax.grad(jax.grad(sine)))
+        assert np.isclose(second(1.0), -np.sin(1.0), atol=1e-3)
+        with pytest.raises(NotImplementedError, match="sin .* go to the second order. Give a rule"):
+            transform(jax.grad(second))(1.0)
