@@ -137,7 +137,7 @@ void ReturnBlock(void* memory) noexcept {
     std::thread(Reap).detach();
     p.reaper_runs = true;
   } catch (const std::system_error&) {
-    // No thread to be had: the block stays idle until one is, or is handed out again.
+    // No thread can be started: the block stays idle until one is, or is handed out again.
   }
 }
 

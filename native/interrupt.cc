@@ -266,7 +266,7 @@ void WatchInterrupts() {
     try {
       std::thread(Watch).detach();
     } catch (const std::system_error&) {
-      return;  // no thread to be had: signals are handled as Python alone handles them
+      return;  // no thread can be started: signals are handled as Python alone handles them
     }
     watcher.started = true;
   }

@@ -36,29 +36,21 @@ def lower(
     **params: Any,
 ) -> Any:
     axis_context = ctx.module_context.axis_context
+    bind = partial(
+        primitive.bind,
+        host_call=host_call,
+        ordered=ordered,
+        partitioned=partitioned,
+        sharding=sharding,
+        **params,
+    )
     if automatic_axes := _automatic_axes(axis_context):
-        rebound = partial(
-            primitive.bind,
-            host_call=host_call,
-            ordered=ordered,
-            partitioned=partitioned,
-            sharding=sharding,
-            lanes=lanes,
-            **params,
+        return _lower_partial_auto(
+            flavour, ctx, operands, automatic_axes, partial(bind, lanes=lanes)
         )
-        return _lower_partial_auto(flavour, ctx, operands, automatic_axes, rebound)
     distributed = isinstance(axis_context, _jax.ShardingContext) and axis_context.num_devices > 1
     if partitioned and lanes.sizes and distributed:
-        unbatched = partial(
-            primitive.bind,
-            host_call=host_call,
-            ordered=ordered,
-            partitioned=partitioned,
-            sharding=sharding,
-            lanes=Lanes(),
-            **params,
-        )
-        return _lower_lane_by_lane(ctx, operands, lanes, unbatched)
+        return _lower_lane_by_lane(ctx, operands, lanes, partial(bind, lanes=Lanes()))
     op_sharding = _op_sharding(flavour, axis_context, sharding, ctx.avals_out)
     _runtime.prepare()
     registration = _identity.register(host_call, exporting=_jax.is_exporting(ctx))

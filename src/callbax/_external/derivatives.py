@@ -29,7 +29,7 @@ class Definitions:
     A rule of the user sees `primals`, the tuple of positional arguments in their own structure.
     Arguments given by name count as positional where the host function's signature has a position
     for them; others reach the rule as the same keyword arguments. Tangents and cotangents follow the
-    primals, with None in the places of what is no array.
+    primals, with None in the places of what is not an array.
     """
 
     rules: tuple[Rule, ...]

@@ -165,7 +165,7 @@ class VjpRule:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _Static:
-    """A residual that is no array: it passes from the forward to the backward rule in the tree."""
+    """A residual that is not an array: it passes from the forward to the backward rule in the tree."""
 
     hashable: Hashable
 
