@@ -1,5 +1,6 @@
 """Settings that must stand before JAX starts: eight CPU devices, and no other platform."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -15,6 +16,22 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # With importlib's import mode pytest leaves sys.path alone; the tests import `helpers` by name.
 sys.path.insert(0, str(Path(__file__).parent))
+
+import jax  # noqa: E402 - reads the settings above
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_heap():
+    """What was there before a file's tests is not searched, and its programs end with it.
+
+    Else each search for kept arrays, and each garbage collection, takes as long as all of the files
+    that ran before have left objects: seconds, in the end.
+    """
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

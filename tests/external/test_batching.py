@@ -199,7 +199,7 @@ def test_a_lane_of_nested_vmap_is_named_by_its_indices():
         (np.zeros(2, np.float32), r"Expected: \(\), Actual: \(2,\)"),
         (np.complex64(1), "Expected: float32, Actual: complex64"),
         ((x, x), "Mismatched number of outputs"),
-        ("text", "no array of numbers"),
+        ("text", "type str, which is not an array of numbers"),
     ],
 )
 def test_wrong_results_name_function_and_lane(value, message):

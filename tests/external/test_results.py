@@ -304,5 +304,7 @@ def nested(x):
 @pytest.mark.parametrize("wrong", ["text", np.array([None]), np.zeros(2, "M8[s]")])
 def test_a_trial_that_returns_no_numbers(wrong):
     f = cb.external(lambda x: wrong, result=cb.infer)
-    with pytest.raises(TypeError, match=r"(?s)result=callbax.infer, but .* no array of num"):
+    with pytest.raises(
+        TypeError, match=r"(?s)result=callbax.infer, but .* neither an array of num"
+    ):
         f(x)

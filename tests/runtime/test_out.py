@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import error_of, finish
+from helpers import error_of, finish, names_in
 from jax import lax
 
 import callbax as cb
@@ -269,5 +269,5 @@ def test_equal_functions_are_traced_once():
     with jax.log_compiles(False):
         text = [jax.jit(lambda x: program(x)).lower(jnp.ones(3)).as_text() for _ in range(2)]
     assert text[0] == text[1]
-    assert 'callback = "numpy:square((0,), {}, 0)"' in text[0]
+    assert [name["function"] for name in names_in(text[0])] == ["numpy:square"]
     assert "out = true" in text[0]
