@@ -1,10 +1,12 @@
-"""Settings that must stand before JAX starts: eight CPU devices, and no other platform."""
+"""What JAX reads when it starts: eight CPU devices, no other platform. Which tests run: --full."""
 
 import gc
 import os
 import shutil
 import subprocess
 import sys
+import zlib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,42 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import jax  # noqa: E402 - reads the settings above
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="all cases of all tests, not a sample")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "full: a test that runs with --full only")
+    config.addinivalue_line("markers", "sampled(n): one of n of its cases runs without --full")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without --full, leaves out what is marked so. A sample is the same in each run, on each machine."""
+    if config.getoption("--full") or any("::" in argument for argument in config.args):
+        return  # a test that is named runs
+    cases = defaultdict(list)
+    left_out = set()
+    for item in items:
+        if item.get_closest_marker("full"):
+            left_out.add(item)
+        elif mark := item.get_closest_marker("sampled"):
+            cases[item.nodeid.partition("[")[0], mark.args[0]].append(item)
+    for (_, n), of_test in cases.items():
+        # Tests with the same cases get the same sample, whatever order they are in: they share work.
+        by_hash = sorted(
+            of_test, key=lambda item: zlib.crc32(item.nodeid.partition("[")[2].encode())
+        )
+        left_out.update(by_hash[-(-len(by_hash) // n) :])
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def full(request):
+    """Whether all cases of all tests run."""
+    return request.config.getoption("--full")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -88,6 +88,7 @@ def test_the_tour_runs_every_example_and_is_plain_in_a_pipe():
     assert starts[-1] == max(starts) and starts[:4] == sorted(starts[:4])
 
 
+@pytest.mark.full
 def test_the_tour_in_a_terminal_has_colours():
     pytest.importorskip("rich")
     result = run("tour", FORCE_COLOR="1", TERM="xterm-256color", COLUMNS="100")
@@ -106,12 +107,14 @@ def test_the_tour_without_extras_says_what_is_missing_and_runs_the_rest():
     assert re.search(r"callbax +jax\.\*", result.stdout)  # the table of measurements, without rich
 
 
+@pytest.mark.full
 def test_the_tour_without_scikit_learn_alone():
     result = run_without(("sklearn",), "tour")
     assert result.returncode == 0, result.stdout + result.stderr
     assert len(re.findall("Left out", result.stdout)) == 1 and "25 examples ran" in result.stdout
 
 
+@pytest.mark.full
 def test_the_tour_with_64_bit_types():
     result = run("tour", JAX_ENABLE_X64="1")
     assert result.returncode == 0, result.stdout + result.stderr

@@ -224,7 +224,10 @@ def failing_with(error, pattern=""):
     assert re.search(pattern, str(caught.value)), str(caught.value)
 
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+    pytest.mark.sampled(3),
+]
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=str)

@@ -14,6 +14,8 @@ from jax.test_util import check_grads
 
 import callbax as cb
 
+pytestmark = pytest.mark.sampled(3)
+
 VMAP_METHODS = pytest.mark.parametrize("method", ["sequential", "expand_dims", "broadcast_all"])
 
 

@@ -15,6 +15,8 @@ from jax import export
 
 import callbax as cb
 
+pytestmark = pytest.mark.sampled(2)
+
 UFUNCS = [
     *(np.add, np.subtract, np.divide, np.floor_divide, np.sin, np.exp, np.log1p, np.arctan2),
     *(np.hypot, np.logaddexp, np.copysign, np.nextafter, np.spacing, np.frexp, np.modf, np.divmod),

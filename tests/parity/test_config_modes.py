@@ -10,6 +10,8 @@ import pytest
 from helpers import both_in_any_order
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+pytestmark = pytest.mark.sampled(4)
+
 MODES = {
     "jax_enable_checks": lambda: jax.enable_checks(True),
     "strict dtype promotion": lambda: jax.numpy_dtype_promotion("strict"),

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from helpers import CALLBAX, both, both_in_any_order, both_raise, run
 
+pytestmark = pytest.mark.sampled(2)
+
 NARROW = ["int2", "int4", "uint2", "uint4", "float4_e2m1fn"]
 FLOAT8 = [
     "float8_e3m4",

@@ -16,6 +16,8 @@ import pytest
 import callbax
 from callbax import debug
 
+pytestmark = pytest.mark.sampled(2)
+
 SCALAR = jax.ShapeDtypeStruct((), np.float32)
 STEPS = 3
 

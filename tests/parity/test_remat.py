@@ -9,6 +9,8 @@ import pytest
 from helpers import EAGER_AND_JIT, both, both_raise
 from jax.ad_checkpoint import checkpoint_name
 
+pytestmark = pytest.mark.sampled(2)
+
 policies = jax.checkpoint_policies
 
 

@@ -9,6 +9,8 @@ from helpers import both_in_any_order, both_raise
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+pytestmark = pytest.mark.sampled(3)
+
 MESH = Mesh(np.array(jax.devices()[:2]), ("i",))
 SPLIT = NamedSharding(MESH, PartitionSpec("i"))
 PAIR = jnp.array([1.0, 2.0])

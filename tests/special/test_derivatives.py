@@ -21,8 +21,11 @@ EACH_CASE = pytest.mark.parametrize("case", CASES, ids=str)
 SECOND = [case for case in CASES if case.second]
 EXACT = [case for case in CASES if case.exact]
 
-# SciPy warns of every n that is not an integer by its type.
-pytestmark = pytest.mark.filterwarnings("ignore:non-integer arg n is deprecated")
+pytestmark = [
+    # SciPy warns of every n that is not an integer by its type.
+    pytest.mark.filterwarnings("ignore:non-integer arg n is deprecated"),
+    pytest.mark.sampled(8),
+]
 
 # The gradients' own rounding in float32, times what a rule loses by cancellation.
 SINGLE_RTOL = 2e-3

@@ -23,8 +23,11 @@ LOOPS = [
 EACH_LOOP = pytest.mark.parametrize(("name", "loop"), LOOPS, ids=lambda value: str(value))
 QUICKLY_COMPILED = {"xla_backend_optimization_level": 0}
 
-# A warning in a callback would be an error there; that is tested elsewhere.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    # A warning in a callback would be an error there; that is tested elsewhere.
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.sampled(8),
+]
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, -2.5, 7.0, np.inf, -np.inf, np.nan]
 ROWS, COLUMNS = 4, 6
