@@ -298,6 +298,8 @@ def test_wrong_arguments_say_so():
         cb.ufunc(np.add)(jnp.ones(2), jnp.ones(3))
     with pytest.raises(ValueError, match='derivative must be "central"'):
         cb.ufunc(np.add, derivative="forward")
+    with pytest.raises(TypeError, match="jv> takes 2 argument.s., .* but got 1 and z by name"):
+        cb.scipy.special.jv(0.0, z=1.0)
 
 
 @pytest.mark.parametrize("argument", [None, "float32", [1.0], {}, np.datetime64("2020")], ids=repr)

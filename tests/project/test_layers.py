@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {
         "callbax._native",
+        "callbax._typing",
         "callbax._jax",
         "callbax._jax_runtime",
         "callbax._jax_cache",

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
+import jax
+
 from callbax._trust import OptIn
 from callbax.interop import callees, loop_names
 from callbax.interop.callees import Callee, import_path
@@ -13,7 +15,7 @@ from callbax.interop.kernels import Kernel
 from callbax.interop.loops import Loop
 from callbax.interop.scalars import Owners, ScalarFunction
 from callbax.interop.signature import Signature, parse
-from callbax.interop.ufunc import ufunc
+from callbax.interop.ufunc import Ufunc, ufunc
 
 
 def get_include() -> str:
@@ -36,7 +38,7 @@ def native(
     parallel: bool = False,
     derivatives: Sequence[Any] | None = None,
     derivative: str | None = None,
-) -> ScalarFunction: ...
+) -> Ufunc[..., jax.Array]: ...
 
 
 @overload
@@ -61,7 +63,7 @@ def native(
     parallel: bool = False,
     derivatives: Sequence[Any] | None = None,
     derivative: str | None = None,
-) -> ScalarFunction | Kernel:
+) -> Ufunc[..., jax.Array] | Kernel:
     """Makes a JAX function of a compiled C function. Python and its GIL have no part in a call.
 
     There are two shapes of callee. A *scalar* function, such as `double (double, int)`, is mapped over
@@ -134,7 +136,7 @@ def native(
             f"{callee} was given user_data=, but its signature {agreed} has no trailing void* for it"
         )
     scalar = ScalarFunction.of(callee, agreed, data, owners, path, parallel, OptIn(fn))
-    return cast(ScalarFunction, ufunc(scalar, derivatives=derivatives, derivative=derivative))
+    return ufunc(scalar, derivatives=derivatives, derivative=derivative)
 
 
 def _agree(callee: Callee, text: str | None) -> Signature:
@@ -181,7 +183,7 @@ def _may_be_kernel(signature: Signature) -> bool:
 def _find(found: Any, types: str) -> Loop | None:
     """The loop of an imported C function, for programs that another process has traced."""
     try:
-        loop = native(found).only_loop
+        loop = cast(ScalarFunction, native(found)).only_loop
     except (TypeError, ValueError):
         return None
     return loop if loop.types == types else None

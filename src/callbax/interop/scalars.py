@@ -7,6 +7,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, Self, cast
 
+import jax
 import numpy as np
 
 from callbax import _native
@@ -30,7 +31,7 @@ class ScalarLoop:
         return _native.ufunc_loop(self.ufunc, 0)
 
 
-class ScalarFunction(Ufunc):
+class ScalarFunction(Ufunc[..., jax.Array]):
     """A C function that is called elementwise; `callbax.native` makes it."""
 
     def __init__(self, source: ScalarLoop, parallel: bool):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Generic, Self, overload
 
 import numpy as np
 
 from callbax import _jax, _native
 from callbax._errors import attribute, describe_function
 from callbax._trust import OptIn, import_path
+from callbax._typing import P, R
 from callbax.interop import derivatives as _derivatives
 from callbax.interop import dtypes, gufuncs, loop_names, loops
 from callbax.interop.derivatives import CENTRAL, Derivatives
@@ -51,7 +52,7 @@ class UfuncLoop:
         return _native.ufunc_loop(ufunc_inside(self.original), self.index)
 
 
-class Ufunc:
+class Ufunc(Generic[P, R]):
     """A NumPy universal function that JAX can call, differentiate and batch; see `callbax.ufunc`.
 
     Attributes:
@@ -74,11 +75,12 @@ class Ufunc:
             f"`{self._title}` as a JAX function. Its own documentation:\n\n{self.ufunc.__doc__}"
         )
 
-    def __call__(self, *args: Any) -> Any:
-        if len(args) != self.nin:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if kwargs or len(args) != self.nin:
+            by_name = f" and {', '.join(kwargs)} by name" if kwargs else ""
             raise TypeError(
                 f"{self!r} takes {self.nin} argument(s), one array each and by position, but got "
-                f"{len(args)}"
+                f"{len(args)}{by_name}"
             )
         resolution = self._resolve(args)
         values = [
@@ -86,11 +88,11 @@ class Ufunc:
             for arg, dtype in zip(args, resolution.operand_dtypes, strict=True)
         ]
         results = self._call(values, resolution)
-        results = [
+        final: Any = tuple(
             _jax.convert_element_type(result, dtype)
             for result, dtype in zip(results, resolution.final_dtypes, strict=True)
-        ]
-        return results[0] if self.nout == 1 else tuple(results)
+        )
+        return final[0] if self.nout == 1 else final
 
     def _resolve(self, args: Sequence[Any]) -> Resolution:
         return dtypes.resolve(self.ufunc, args)
@@ -160,6 +162,14 @@ class Ufunc:
         return f"<callbax.ufunc of {self._title}>"
 
 
+@overload
+def ufunc(
+    u: Ufunc[P, R], *, derivatives: Sequence[Any] | None = None, derivative: str | None = None
+) -> Ufunc[P, R]: ...
+@overload
+def ufunc(
+    u: Any, *, derivatives: Sequence[Any] | None = None, derivative: str | None = None
+) -> Ufunc[..., Any]: ...
 def ufunc(
     u: Any, *, derivatives: Sequence[Any] | None = None, derivative: str | None = None
 ) -> Ufunc:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from callbax.scipy import special
 
 
-def lambertw(z: Any, k: Any = 0, tol: float = 1e-8) -> Any:
+def lambertw(z: ArrayLike, k: ArrayLike = 0, tol: float = 1e-8) -> Array:
     """`scipy.special.lambertw` as a JAX function: the Lambert W function.
 
     Args:
@@ -27,7 +27,7 @@ def lambertw(z: Any, k: Any = 0, tol: float = 1e-8) -> Any:
     return special._lambertw(z, k, tol)
 
 
-def zeta(x: Any, q: Any = None) -> Any:
+def zeta(x: ArrayLike, q: ArrayLike | None = None) -> Array:
     """`scipy.special.zeta` as a JAX function: the Hurwitz zeta function, or Riemann's.
 
     Args:
@@ -45,7 +45,7 @@ def zeta(x: Any, q: Any = None) -> Any:
     return special._riemann_zeta(x) if q is None else special._zeta(x, q)
 
 
-def polygamma(n: Any, x: Any) -> Any:
+def polygamma(n: ArrayLike, x: ArrayLike) -> Array:
     """`scipy.special.polygamma` as a JAX function: the n-th derivative of the digamma function.
 
     By DLMF 25.11.12 it is (-1)^(n + 1) n! ζ(n + 1, x) for n > 0.

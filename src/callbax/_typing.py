@@ -1,0 +1,15 @@
+"""The type variables of what users call: its parameters and its result; any, where none are given."""
+
+from typing import TYPE_CHECKING, Any
+
+# Defaults come with Python 3.13; checkers know them from typing_extensions, which needs no install.
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec, TypeVar
+
+    P = ParamSpec("P", default=...)
+    R = TypeVar("R", default=Any, covariant=True)
+else:
+    from typing import ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    R = TypeVar("R", covariant=True)

@@ -1,0 +1,1 @@
+from callbax.scipy import special as special
