@@ -1,11 +1,9 @@
 """Other ways of calling compiled code from a JAX program, as far as their libraries can be imported."""
 
-import itertools
-
 import jax
 import numpy as np
 
-_numbers = itertools.count()
+from callbax._tour.peers import tvm_registration
 
 # The least that a C++ callee can do: one scalar, negated.
 _SOURCE = """
@@ -17,12 +15,11 @@ void negate(tvm::ffi::TensorView x, tvm::ffi::TensorView y) {
 
 def tvm_ffi_negate():
     """jax-tvm-ffi with a callee in C++, compiled here."""
-    import jax_tvm_ffi
+    register = tvm_registration()
     import tvm_ffi.cpp
 
     module = tvm_ffi.cpp.load_inline("callbax_benchmark", cpp_sources=_SOURCE, functions=["negate"])
-    name = f"callbax_benchmark_{next(_numbers)}"
-    jax_tvm_ffi.register_ffi_target(name, module.negate, ["args", "rets"], platform="cpu")
+    name = register(module.negate)
     return lambda x: jax.ffi.ffi_call(name, jax.ShapeDtypeStruct((), np.float64))(x)
 
 

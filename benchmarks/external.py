@@ -25,8 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import callbax as cb
+from callbax._tour.cases import scan
 from callbax._tour.measure import BASELINE, Case, Measurement, format_seconds, measure
+from callbax._tour.pages import MarkdownPage
 
+PAGE = MarkdownPage()
 STEPS = 5000
 LANES = 64
 SMALL_LANES = 2000
@@ -47,17 +50,13 @@ def digest(block):
 
 
 def in_scan(seconds):
-    def scan(step):
-        program = jax.jit(lambda x: jax.lax.scan(lambda c, _: (step(c), None), x, length=STEPS)[0])
-        return lambda: program(np.float32(1)).block_until_ready()
-
-    external = cb.external(host_sine, result=scalar)
-    contenders = {
-        BASELINE: scan(lambda x: x * 1.5),
-        "callbax.external": scan(external),
-        "callbax.pure_callback": scan(lambda x: cb.pure_callback(host_sine, scalar, x)),
-        "jax.pure_callback": scan(lambda x: jax.pure_callback(host_sine, scalar, x)),
+    functions = {
+        BASELINE: lambda x: x,
+        "callbax.external": cb.external(host_sine, result=scalar),
+        "callbax.pure_callback": lambda x: cb.pure_callback(host_sine, scalar, x),
+        "jax.pure_callback": lambda x: jax.pure_callback(host_sine, scalar, x),
     }
+    contenders = {name: scan(STEPS, function) for name, function in functions.items()}
     return measure(Case("a scalar call in `lax.scan`", "step", STEPS, contenders), seconds)
 
 
@@ -115,21 +114,22 @@ def theirs(x):
     return lambda: program(x).block_until_ready()
 
 
-def table(measured: Measurement) -> str:
-    lines = [f"### {measured.case.title}", "", f"| | per {measured.case.per} | quartiles |"]
-    lines.append("|---|---|---|")
+def show(measured: Measurement) -> None:
+    PAGE.heading(measured.case.title)
+    rows = []
     for name in measured.samples:
         if name != BASELINE:
             time = measured.net(name)
-            row = map(format_seconds, (time.median, time.lower, time.upper))
-            lines.append("| {} | {} | {} – {} |".format(name, *row))
+            median, lower, upper = map(format_seconds, (time.median, time.lower, time.upper))
+            rows.append((name, median, f"{lower} – {upper}"))
+    PAGE.table(("", f"per {measured.case.per}", "quartiles"), rows, "")
     if "threads" in measured.samples:
-        lines += ["", f"threads: {measured.ratio('sequential', 'threads'):.2f} × sequential"]
+        ratios = f"threads: {measured.ratio('sequential', 'threads'):.2f} × sequential"
         plain = f"Python loop on {CORES} plain threads"
         if plain in measured.samples:
             possible = measured.ratio("Python loop on one thread", plain)
-            lines[-1] += f"; plain threads: {possible:.2f} × one thread"
-    return "\n".join(lines) + "\n"
+            ratios += f"; plain threads: {possible:.2f} × one thread"
+        PAGE.paragraph(ratios)
 
 
 def main() -> None:
@@ -142,10 +142,10 @@ def main() -> None:
     blocks = random.integers(0, 256, (LANES, 1 << 20)).astype(np.uint8)
     hashes = jax.ShapeDtypeStruct((32,), jnp.uint8)
     title = f"`numpy.linalg.svd` of 120 × 120, {LANES} lanes"
-    print(table(in_scan(seconds)))
-    print(table(lanes(title, singular_values, matrices, values, seconds)))
-    print(table(lanes(f"SHA-256 of 1 MiB, {LANES} lanes", digest, blocks, hashes, seconds)))
-    print(table(overhead(seconds)))
+    show(in_scan(seconds))
+    show(lanes(title, singular_values, matrices, values, seconds))
+    show(lanes(f"SHA-256 of 1 MiB, {LANES} lanes", digest, blocks, hashes, seconds))
+    show(overhead(seconds))
 
 
 # Worker processes import this file.

@@ -26,8 +26,11 @@ import scipy.special
 from compiled_peers import negations
 
 import callbax as cb
+from callbax._tour.cases import scan
 from callbax._tour.measure import Case, Measurement, format_seconds, measure
+from callbax._tour.pages import MarkdownPage
 
+PAGE = MarkdownPage()
 STEPS = 2000
 # The thread that starts a program waits for the GIL before and after; that is not the calls' cost.
 STEPS_BESIDE_BUSY_THREAD = 200_000
@@ -43,20 +46,17 @@ def per_call(name, seconds, peers):
     original, theirs = FUNCTIONS[name]
     struct = jax.ShapeDtypeStruct((), jnp.float64)
 
-    def scan(step, steps=STEPS):
-        program = jax.jit(lambda x: jax.lax.scan(lambda c, _: (step(c), None), x, length=steps)[0])
-        return lambda: program(1.5).block_until_ready()
-
-    contenders = {"callbax.ufunc": scan(cb.ufunc(original))}
-    contenders["callbax.pure_callback"] = scan(lambda x: cb.pure_callback(original, struct, x))
-    contenders["jax.pure_callback"] = scan(lambda x: jax.pure_callback(original, struct, x))
+    functions = {"callbax.ufunc": cb.ufunc(original)}
+    functions["callbax.pure_callback"] = lambda x: cb.pure_callback(original, struct, x)
+    functions["jax.pure_callback"] = lambda x: jax.pure_callback(original, struct, x)
     if theirs is not None:
-        contenders["JAX's own function"] = scan(theirs)
+        functions["JAX's own function"] = theirs
     if original is np.negative:
-        contenders |= {peer: scan(function) for peer, function in peers.items()}
+        functions |= peers
+    contenders = {who: scan(STEPS, function, 1.5) for who, function in functions.items()}
     measured = measure(Case(name, "call", STEPS, contenders), seconds)
     steps = STEPS_BESIDE_BUSY_THREAD
-    busy = {"callbax.ufunc, GIL wanted by a busy thread": scan(cb.ufunc(original), steps)}
+    busy = {"callbax.ufunc, GIL wanted by a busy thread": scan(steps, cb.ufunc(original), 1.5)}
     with busy_thread():
         beside = measure(Case(name, "call", steps, busy), seconds / 3)
     return Measurement(measured.case, {**measured.samples, **beside.samples})
@@ -127,24 +127,27 @@ def with_one_thread(options):
 
 def print_per_call(measurements):
     names = list(dict.fromkeys(name for m in measurements for name in m.samples))
-    print("| in `lax.scan`, per call |", " | ".join(m.case.title for m in measurements), "|")
-    print("|---|" + "---|" * len(measurements))
-    for name in names:
-        cells = [
-            format_seconds(m.total(name).median) if name in m.samples else "–" for m in measurements
-        ]
-        print(f"| {name} |", " | ".join(cells), "|")
-    print()
+    rows = [
+        (
+            name,
+            *(_median(m.total(name).median if name in m.samples else None) for m in measurements),
+        )
+        for name in names
+    ]
+    PAGE.table(("in `lax.scan`, per call", *(m.case.title for m in measurements)), rows, "")
 
 
 def print_sizes(name, table):
     names = sorted({contender for times in table.values() for contender in times})
-    print(f"| `{name}`, elements |", " | ".join(f"{size:,}" for size in table), "|")
-    print("|---|" + "---|" * len(table))
-    for contender in names:
-        cells = [format_seconds(t[contender]) if contender in t else "–" for t in table.values()]
-        print(f"| {contender} |", " | ".join(cells), "|")
-    print()
+    rows = [
+        (contender, *(_median(times.get(contender)) for times in table.values()))
+        for contender in names
+    ]
+    PAGE.table((f"`{name}`, elements", *(f"{size:,}" for size in table)), rows, "")
+
+
+def _median(seconds):
+    return "–" if seconds is None else format_seconds(seconds)
 
 
 def main():
@@ -161,7 +164,8 @@ def main():
         return
     peers, missing = negations()
     print_per_call([per_call(function, seconds, peers) for function in FUNCTIONS])
-    print(*missing, sep="\n", end="\n\n" if missing else "")
+    for line in missing:
+        PAGE.paragraph(line)
     table = all_sizes(name, sizes, seconds, "all threads")
     for size, times in with_one_thread(["--quick"] if options.quick else []).items():
         table[size].update(times)

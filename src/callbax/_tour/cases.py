@@ -69,12 +69,12 @@ def contenders(
 
 
 # -- in a scan -------------------------------------------------------------------------------------
-def scan(steps: int, body: Callable[[jax.Array], jax.Array]) -> Run:
+def scan(steps: int, body: Callable[[jax.Array], jax.Array], start: float = 1.0) -> Run:
     def step(carry: jax.Array, _: None) -> tuple[jax.Array, None]:
         return body(carry) * 0.5, None
 
     program = jax.jit(lambda x: jax.lax.scan(step, x, None, length=steps)[0])
-    x = jnp.float32(1)
+    x = jnp.asarray(start, float)
 
     def run() -> None:
         program(x).block_until_ready()

@@ -80,7 +80,7 @@ def buffer_callback() -> Peer:
 
 def tvm_ffi() -> Peer:
     """NVIDIA's bridge from XLA FFI to TVM FFI, with a Python function at its end."""
-    register = _tvm_registration()
+    register = tvm_registration()
 
     def bind(function: Callable[..., Any], result: Any, *args: Any, **options: Any) -> Any:
         def into(*tensors: Any) -> None:
@@ -95,7 +95,7 @@ def tvm_ffi() -> Peer:
 
 def tvm_ffi_without_work() -> Peer:
     """The least that jax-tvm-ffi can cost: its function looks at nothing and writes no result."""
-    target = _tvm_registration()(lambda *tensors: None)
+    target = tvm_registration()(lambda *tensors: None)
 
     def bind(function: Callable[..., Any], result: Any, *args: Any) -> Any:
         return jax.ffi.ffi_call(target, result, vmap_method="sequential")(*args)
@@ -106,7 +106,7 @@ def tvm_ffi_without_work() -> Peer:
 _numbers = itertools.count()
 
 
-def _tvm_registration() -> Callable[..., str]:
+def tvm_registration() -> Callable[..., str]:
     """A function that registers a Python function as an FFI target and returns its new name."""
     import jax_tvm_ffi  # type: ignore[import-untyped]
     import tvm_ffi
