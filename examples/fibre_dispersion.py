@@ -1,4 +1,4 @@
-"""An optical fibre: its mode by Newton's method, its dispersion, and one designed for no dispersion.
+"""An optical fibre: its mode by Newton's method, its dispersion, and one designed to have none.
 
     pip install '.[examples]' && python examples/fibre_dispersion.py
 
@@ -7,11 +7,11 @@ K₀(w r/a) around it, with u² + w² = V² = (2π a/λ)² (n₁² - n₂²). Fi
 
     u J₁(u) K₀(w) = w K₁(w) J₀(u)                              (Gloge, Applied Optics 10, 1971)
 
-and then the mode travels as if the index were n, n² = n₁² - (u λ / 2π a)². Pulses of finite
+and then the mode travels as if the index were n, where n² = n₁² - (u λ / 2π a)². Pulses of finite
 bandwidth spread by the chromatic dispersion D = -λ/c d²n/dλ².
 
-`cb.scipy.special.jv` and `kv` run SciPy's C loops in the compiled program. Their derivatives are in
-closed form and compose: Newton's method takes the first, D the second through the root
+`cb.scipy.special.jv` and `kv` run SciPy's C loops in the compiled program. Their derivatives have
+closed forms and compose: Newton's method takes the first, D the second through the root
 (`jax.lax.custom_root`), and the design, again Newton's method, the third: dD/da.
 
 The standard fibre (a = 4.1 µm, 0.36 % more index in the core) is compared with the data sheet of

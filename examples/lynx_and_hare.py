@@ -1,4 +1,4 @@
-"""Predators and prey: an ODE solver of SciPy, fitted to data by its adjoint.
+"""Predators and prey: a SciPy ODE solver, fitted to data by its adjoint.
 
     pip install '.[examples]' && python examples/lynx_and_hare.py
 
@@ -7,7 +7,7 @@ equations, with hares u and lynxes v in thousands,
 
     du/dt = (alpha - beta v) u,    dv/dt = (delta u - gamma) v,
 
-are fitted to the 21 years 1900-1920: `scipy.integrate.solve_ivp` solves them on the host, JAX and
+are fitted to the 21 years 1900-1920: `scipy.integrate.solve_ivp` solves them on the host; JAX and
 optax do the rest. The gradient comes from the continuous adjoint (Pontryagin et al., 1962): with
 the right-hand side f(y) and the cotangents c of the solution at the years, the multipliers run back
 in time,
@@ -52,7 +52,7 @@ def solve(rate, span, start, **options):
 
 @cb.external(result=lambda years, p, start: jax.ShapeDtypeStruct((years.size, 2), start.dtype))
 def populations(years, p, start):
-    """Hares and lynxes in each of the years (integers), from those in the first; p is a tuple."""
+    """Hares and lynxes in each year (integers), from those in the first; p is a tuple."""
     alpha, beta, gamma, delta = p
 
     def rate(t, y):
@@ -64,7 +64,7 @@ def populations(years, p, start):
 
 @populations.def_host_vjp
 def populations_vjp(primals, outputs, cotangents):
-    """Year by year backwards, each beginning anew with the solution that is known there."""
+    """Backwards year by year, each starting afresh from the solution that is known there."""
     years, (alpha, beta, gamma, delta), _ = primals
 
     def rate(t, state):
@@ -83,7 +83,7 @@ def populations_vjp(primals, outputs, cotangents):
 
 
 def residuals(logarithms):
-    """Of the logarithms of the pelts; all six unknowns are positive, so they are logarithms too."""
+    """In the logarithms of the pelts; the unknowns, all positive, are logarithms too."""
     p, start = jnp.split(jnp.exp(logarithms), [4])
     return jnp.log(populations(YEARS, tuple(p), start)) - jnp.log(PELTS)
 

@@ -3,14 +3,14 @@
     pip install '.[examples]' && python examples/model_in_policy.py
 
 A random forest tells three cultivars of grapes apart by 13 measurements of their wine (178 wines,
-bundled with scikit-learn). What is the smallest change of a wine's measurements after which the
+bundled with scikit-learn). What is the smallest change in a wine's measurements after which the
 forest takes it for another cultivar? Such a counterfactual explains a decision of the model.
 
 A forest is piecewise constant and has no gradient, so the policy searches by the cross-entropy
 method (Rubinstein, 1999): draw candidates from a normal distribution, keep the best, fit the
-distribution to them. The search is JAX, `lax.scan` under `vmap` under `jit`; the forest is a host
-function. As its signature says how to batch it, each step of the search asks the forest once, for
-all candidates of all wines.
+distribution to them. The search is JAX (`lax.scan` under `vmap` under `jit`); the forest is a host
+function. Since its signature says how to batch it, each step of the search asks the forest once,
+for all candidates of all wines.
 """
 
 import jax
@@ -22,8 +22,8 @@ from sklearn.ensemble import RandomForestClassifier
 import callbax as cb
 
 STEPS, CANDIDATES, ELITE = 40, 64, 8
-TARGET = 0  # the cultivar that the wines shall be taken for
-SURE = 0.6  # the probability from which on they are
+TARGET = 0  # the cultivar that the wines should be taken for
+SURE = 0.6  # the probability from which they are
 
 data = load_wine()
 wines = data.data.astype(np.float32)
@@ -33,7 +33,7 @@ calls = 0
 
 @cb.external(signature="(features)->(3)", dtype=np.float32, vmap_method="broadcast_all")
 def probabilities(x):
-    """Of the three cultivars; one wine, or wines in any number of leading dimensions."""
+    """Of the three cultivars, for one wine or for wines in any number of leading dimensions."""
     global calls
     calls += 1
     rows = forest.predict_proba(x.reshape(-1, x.shape[-1]))
@@ -61,7 +61,7 @@ def policy(key, wine):
         better = costs[order[0]] < lowest
         best = jnp.where(better, elite[0], best)
         lowest = jnp.where(better, costs[order[0]], lowest)
-        # Half the way to the elite, lest the search end at the first good place.
+        # Halfway to the elite, lest the search end at the first good place.
         centre, width = (centre + elite.mean(0)) / 2, (width + elite.std(0)) / 2
         return (centre, width, best, lowest), lowest
 
@@ -71,7 +71,7 @@ def policy(key, wine):
     return best, costs
 
 
-# The function keeps what it promises, and gives what scikit-learn gives.
+# The function keeps its promises, and gives what scikit-learn gives.
 cb.check(probabilities, wines[0], raise_on_failure=True)
 expected = forest.predict_proba(wines).astype(np.float32)
 assert np.array_equal(jax.jit(probabilities)(wines), expected)

@@ -6,14 +6,14 @@ The Matérn kernel of order ν, with the modified Bessel function K, is
 
     k(r) = σ² 2^(1-ν)/Γ(ν) s^ν K_ν(s),    s = √(2ν) r/ℓ      (Rasmussen and Williams, 2006, 4.2.1)
 
-Its sample paths are the smoother the larger ν is. Libraries for Gaussian processes keep ν fixed, at
-1/2, 3/2 or 5/2, where K is elementary: scikit-learn cannot fit it. With `cb.scipy.special.kv` it
-is one parameter among three. The derivative of K by s, and so by the length scale ℓ, has a closed
-form; by the order it has none, and is computed numerically: `derivative="central"`.
+The larger ν is, the smoother are its sample paths. Libraries for Gaussian processes fix ν at
+1/2, 3/2 or 5/2, where K is elementary; scikit-learn cannot fit it. With `cb.scipy.special.kv` it
+is one parameter among three. The derivative of K in s, and so in the length scale ℓ, has a closed
+form; in the order it has none, and is computed numerically: `derivative="central"`.
 
-The answer, ν = 0.11 with correlations over a dozen years, is far from the usual choices: the flow is
-rough from year to year, and yet remembers for long. It is the river in which Hurst (1951) found long
-memory.
+The answer, ν = 0.11 with correlations over a dozen years, is far from the usual choices: the flow
+is rough from year to year, and yet has a long memory. This is the river in which Hurst (1951) found
+long memory.
 
 Data: the annual flow at Aswan, 1871-1970, in 10⁸ m³; Cobb, Biometrika 65 (1978), Table 1. The
 likelihood is checked against scikit-learn's at the same ν.
@@ -57,7 +57,7 @@ def covariance(sigma, length, order):
 
 @jax.jit
 def surprise(logarithms):
-    """Minus the logarithm of the marginal likelihood; parameters are positive, so given by their log."""
+    """Minus the logarithm of the marginal likelihood; the positive parameters are logarithms."""
     factor = jnp.linalg.cholesky(covariance(*jnp.exp(logarithms)))
     white = jax.scipy.linalg.solve_triangular(factor, DEVIATION, lower=True)
     constant = len(YEARS) / 2 * jnp.log(2 * jnp.pi)

@@ -1,12 +1,12 @@
-"""A spacecraft's orbit around Earth and Moon: C and Numba code inside `lax.scan`, with no Python in it.
+"""A spacecraft's orbit around Earth and Moon: C and Numba code in `lax.scan`, without Python.
 
-The right-hand side of the equations of motion is a C function of whole arrays (a kernel, compiled here
-with the system's `cc`); the orbit's conserved quantity is a Numba `@cfunc` of four numbers. Both are
-called from a compiled Runge-Kutta loop of 400 000 steps, without the GIL.
+The right-hand side of the equations of motion is a C function of whole arrays (a kernel, compiled
+here with the system's `cc`); the orbit's conserved quantity is a Numba `@cfunc` of four numbers.
+Both are called from a compiled Runge-Kutta loop of 400 000 steps, without the GIL.
 
 The problem is the planar restricted three-body problem; the start is Arenstorf's periodic orbit
-(Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, section II.0), so that the
-trajectory has to close, and it is compared with SciPy's integrator.
+(Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, section II.0), so the
+trajectory has to close; it is also compared with the result of SciPy's integrator.
 
     pip install '.[examples]' && python examples/numba_and_c_in_scan.py
 """
@@ -58,7 +58,7 @@ int motion(const callbax_call* call) {
 
 
 def compile_motion() -> ctypes.CDLL:
-    """The C source as a shared library, by the system's compiler."""
+    """The C source, compiled to a shared library."""
     with tempfile.TemporaryDirectory() as directory:
         source, library = (os.path.join(directory, name) for name in ("motion.c", "motion.so"))
         with open(source, "w") as file:

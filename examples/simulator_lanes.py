@@ -2,13 +2,14 @@
 
     pip install '.[examples]' && python examples/simulator_lanes.py
 
-An epidemic in a population of 100 000, person by person (the stochastic SIR model, exactly simulated by
-Gillespie's method, 1977): how many does it reach? The simulator is plain Python and holds the GIL, so
-only processes run several at once. The program around it is JAX: one `vmap` over reproduction numbers,
-one over seeds, under `jit`. Where the lanes run is a matter of one line: the `executor` of the external
-function, which can be replaced without a new compilation.
+An epidemic in a population of 100 000, person by person (the stochastic SIR model, simulated
+exactly by Gillespie's method, 1977): how many does it reach? The simulator is plain Python and holds
+the GIL, so only processes can run several at once. The program around it is JAX: one `vmap` over
+reproduction numbers, one over seeds, under `jit`. Where the lanes run is a matter of one line: the
+`executor` of the external function, which can be replaced without compiling again.
 
-Checked against the final-size equation of Kermack and McKendrick (1927), z = 1 - exp(-R z).
+The result is checked against the final-size equation of Kermack and McKendrick (1927),
+z = 1 - exp(-R z).
 """
 
 import multiprocessing
@@ -27,10 +28,10 @@ POPULATION, FIRST_CASES = 100_000, 1_000
 WORKERS = os.cpu_count() or 1
 
 
-# A factory would do as well: `executor=lambda: ...` is called at first use, and again if it breaks.
+# A factory works as well: `executor=lambda: ...` is called at first use, and again if it breaks.
 @cb.external(result=jax.ShapeDtypeStruct((), np.float32), executor=ThreadPoolExecutor(1))
 def outbreak(reproduction, seed):
-    """The share of the population that an epidemic reaches. At the top level: workers import it."""
+    """The share of the population that is reached. At the top level, as workers import it."""
     draw = random.Random(int(seed)).random
     susceptible, infected = POPULATION - FIRST_CASES, FIRST_CASES
     rate = float(reproduction) / POPULATION

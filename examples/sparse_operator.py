@@ -1,4 +1,4 @@
-"""Tomography: a sparse matrix of SciPy and its transpose, in conjugate gradients, differentiated.
+"""Tomography: conjugate gradients with a SciPy sparse matrix and its transpose, differentiated.
 
     pip install '.[examples]' && python examples/sparse_operator.py
 
@@ -9,8 +9,8 @@ found by Tikhonov's method,
     (A^T A + w I) x = A^T b,
 
 with `jax.scipy.sparse.linalg.cg`. `def_transpose` tells JAX that A is linear and what A^T is; all
-else follows: `jax.linear_transpose` is A^T, and the solution has derivatives, in the measurements b
-as well as in the weight w, which gradient descent chooses by the rays that it has not seen.
+else follows: `jax.linear_transpose` is A^T, and the solution has derivatives, both in the
+measurements b and in the weight w, which gradient descent chooses by rays that were held back.
 """
 
 import jax
@@ -56,7 +56,7 @@ def projections():
 
 
 matrix = projections()
-seen = np.arange(matrix.shape[0]) % 5 != 0  # every fifth ray is kept back
+seen = np.arange(matrix.shape[0]) % 5 != 0  # every fifth ray is held back
 
 
 @cb.external(result=lambda x: jax.ShapeDtypeStruct(matrix.shape[:1], x.dtype))
@@ -75,21 +75,21 @@ def adjoint(c):
 
 
 def reconstruct(b, logarithm):
-    """The image from the rays that are seen, with the weight exp(logarithm)."""
+    """The image from the rays that are not held back, with the weight exp(logarithm)."""
     weight = jnp.exp(logarithm)
     image, _ = cg(lambda x: adjoint(seen * project(x)) + weight * x, adjoint(seen * b), tol=1e-10)
     return image
 
 
 def loss(b, logarithm):
-    """What the reconstruction makes of the rays that it has not seen."""
+    """The error of the reconstruction on the rays that were held back."""
     errors = ~seen * (project(reconstruct(b, logarithm)) - b)
     return jnp.sum(errors**2) / jnp.sum(~seen)
 
 
 @jax.jit
 def choose_weight(b, logarithm):
-    """Gradient descent; the loss on the way."""
+    """Gradient descent, with the loss at each step."""
 
     def step(x, _):
         value, gradient = jax.value_and_grad(loss, argnums=1)(b, x)
@@ -99,7 +99,7 @@ def choose_weight(b, logarithm):
 
 
 def show(*images):
-    """Images side by side; every other row, as letters are tall."""
+    """Images side by side, every other row only, as letters are tall."""
     for rows in np.hstack([np.reshape(image, (SIZE, SIZE)) for image in images])[::2]:
         print("".join(" .:-=+*#%@"[i] for i in np.clip(rows * 10, 0, 9).astype(int)))
 
