@@ -117,8 +117,7 @@ def report(
         interrupted, text = True, _exceptions.type_name(exception)
     missing = [n for n in _exceptions.notes_of(exception) if is_a(n, str) and n not in text]
     text = "\n".join([text, *missing])
-    name = _public_name(call, flavour)
-    message = f"{name}: the callback {callback} failed:\n{text}\n[callbax error {mark}]"
+    message = f"callbax.{flavour}: the callback {callback} failed:\n{text}\n[callbax error {mark}]"
     message = message.encode("utf-8", "replace").decode("utf-8").replace("\0", "\\0")
     poison = call_number > 0 and _jax_programs.devices_wait_for_each_other(call_number, call)
     if poison:
@@ -148,13 +147,8 @@ def describe(call: Any) -> str:
 
 
 def log_failure(call: Any, flavour: str, exception: BaseException) -> None:
-    name = _public_name(call, flavour)
+    name = f"callbax.{flavour}"
     _threads.log_error(logger, "%s failed in %s", name, describe(call), exception=exception)
-
-
-def _public_name(call: Any, flavour: str) -> str:
-    """What the user called: the flavour's own function, or one that is built on it."""
-    return attribute(attribute(call, "wording"), "called") or f"callbax.{flavour}"
 
 
 def _add_pending(mark: str, message: str) -> None:

@@ -15,32 +15,29 @@ import jax
 from jax.tree_util import PyTreeDef, treedef_tuple
 
 from callbax import _jax, _nested, _program_names, _surroundings
-from callbax._errors import describe_function
-from callbax._host_function import Hashable as Hashable
-from callbax._host_function import HostFunction as HostFunction
-from callbax._host_function import Wording
-from callbax._host_results import Casting, check_structure, not_out
+from callbax._errors import CallbackResultError, describe_function
+from callbax._host_function import Casting, Hashable, HostFunction
+from callbax._host_structure import Structure, is_flat, is_leaf, outline
 
 
 @dataclasses.dataclass(frozen=True)
 class HostCall:
-    """A host function, the tree of its (args, kwargs), and the leaves that are static.
+    """A host function with the structure of its arguments.
 
-    `static` holds (position among all leaves, value) for the leaves that JAX cannot trace. The other
-    fields are the options of a HostFunction; `out` is the structure of the result, if the function
-    writes it into arrays that it is given; `result`, the structure that what it returns must have.
+    The other fields are the options of a HostFunction; `out` is the structure of the result, if the
+    function writes it into arrays that it is given; `result`, the structure that what it returns must
+    have.
     """
 
     _function: Hashable
-    tree: PyTreeDef
-    static: tuple[tuple[int, Hashable], ...] = ()
+    structure: Structure
     views: bool = False
     out: PyTreeDef | None = dataclasses.field(default=None, compare=False)
     result: PyTreeDef | None = dataclasses.field(default=None, compare=False)
     casting: Casting = "none"
     masked: bool = False
     name: str | None = None
-    wording: Wording = Wording()
+    external: str = ""
     # What JAX is set to where the call stands (_surroundings.py): it is traced anew for other settings.
     configuration: str = ""
     # `out` and `result`, to be compared: a PyTreeDef refuses to be compared with None.
@@ -69,28 +66,38 @@ class HostCall:
 
         The function may be a HostFunction.
         """
-        options: dict[str, Any] = {"configuration": _surroundings.configuration()}
-        if isinstance(function, HostFunction):
-            split_static = split_static or function.static
-            out = _out_tree(function, kwargs, result_tree) if function.out else None
-            options |= {
-                "views": function.views,
-                "out": out,
-                "result": result_tree if function.structured and out is None else None,
-                "casting": function.casting,
-                "masked": function.masked,
-                "name": function.name,
-                "wording": function.wording,
-            }
-            function = function.function
-        flatten = _jax.flatten_with_refs if split_static else jax.tree.flatten
-        leaves, tree = flatten((args, kwargs))
-        static: tuple[tuple[int, Hashable], ...] = ()
         if split_static:
-            traced = [_jax.is_array_like(leaf) for leaf in leaves]
-            static = tuple((i, Hashable(leaf)) for i, leaf in enumerate(leaves) if not traced[i])
-            leaves = [leaf for i, leaf in enumerate(leaves) if traced[i]]
-        return cls(Hashable(function), tree, static, **options), leaves
+            leaves, tree = _jax.flatten_with_refs((args, kwargs))
+            structure, leaves = Structure.split(tree, leaves)
+        else:
+            leaves, tree = jax.tree.flatten((args, kwargs))
+            structure = Structure(tree)
+        return cls.of(function, structure, result_tree), leaves
+
+    @classmethod
+    def of(
+        cls,
+        function: Callable[..., Any],
+        structure: Structure,
+        result_tree: PyTreeDef | None = None,
+    ) -> HostCall:
+        """The HostCall of a function, or of a HostFunction with its options."""
+        configuration = _surroundings.configuration()
+        if not isinstance(function, HostFunction):
+            return cls(Hashable(function), structure, configuration=configuration)
+        out = _out_tree(function, structure, result_tree) if function.out else None
+        return cls(
+            Hashable(function.function),
+            structure,
+            views=function.views,
+            out=out,
+            result=result_tree if function.external and out is None else None,
+            casting=function.casting,
+            masked=function.masked,
+            name=function.name,
+            external=function.external,
+            configuration=configuration,
+        )
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -130,43 +137,59 @@ class HostCall:
                 leaf.flags.writeable = False
         if self._takes_values:
             return self._checked(self.function(*leaves))
-        args, kwargs = self.unflatten(leaves)
+        args, kwargs = self.structure.unflatten(leaves)
         if self.out is None:
             return self._checked(self.function(*args, **kwargs))
         value = self.function(*args, **kwargs, out=jax.tree.unflatten(self.out, outs))
         if value is not None and not _same_objects(jax.tree.leaves(value), outs):
-            raise not_out(self, value)
+            raise self.not_out(value)
         return None
 
     @functools.cached_property
     def _calls_directly(self) -> bool:
         """Whether nothing is to be done but to call the function with the values."""
-        watches_result = self.result is not None and not _is_flat(self.result)
+        watches_result = self.result is not None and not is_flat(self.result)
         return self._takes_values and not self.views and not watches_result
 
     @functools.cached_property
     def _takes_values(self) -> bool:
         """Whether each argument is one array, given by position, and nothing else is given."""
-        count = self.tree.num_leaves
-        flat = self.tree == jax.tree.structure(((0,) * count, {}))
-        return flat and not self.static and self.out is None
-
-    def unflatten(self, leaves: Sequence[Any]) -> tuple[Any, Any]:
-        """(args, kwargs) with `leaves` in the places of the arrays."""
-        return jax.tree.unflatten(self.tree, self.with_static(leaves))
-
-    def with_static(self, leaves: Sequence[Any]) -> list[Any]:
-        """All leaves of the arguments, from those that JAX traces."""
-        leaves = list(leaves)
-        for position, leaf in self.static:
-            leaves.insert(position, leaf.value)
-        return leaves
+        tree = self.structure.tree
+        flat = tree == jax.tree.structure(((0,) * tree.num_leaves, {}))
+        return flat and not self.structure.static and self.out is None
 
     def _checked(self, value: Any) -> Any:
         """`value`; what the runtime would take as several results must have their structure."""
-        if self.result is not None and type(value) in (tuple, list) and not _is_flat(self.result):
-            check_structure(self, value)
+        if self.result is not None and type(value) in (tuple, list) and not is_flat(self.result):
+            self.check_structure(value)
         return value
+
+    def check_structure(self, value: Any) -> None:
+        """Refuses a result whose arrays could be taken for others: by another order, or other names.
+
+        Lists and named tuples count as tuples, and a single array may be in any container.
+        """
+        expected, actual = self.result, jax.tree.structure(value)
+        if expected is None or expected == actual or expected.num_leaves != actual.num_leaves:
+            return  # what has another number of arrays is refused with a message of its own
+        if expected.num_leaves > 1 and outline(expected) != outline(actual):
+            raise CallbackResultError(
+                f"Mismatched structure of the result. Expected: {expected}, Actual: {actual}. "
+                f"Returned by the callback {self}; return the structure that {self.declared} says."
+            )
+
+    @property
+    def declared(self) -> str:
+        """What says, in messages, which results it has."""
+        return "result= or signature=" if self.external else "result_shape_dtypes"
+
+    def not_out(self, value: Any) -> CallbackResultError:
+        """The error of a function with out=True that has returned something else."""
+        return CallbackResultError(
+            f"The callback {self} has out=True, so it must write its result into the argument `out` (as "
+            f"in out[...] = x) and return None or `out` itself, but it returned another object, of type "
+            f"{type(value).__name__}."
+        )
 
     @functools.cached_property
     def holds_jax_arrays(self) -> bool:
@@ -184,15 +207,15 @@ class HostCall:
         That is the user's function itself if each argument is one array and nothing is to be
         watched, else this object.
         """
-        positional, named = self.tree.children()
-        flat = all(_is_leaf(child) for child in (*positional.children(), *named.children()))
+        positional, named = self.structure.tree.children()
+        flat = all(is_leaf(child) for child in (*positional.children(), *named.children()))
         if self.out is not None:
-            flat = flat and _is_leaf(self.out)
+            flat = flat and is_leaf(self.out)
         if self.result is not None:
-            flat = flat and _is_flat(self.result)
-        if self.static or not flat or self.holds_jax_arrays:
+            flat = flat and is_flat(self.result)
+        if self.structure.static or not flat or self.holds_jax_arrays:
             return self, None
-        names = (*named.node_data()[1], *(() if self.out is None else ("out",)))
+        names = (*self.structure.keywords, *(() if self.out is None else ("out",)))
         return self.function, names or None
 
     @functools.cached_property
@@ -201,12 +224,12 @@ class HostCall:
         and of a result that is no mere array, or several. None if users' own types are nodes of it:
         these may refuse other leaves. (A result is then described: functions that return different
         ones differ, and each is checked.)"""
-        children = (*self.tree.children(), *(() if self.out is None else (self.out,)))
+        children = (*self.structure.tree.children(), *(() if self.out is None else (self.out,)))
         try:
             data = {"structure": list(map(_program_names.write_tree, children))}
         except TypeError:
             return None
-        if self.result is None or _is_flat(self.result):
+        if self.result is None or is_flat(self.result):
             return data
         try:
             return {**data, "result": _program_names.write_tree(self.result)}
@@ -228,7 +251,7 @@ class HostCall:
         known = None if result is None or isinstance(result, str) else result
         return cls(
             Hashable(function),
-            treedef_tuple((args, kwargs)),
+            Structure(treedef_tuple((args, kwargs))),
             out=out[0] if out else None,
             result=None if known is None else _program_names.read_tree(known),
         )
@@ -236,30 +259,21 @@ class HostCall:
 
 def _is_call(args: PyTreeDef, kwargs: PyTreeDef) -> bool:
     """Whether these are structures of a tuple, and of a dict with strings as keys."""
-    if _is_leaf(args) or _is_leaf(kwargs):
+    if is_leaf(args) or is_leaf(kwargs):
         return False
     named, keys = kwargs.node_data()
     return args.node_data()[0] is tuple and named is dict and all(type(key) is str for key in keys)
 
 
-def _is_leaf(tree: PyTreeDef) -> bool:
-    return tree.node_data() is None
-
-
-def _is_flat(tree: PyTreeDef) -> bool:
-    """Whether it is one leaf, or a tuple or list of leaves."""
-    return _is_leaf(tree) or (
-        tree.node_data()[0] in (tuple, list) and all(map(_is_leaf, tree.children()))
-    )
-
-
-def _out_tree(function: HostFunction, kwargs: Any, result_tree: PyTreeDef | None) -> PyTreeDef:
+def _out_tree(
+    function: HostFunction, structure: Structure, result_tree: PyTreeDef | None
+) -> PyTreeDef:
     if result_tree is None or not result_tree.num_leaves:
         raise ValueError(f"{function.callbax_description} has out=True, but no result to write")
-    if "out" in kwargs:
+    if "out" in structure.keywords:
         raise ValueError(
             f"{function.callbax_description} has out=True, so it gets its argument 'out' from the "
-            "runtime, and it cannot be passed; leave it away, or leave out=True off"
+            "runtime, and it cannot be passed; omit it, or omit out=True"
         )
     return result_tree
 

@@ -9,11 +9,23 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from callbax import _threads
 from callbax._errors import attribute, describe_function
-from callbax._host_results import Casting
+
+# Which results of another dtype than the promised one are converted:
+#   none       none, as JAX has it;
+#   safe       what loses nothing: what NumPy calls safe, and integers as floating-point or complex
+#              numbers that hold them exactly. Python's own numbers take the promised dtype as in
+#              JAX's promotion: bool, int, float, complex become what stands later in this row, and
+#              integers any integer dtype that holds them;
+#   same_kind  that, and what NumPy calls same_kind: also narrower numbers.
+Casting = Literal["none", "safe", "same_kind"]
 
 
 class Hashable:
@@ -44,22 +56,22 @@ class Hashable:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wording:
-    """How messages speak of a callback.
+class JaxArrays:
+    """A host function that gets its arguments as jax Arrays, on the default device of its thread."""
 
-    Attributes:
-      called: the public function that it was given to, if that is not the flavour's own.
-      declared: what says which results it has.
-      unordered: the option by which an ordered callback becomes one that can be batched.
-      batches: how batches reach it, for results of a wrong shape; "" if lane by lane.
-      no_derivative: what to say when a derivative is asked of it; "" for the flavour's own message.
-    """
+    function: Hashable
 
-    called: str = ""
-    declared: str = "result_shape_dtypes"
-    unordered: str = "ordered=False"
-    batches: str = ""
-    no_derivative: str = ""
+    @property
+    def callbax_description(self) -> str:
+        return describe_function(self.function.value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = jax.tree.map(_to_jax, (args, kwargs))
+        return self.function.value(*args, **kwargs)
+
+
+def _to_jax(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +88,13 @@ class HostFunction:
       out: it gets one more keyword argument, `out`, and writes its result there: a writable view of
         the result's memory, or a pytree of them in the structure of `result_shape_dtypes`. It returns
         None or `out`. What it does not write is undefined.
-      casting: which results of another dtype are converted; see _host_results.py.
-      structured: its result must have the structure of `result_shape_dtypes`, and not only as many
-        arrays. Lists and named tuples count as tuples.
-      static: leaves of its arguments that are not arrays (strings, functions) are passed as they are.
+      casting: which results of another dtype are converted.
       masked: its first argument is a mask of the lanes of a batch, and it does nothing for the others.
       name: its name in programs, stable from process to process, in place of the path that it can
         be imported from.
-      wording: how messages speak of it.
+      external: the vmap_method that messages name, if it is a function of `callbax.external`. Then
+        its result must have the structure of what was declared, and not only as many arrays. Lists
+        and named tuples count as tuples.
 
     Raises:
       ValueError: `name` is taken by another living function, or cannot be a name.
@@ -98,12 +109,10 @@ class HostFunction:
     function: Callable[..., Any] = dataclasses.field(compare=False)
     views: bool = dataclasses.field(default=False, kw_only=True)
     out: bool = dataclasses.field(default=False, kw_only=True)
-    structured: bool = dataclasses.field(default=False, kw_only=True)
-    static: bool = dataclasses.field(default=False, kw_only=True)
     casting: Casting = dataclasses.field(default="none", kw_only=True)
     masked: bool = dataclasses.field(default=False, kw_only=True)
     name: str | None = dataclasses.field(default=None, kw_only=True)
-    wording: Wording = dataclasses.field(default=Wording(), kw_only=True)
+    external: str = dataclasses.field(default="", kw_only=True)
     _key: Hashable = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:

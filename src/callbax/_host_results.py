@@ -1,33 +1,21 @@
 """What a host function returned, as the arrays that were promised: structure, shapes, dtypes.
 
 Every route comes here: what the runtime does not take directly, lanes of all kinds, tasks of other
-processes, self-tests. Which dtypes become which is said here, too (`Casting`); the runtime takes by
-itself only what this would take.
+processes, self-tests. The runtime takes by itself only what this would take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import PyTreeDef
 
 from callbax._errors import CallbackResultError
-
-if TYPE_CHECKING:
-    from callbax._host_call import HostCall
-
-# Which results of another dtype than the promised one are converted:
-#   none       none, as JAX has it;
-#   safe       what loses nothing: what NumPy calls safe, and integers as floating-point or complex
-#              numbers that hold them exactly. Python's own numbers take the promised dtype as in
-#              JAX's promotion: bool, int, float, complex become what stands later in this row, and
-#              integers any integer dtype that holds them;
-#   same_kind  that, and what NumPy calls same_kind: also narrower numbers.
-Casting = Literal["none", "safe", "same_kind"]
+from callbax._host_call import HostCall
+from callbax._host_function import Casting
 
 
 def convert_results(
@@ -43,9 +31,9 @@ def convert_results(
     `canonicalize` says that 64-bit values may be narrowed, as JAX does while x64 is off. The phrases
     of the messages are those of JAX, which user code matches on.
     """
-    check_structure(call, value)
+    call.check_structure(value)
     leaves = jax.tree.leaves(value)
-    declared = call.wording.declared
+    declared = call.declared
     if len(leaves) != len(shapes):
         raise CallbackResultError(
             f"Mismatched number of outputs from callback. Expected: {len(shapes)}, "
@@ -66,7 +54,7 @@ def convert_results(
             raise CallbackResultError(
                 f"Incorrect output shape for return value #{i}: Expected: {shape}, "
                 f"Actual: {array.shape}. Returned by the callback {call}; reshape the result, or "
-                f"change {declared}.{call.wording.batches}"
+                f"change {declared}.{_advice(call)}"
             )
         if array.dtype != dtype:
             raise CallbackResultError(
@@ -89,8 +77,17 @@ def convert_returned(
 ) -> list[np.ndarray]:
     """`convert_results` for the runtime, which knows itself what has been written in place."""
     if call.out is not None:
-        raise not_out(call, value)
+        raise call.not_out(value)
     return convert_results(call, value, shapes, dtypes, canonicalize, casting or "none")
+
+
+def _advice(call: HostCall) -> str:
+    if call.external not in ("expand_dims", "broadcast_all"):
+        return ""
+    return (
+        f" With vmap_method={call.external!r} it gets all lanes of a batch in one call, in front of "
+        "each array, and returns them so; 'sequential' calls it for each lane."
+    )
 
 
 def _converted(leaf: Any, dtype: np.dtype, canonicalize: bool, casting: Casting) -> np.ndarray:
@@ -167,35 +164,3 @@ def _exact(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
 
 
 _EXACT = 2.0**53  # below it, float64 holds all integers
-
-
-def check_structure(call: HostCall, value: Any) -> None:
-    """Refuses a result whose arrays could be taken for others: by another order, or other names.
-
-    Lists and named tuples count as tuples, and a single array may be in any container.
-    """
-    expected, actual = call.result, jax.tree.structure(value)
-    if expected is None or expected == actual or expected.num_leaves != actual.num_leaves:
-        return  # what has another number of arrays is refused with a message of its own
-    if expected.num_leaves > 1 and _outline(expected) != _outline(actual):
-        raise CallbackResultError(
-            f"Mismatched structure of the result. Expected: {expected}, Actual: {actual}. Returned by "
-            f"the callback {call}; return the structure that {call.wording.declared} says."
-        )
-
-
-def _outline(tree: PyTreeDef) -> Any:
-    """The structure, where every sequence is a tuple; None stands for no array."""
-    if tree.node_data() is None:
-        return 0
-    kind, data = tree.node_data()
-    children = tuple(map(_outline, tree.children()))
-    return children if issubclass(kind, (tuple, list)) else (kind, data, children)
-
-
-def not_out(call: HostCall, value: Any) -> CallbackResultError:
-    return CallbackResultError(
-        f"The callback {call} has out=True, so it must write its result into the argument `out` (as "
-        f"in out[...] = x) and return None or `out` itself, but it returned another object, of type "
-        f"{type(value).__name__}."
-    )

@@ -58,7 +58,7 @@ def _enter(name: str, call: HostCall) -> Any:
 
 def _stable(call: HostCall) -> dict[str, Any] | None:
     structure = call.structure_data
-    if call.static or structure is None:
+    if call.structure.static or structure is None:
         return None
     if call.name is not None:
         return {"named": call.name, **structure}

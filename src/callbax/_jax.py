@@ -249,34 +249,6 @@ def run_synchronously(ctx: Any, reason: Any) -> None:
         ctx.module_context.add_host_callback(reason)
 
 
-# -- values that vary over the axes of a shard_map -----------------------------------------------
-def vary_alike(values: Sequence[Any], like: Sequence[Any] = ()) -> list[Any]:
-    """`values`, each varying over the manual axes that any of them, or of `like`, varies over.
-
-    Else JAX takes the result of a call for the same on all devices, and sums cotangents wrongly.
-    """
-    axes = _varying([jax.typeof(value) for value in (*values, *like)])
-    varying = []
-    for value in values:
-        missing = tuple(axes - _varying([jax.typeof(value)]))
-        varying.append(jax.lax.pcast(value, missing, to="varying") if missing else value)
-    return varying
-
-
-def aval_varying_as(struct: Any, avals: Sequence[Any]) -> Any:
-    """The abstract value of `struct`, varying over the manual axes that any of `avals` has."""
-    return ShapedArray(
-        struct.shape,
-        struct.dtype,
-        sharding=core.get_cur_mesh_sharding(),
-        manual_axis_type=core.ManualAxisType(varying=_varying(avals)),
-    )
-
-
-def _varying(avals: Sequence[Any]) -> frozenset[Any]:
-    return frozenset().union(*(aval.mat.varying for aval in avals if isinstance(aval, ShapedArray)))
-
-
 # -- runtime ---------------------------------------------------------------------------------------
 def wait_for_effects() -> None:
     """Waits for all effectful programs of this thread, and forgets them also if one has failed.

@@ -1,4 +1,4 @@
-"""The gateway's part for where a call runs in a program on several devices."""
+"""The gateway's part for several devices: where a call runs, over what its results vary."""
 
 from __future__ import annotations
 
@@ -111,3 +111,32 @@ def with_token_sharding(sharding: Any) -> Any:
     devices = sharding.shardings[0].logical_device_ids if placed else ()
     token = sharding_impls.SdyArray(mesh_shape=(), dim_shardings=(), logical_device_ids=devices)
     return sharding_impls.SdyArrayList((token, *sharding.shardings))
+
+
+def vary_alike(values: Sequence[Any], like: Sequence[Any] = ()) -> list[Any]:
+    """`values`, each varying over the manual axes that any of them, or of `like`, varies over.
+
+    Else JAX takes the result of a call for the same on all devices, and sums cotangents wrongly.
+    """
+    axes = _varying([jax.typeof(value) for value in (*values, *like)])
+    varying = []
+    for value in values:
+        missing = tuple(axes - _varying([jax.typeof(value)]))
+        varying.append(jax.lax.pcast(value, missing, to="varying") if missing else value)
+    return varying
+
+
+def aval_varying_as(struct: Any, avals: Sequence[Any]) -> Any:
+    """The abstract value of `struct`, varying over the manual axes that any of `avals` has."""
+    return core.ShapedArray(
+        struct.shape,
+        struct.dtype,
+        sharding=core.get_cur_mesh_sharding(),
+        manual_axis_type=core.ManualAxisType(varying=_varying(avals)),
+    )
+
+
+def _varying(avals: Sequence[Any]) -> frozenset[Any]:
+    return frozenset().union(
+        *(aval.mat.varying for aval in avals if isinstance(aval, core.ShapedArray))
+    )

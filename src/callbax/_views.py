@@ -135,10 +135,8 @@ def _describe(call: HostCall, position: int, arguments: int) -> str:
 
 def _path(call: HostCall, position: int) -> Any:
     """Where in (args, kwargs) an argument is."""
-    numbered = jax.tree.unflatten(call.tree, range(call.tree.num_leaves))
-    paths = jax.tree_util.tree_flatten_with_path(numbered)[0]
-    static = {i for i, _ in call.static}
-    return [path for path, i in paths if i not in static][position]
+    numbered = call.structure.unflatten_without_static(range(call.structure.arrays))
+    return jax.tree_util.tree_flatten_with_path(numbered)[0][position][0]
 
 
 def _paths(tree: Any) -> list[str]:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import callbax as cb
-from callbax._host_call import Hashable, HostCall
+from callbax._host_call import HostCall
+from callbax._host_function import Hashable
 from callbax._host_results import convert_results
+from callbax._host_structure import Structure
 
 DTYPES = [
     *("bool", "uint2", "int4", "int8", "uint8", "int16", "int32", "uint32", "int64", "uint64"),
@@ -21,7 +23,7 @@ INTEGERS, INEXACT = DTYPES[:10], DTYPES[10:]
 
 def converted(value, dtype, casting="safe", canonicalize=False):
     """The converted result, or None if it is refused."""
-    call = HostCall(Hashable(len), jax.tree.structure(((), {})))
+    call = HostCall(Hashable(len), Structure(jax.tree.structure(((), {}))))
     try:
         [result] = convert_results(
             call, value, [np.shape(value)], [jnp.dtype(dtype)], canonicalize, casting

@@ -5,24 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from callbax._callbacks.flavours import Flavour
-from callbax._host_call import HostCall
 
 
 def jvp(flavour: Flavour, primitive: Any, primals: Any, tangents: Any, **params: Any) -> Any:
     """Reached only if some argument has a tangent."""
     if not flavour.differentiable:
-        raise _not_differentiable(flavour.jvp_error, params["host_call"])
+        raise ValueError(flavour.jvp_error.format(call=params["host_call"]))
     return primitive.bind(*primals, **params), []
 
 
 def transpose(flavour: Flavour, primitive: Any, cotangents: Any, *args: Any, **params: Any) -> Any:
     if not flavour.differentiable:
-        raise _not_differentiable(flavour.transpose_error, params["host_call"])
+        raise ValueError(flavour.transpose_error.format(call=params["host_call"]))
     return [None for _ in args]
-
-
-def _not_differentiable(message: str, call: HostCall) -> ValueError:
-    return ValueError(call.wording.no_derivative or f"{message} In the callback {call}.")
 
 
 def checkpoint(

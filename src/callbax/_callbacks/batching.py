@@ -70,7 +70,7 @@ def batch(flavour: Flavour, primitive: Any, args: Any, dims: Any, **params: Any)
         raise ValueError(
             "Cannot `vmap` ordered IO callback. "
             f"{params['host_call']} would have to run for all lanes at once and in order; use "
-            f"{params['host_call'].wording.unordered}, or jax.lax.map over the batch."
+            f"{flavour.unordered}, or jax.lax.map over the batch."
         )
     size = next(arg.shape[d] for arg, d in zip(args, dims, strict=True) if d is not None)
     if lane_by_lane:

@@ -14,7 +14,8 @@ from callbax._callbacks.flavours import DEBUG
 from callbax._callbacks.printing import FormatChecker, Printer
 from callbax._callbacks.results import check_callable
 from callbax._errors import describe_function
-from callbax._host_call import Hashable, HostCall
+from callbax._host_call import HostCall
+from callbax._host_function import Hashable
 
 
 @overload

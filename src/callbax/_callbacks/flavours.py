@@ -21,9 +21,10 @@ class Flavour:
       effect, ordered_effect: JAX's effect objects; no effect means that a call may be elided,
         repeated and reordered, any effect that it runs even if nothing uses its result.
       differentiable: transparent to autodiff: the primal call runs, tangents and cotangents pass by.
-      jvp_error, transpose_error: what to say otherwise.
+      jvp_error, transpose_error: what to say otherwise, of `{call}`.
       vmap_methods: whether the caller chooses one; without, lanes run one by one.
       vmap_ordered: whether an ordered call may be batched.
+      unordered: the option by which an ordered call becomes one that may.
       canonical_eager: an eager call goes through the compiler, as everything else in JAX does. If
         not, the host function is called directly and its exception is the caller's.
       partial_auto: may stand in a program that is partitioned only in part by hand.
@@ -39,6 +40,7 @@ class Flavour:
     transpose_error: str
     vmap_methods: bool
     vmap_ordered: bool
+    unordered: str
     canonical_eager: bool
     partial_auto: bool
     saveable: bool
@@ -56,14 +58,15 @@ PURE = Flavour(
     differentiable=False,
     jvp_error=(
         "Pure callbacks do not support JVP. "
-        "Please use `jax.custom_jvp` to use callbacks while taking gradients."
+        "Please use `jax.custom_jvp` to use callbacks while taking gradients. In the callback {call}."
     ),
     transpose_error=(
         "Pure callbacks do not support transpose. "
-        "Please use `jax.custom_vjp` to use callbacks while taking gradients."
+        "Please use `jax.custom_vjp` to use callbacks while taking gradients. In the callback {call}."
     ),
     vmap_methods=True,
     vmap_ordered=False,
+    unordered="",
     canonical_eager=True,
     partial_auto=False,
     saveable=False,
@@ -74,10 +77,11 @@ IO = Flavour(
     effect=_jax.IO_EFFECT,
     ordered_effect=_jax.ORDERED_IO_EFFECT,
     differentiable=False,
-    jvp_error="IO callbacks do not support JVP.",
-    transpose_error="IO callbacks do not support transpose.",
+    jvp_error="IO callbacks do not support JVP. In the callback {call}.",
+    transpose_error="IO callbacks do not support transpose. In the callback {call}.",
     vmap_methods=False,
     vmap_ordered=False,
+    unordered="ordered=False",
     canonical_eager=True,
     partial_auto=False,
     saveable=False,
@@ -92,6 +96,7 @@ DEBUG = Flavour(
     transpose_error="",
     vmap_methods=False,
     vmap_ordered=True,
+    unordered="",
     canonical_eager=False,
     partial_auto=True,
     saveable=True,
@@ -104,11 +109,46 @@ KERNEL = dataclasses.replace(
     public_name="native",
     jvp_error=(
         "Kernels do not support JVP. Give the call a derivative with `jax.custom_jvp` or "
-        "`jax.custom_vjp`."
+        "`jax.custom_vjp`. In the callback {call}."
     ),
     transpose_error=(
-        "Kernels do not support transpose. Give the call a derivative with `jax.custom_vjp`."
+        "Kernels do not support transpose. Give the call a derivative with `jax.custom_vjp`. In the "
+        "callback {call}."
     ),
 )
 
-FLAVOURS = (PURE, IO, DEBUG, KERNEL)
+
+def _external(effects: str, like: Flavour, error: str) -> Flavour:
+    return dataclasses.replace(
+        like,
+        name=f"external_{effects}" if like.effect else "external",
+        public_name="external",
+        vmap_methods=True,
+        unordered="effects='io'",
+        jvp_error=error,
+        transpose_error=error,
+    )
+
+
+_NO_DERIVATIVE = (
+    "The external function {call} has no derivative. Define one: by JAX code with defjvp, defjvps or "
+    "defvjp; by host code with def_host_jvp or def_host_vjp; with def_transpose if it is linear; or "
+    "make it with derivative='central' (numerical). Where none is wanted, pass its arguments through "
+    "jax.lax.stop_gradient."
+)
+_NO_DERIVATIVE_OF_EFFECTS = (
+    "The external function {{call}} has effects={!r}, so it has no derivative: the transformed program "
+    "would run it another number of times. Pass its arguments through jax.lax.stop_gradient, or, if it "
+    "only looks at values, use callbax.debug.callback, which derivatives pass by."
+)
+
+# Functions of callbax.external, by their effects=.
+EXTERNAL = {
+    "none": _external("none", PURE, _NO_DERIVATIVE),
+    **{
+        effects: _external(effects, IO, _NO_DERIVATIVE_OF_EFFECTS.format(effects))
+        for effects in ("io", "ordered")
+    },
+}
+
+FLAVOURS = (PURE, IO, DEBUG, KERNEL, *EXTERNAL.values())

@@ -50,32 +50,8 @@ def io_callback(
     >>> seen
     [array(3, dtype=int32)]
     """
-    return io_callback_over_batch(
-        callback, result_shape_dtypes, args, kwargs, sharding=sharding, ordered=ordered
-    )
-
-
-def io_callback_over_batch(
-    callback: Callable[..., Any],
-    result_shape_dtypes: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    sharding: Any = None,
-    ordered: bool = False,
-    vmap_method: str | None = None,
-) -> Any:
-    """`io_callback` with a choice of what `vmap` does, as `pure_callback` has it."""
     check_callable("io_callback", callback)
     avals, tree = flatten_result_spec(result_shape_dtypes, callback)
     host_call, values = HostCall.from_arguments(callback, args, kwargs, result_tree=tree)
-    results = primitives.bind(
-        IO,
-        host_call,
-        values,
-        avals,
-        sharding=sharding,
-        ordered=ordered,
-        vmap_method=vmap_method,
-    )
+    results = primitives.bind(IO, host_call, values, avals, sharding=sharding, ordered=ordered)
     return jax.tree.unflatten(tree, results)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from callbax._check import derivatives, values
 from callbax._check.report import CheckError, Finding, NotTested, Report
 from callbax._check.samples import Sample
-from callbax._external.derivatives import rules_of
 from callbax._external.external import External
 from callbax._external.probing import CostlyDerivativeWarning
 from callbax._failures import original_exception
@@ -84,7 +83,7 @@ def check(
             f"{type(function).__name__}; wrap the host function first"
         )
     sample = Sample.of(function, example_args, example_kwargs)
-    report = Report(function.where, tuple(_findings(sample)))
+    report = Report(function.definition.description, tuple(_findings(sample)))
     if print_table:
         print(report)
     if raise_on_failure and not report.ok:
@@ -119,7 +118,7 @@ def _without_derivative(sample: Sample) -> str:
     results = jax.tree.leaves(jax.eval_shape(sample.call, *sample.leaves))
     if not any(jnp.issubdtype(result.dtype, jnp.inexact) for result in results):
         return "no result is differentiable"
-    if not rules_of(sample.function):
+    if not sample.function.definition.rules:
         return "no derivative is defined"
     return ""
 

@@ -18,13 +18,12 @@ import numpy as np
 
 from callbax._check.report import NotTested
 from callbax._check.samples import Sample, difference, random_like
-from callbax._external.derivatives import rules_of
 from callbax._external.jax_rules import VjpRule
 
 
 def forward_agrees(sample: Sample) -> str:
     """jvp against finite differences."""
-    if any(isinstance(rule, VjpRule) for rule in rules_of(sample.function)):
+    if any(isinstance(rule, VjpRule) for rule in sample.function.definition.rules):
         raise NotTested("defvjp serves reverse mode only")
     for i in sample.differentiable:
         tangent = sample.direction(i)

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from callbax._external.derivatives import rules_of
 from callbax._external.external import External
-from callbax._external.structure import Structure, flatten
 from callbax._external.transposes import TransposeRule
+from callbax._host_structure import Structure, flatten
 
 LANES = 3
 
@@ -44,7 +43,8 @@ class Sample:
         gufunc = function.options.signature
         if gufunc is not None and len(gufunc.inputs) == len(arrays):
             arrays = tuple(map(_first_lane, arrays, gufunc.inputs))
-        return cls(function, structure, arrays, tuple(structure.names(function.parameters)))
+        names = tuple(structure.names(function.definition.parameters))
+        return cls(function, structure, arrays, names)
 
     def call(self, *leaves: Any) -> Any:
         """The function as JAX function of the arrays alone."""
@@ -64,7 +64,7 @@ class Sample:
         """Indices of the arrays that have derivatives: arguments by name only have none."""
         slots = self.structure.unflatten_without_static(range(len(self.leaves)))[0]
         argnums = tuple(range(len(slots)))
-        for rule in rules_of(self.function):
+        for rule in self.function.definition.rules:
             if isinstance(rule, TransposeRule) and rule.argnums is not None:
                 argnums = rule.argnums
         positional = jax.tree.leaves([slots[i] for i in argnums])

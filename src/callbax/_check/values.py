@@ -9,7 +9,6 @@ import numpy as np
 
 from callbax._check.samples import LANES, Sample, difference
 from callbax._host_call import HostCall
-from callbax._host_function import Wording
 from callbax._host_results import convert_results
 
 
@@ -29,9 +28,8 @@ def _call_host(sample: Sample, leaves: list[np.ndarray]) -> Any:
 def _host_call(sample: Sample) -> tuple[HostCall, list[jax.ShapeDtypeStruct]]:
     """The call of the host function, and what its results must be."""
     structs, result = jax.tree.flatten(jax.eval_shape(sample.call, *sample.leaves))
-    function = sample.function.host_function(Wording(declared="result= or signature="))
-    args, kwargs = sample.structure.unflatten(sample.leaves)
-    return HostCall.from_arguments(function, args, kwargs, result_tree=result)[0], structs
+    function = sample.function.definition.host_function
+    return HostCall.of(function, sample.structure, result), structs
 
 
 def result_fits(sample: Sample) -> str:

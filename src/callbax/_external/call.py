@@ -1,38 +1,101 @@
-"""One call of an external function: from its arrays to the host, without derivatives."""
+"""Definition, what is known of an external function, and Call, what is known of one call of it.
+
+Both are frozen and compare by content, as they are a part of what JAX compares to reuse a trace.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 from jax.tree_util import PyTreeDef
 
-from callbax._callbacks.io import io_callback_over_batch
-from callbax._callbacks.pure import pure_callback
 from callbax._callbacks.results import flatten_result_spec
-from callbax._external import dispatch, masks, vmap_rules
-from callbax._external.host import KeywordsInOne
+from callbax._external.options import Options
 from callbax._external.signature import is_constant
-from callbax._external.structure import Structure
-from callbax._host_function import Hashable, Wording
+from callbax._host_function import Hashable, HostFunction, JaxArrays
+from callbax._host_structure import Structure
 
-if TYPE_CHECKING:
-    from callbax._external.external import External
+VmapRule = Callable[..., tuple[Any, Any]]
+
+
+class Rule(Protocol):
+    """A derivative of external functions. Comparable, as it is a part of the function's key.
+
+    `is_jax_code` says that JAX code computes the derivative, which may give 0 * inf in dead lanes.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_jax_code(self) -> bool: ...
+
+    def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
+        """The call, differentiable; flat results."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Definition:
+    """What is known of an external function.
+
+    Attributes:
+      function: the host function.
+      options: what `callbax.external` was told.
+      description: what messages call the function.
+      parameters: the names of its positional parameters.
+      rules: its derivative, if it has one.
+      vmap_rule: what `vmap` does instead of what the options say.
+    """
+
+    function: Callable[..., Any]
+    options: Options
+    description: str
+    parameters: tuple[str, ...]
+    rules: tuple[Rule, ...] = ()
+    vmap_rule: VmapRule | None = None
+
+    @functools.cached_property
+    def host_function(self) -> HostFunction:
+        """What the runtime calls with the arguments, with the options of how, on every route."""
+        options = self.options
+        as_jax = options.arrays == "jax"
+        chosen = options.result is not None and options.result.chosen_dtype
+        return HostFunction(
+            JaxArrays(Hashable(self.function)) if as_jax else self.function,
+            views=options.zero_copy,
+            out=options.out,
+            casting="same_kind" if chosen else "safe",
+            name=options.name,
+            external=options.vmap_method if options.whole_batch else "sequential",
+        )
+
+    @functools.cached_property
+    def _key(self) -> Any:
+        return (
+            Hashable(self.function),
+            Hashable(self.options),
+            self.rules,
+            Hashable(self.vmap_rule),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Definition) and self._key == other._key)
+
+    def __hash__(self) -> int:
+        return hash(self._key[0])
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
     """An external function with the structure of its arguments and of its result.
 
-    Frozen and comparable: it is a part of what JAX compares to reuse a trace.
-
     Attributes:
-      external: the function, with its options.
+      definition: of the function.
       structure: of the arguments.
       structs: shape and dtype of each array of the arguments.
       result_tree, result_structs: the result; flat results follow `result_structs`.
@@ -40,7 +103,7 @@ class Call:
         lanes only, and results in the others are zero. `structs` does not count it.
     """
 
-    external: External
+    definition: Definition
     structure: Structure
     structs: tuple[jax.ShapeDtypeStruct, ...]
     result_tree: PyTreeDef
@@ -50,77 +113,29 @@ class Call:
     @classmethod
     def of(
         cls,
-        external: External,
+        definition: Definition,
         structure: Structure,
         structs: Sequence[jax.ShapeDtypeStruct],
         result: Any,
         masked: bool = False,
     ) -> Call:
         """The call whose result is a pytree of structs (or of anything with shape and dtype)."""
-        avals, tree = flatten_result_spec(result, external.function, "result=")
+        avals, tree = flatten_result_spec(result, definition.function, "result=")
         of_result = tuple(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals)
-        return cls(external, structure, tuple(structs), tree, of_result, masked)
+        return cls(definition, structure, tuple(structs), tree, of_result, masked)
 
     @property
     def where(self) -> str:
         """What messages call the function."""
-        return self.external.where
+        return self.definition.description
+
+    @property
+    def options(self) -> Options:
+        return self.definition.options
 
     def names(self) -> list[str]:
         """What messages call each array of the arguments."""
-        return self.structure.names(self.external.parameters)
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """What the runtime calls with the arguments."""
-        return self.external.called
-
-    def entered(self, leaves: Sequence[Any]) -> contextlib.AbstractContextManager[Sequence[Any]]:
-        """The leaves without the mask, which holds for the external functions called inside."""
-        return masks.entered(leaves) if self.masked else contextlib.nullcontext(leaves)
-
-    def on_host(self, leaves: Sequence[Any], advice: str = "") -> list[Any]:
-        """Calls the host function with `leaves`; returns the flat results.
-
-        Args:
-          advice: what to say if that call is differentiated.
-        """
-        function = functools.partial(self._on_host, self._wording(advice))
-        if self.external.vmap_rule is None or self.masked:
-            return function(*leaves)
-        return vmap_rules.apply(self, self.external.vmap_rule, function, leaves)
-
-    def _on_host(self, wording: Wording, *leaves: Any) -> list[Any]:
-        if dispatch.is_needed(self):
-            return dispatch.on_host(self, self.external.host_function(wording), leaves)
-        options = self.external.options
-        function = self.external.host_function(wording, options.name)
-        args, kwargs = self.structure.unflatten(leaves)
-        if _OWN_KEYWORDS & kwargs.keys():
-            in_one = KeywordsInOne(Hashable(self.function))
-            function = dataclasses.replace(function, function=in_one, name=None)
-            args, kwargs = (args, kwargs), {}
-        spec = jax.tree.unflatten(self.result_tree, self.result_structs)
-        if options.effects == "none":
-            method = options.vmap_method
-            value = pure_callback(function, spec, *args, vmap_method=method, **kwargs)
-        else:
-            ordered = options.effects == "ordered"
-            value = io_callback_over_batch(
-                function, spec, args, kwargs, ordered=ordered, vmap_method=options.vmap_method
-            )
-        return jax.tree.leaves(value)
-
-    def _wording(self, advice: str) -> Wording:
-        options = self.external.options
-        no_derivative = _NO_DERIVATIVE if options.effects == "none" else _NO_DERIVATIVE_OF_EFFECTS
-        return Wording(
-            called="callbax.external",
-            declared="result= or signature=",
-            unordered="effects='io'",
-            batches=_BATCHES.format(options.vmap_method) if options.whole_batch else "",
-            no_derivative=advice or no_derivative.format(self.where, options.effects),
-        )
+        return self.structure.names(self.definition.parameters)
 
     def of_rule(
         self,
@@ -139,33 +154,11 @@ class Call:
                     f"derivatives of {self.where} by host code need shapes that are numbers, but here is "
                     f"the symbolic shape {struct.shape}; define them by JAX code (defjvp, defvjp)"
                 )
-        external = copy.copy(self.external)
-        external.function, external.rules, external.vmap_rule = function, (), None
-        external.options = dataclasses.replace(
-            self.external.options, zero_copy=False, out=False, arrays="numpy", name=None
+        options = dataclasses.replace(
+            self.options, zero_copy=False, out=False, arrays="numpy", name=None
+        )
+        definition = dataclasses.replace(
+            self.definition, function=function, options=options, rules=(), vmap_rule=None
         )
         structure = Structure(jax.tree.structure((tuple(structs), {})))
-        result = list(result_structs)
-        return Call.of(external, structure, structs, result, self.masked)
-
-
-# Keyword arguments of these names would be taken for options of the public functions.
-_OWN_KEYWORDS = frozenset(
-    {"callback", "result_shape_dtypes", "sharding", "vmap_method", "vectorized", "ordered"}
-)
-
-_NO_DERIVATIVE = (
-    "The external function {} has no derivative. Define one: by JAX code with defjvp, defjvps or "
-    "defvjp; by host code with def_host_jvp or def_host_vjp; with def_transpose if it is linear; or "
-    "make it with derivative='central' (numerical). Where none is wanted, pass its arguments through "
-    "jax.lax.stop_gradient."
-)
-_NO_DERIVATIVE_OF_EFFECTS = (
-    "The external function {} has effects={!r}, so it has no derivative: the transformed program would "
-    "run it another number of times. Pass its arguments through jax.lax.stop_gradient, or, if it only "
-    "looks at values, use callbax.debug.callback, which derivatives pass by."
-)
-_BATCHES = (
-    " With vmap_method={!r} it gets all lanes of a batch in one call, in front of each array, and "
-    "returns them so; 'sequential' calls it for each lane."
-)
+        return Call.of(definition, structure, structs, list(result_structs), self.masked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -13,43 +13,57 @@ import jax.numpy as jnp
 
 from callbax._callbacks.results import check_callable
 from callbax._errors import describe_function
-from callbax._external import derivatives, masks, structure
-from callbax._external.batches import over_batch
-from callbax._external.call import Call
+from callbax._external import masks
+from callbax._external.call import Call, Definition
 from callbax._external.executors import ExecutorSlot
-from callbax._external.host import JaxArrays
+from callbax._external.host import on_host
+from callbax._external.numerical import NumericalRule
 from callbax._external.options import MISSING, Options, make_options
 from callbax._external.results import Arguments
-from callbax._external.signature import Shape, broadcast
-from callbax._external.vmap_rules import VmapRules
-from callbax._host_function import Hashable, HostFunction, Wording
+from callbax._external.rule_methods import RuleMethods
+from callbax._external.rules import inexact_only
+from callbax._external.signature import Shape, broadcast, equalise_ranks, over_batch
+from callbax._external.transposes import TransposeRule
+from callbax._host_structure import flatten, positional_parameters, signature_of
 from callbax._trust import OptIn
 
 
-class External(derivatives.Definitions, VmapRules):
+class External(RuleMethods):
     """A host function as a JAX function; `callbax.external` makes it.
 
     It has the name, the docstring and the signature of the host function. Two are equal if they wrap
     the same function with equal options and derivatives.
 
     Attributes:
-      function: the host function.
-      options: what `callbax.external` was told.
+      definition: what is known of it.
     """
 
     def __init__(self, function: Callable[..., Any], options: Options):
-        super().__init__()
-        self.function = function
-        self.options = options
-        self.where = describe_function(function)
-        self._signature = structure.signature_of(function, without_out=options.out)
-        self.parameters = structure.positional_parameters(self._signature)
+        self._signature = signature_of(function, without_out=options.out)
+        kind = options.derivative
+        self.definition = Definition(
+            function,
+            options,
+            describe_function(function),
+            parameters=tuple(positional_parameters(self._signature)),
+            rules=() if kind is None else (NumericalRule(kind, options.step),),
+        )
         # Programs of other processes find the function by its name, also before the first call.
-        self._named = HostFunction(self.called, name=options.name)
+        self._named = self.definition.host_function
         self._opt_in = OptIn(function)
         functools.update_wrapper(self, function, updated=())
         if self._signature is not None:
             self.__signature__ = self._signature
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The host function."""
+        return self.definition.function
+
+    @property
+    def options(self) -> Options:
+        """What `callbax.external` was told."""
+        return self.definition.options
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the host function; arguments are pytrees of arrays and of static values."""
@@ -80,58 +94,55 @@ class External(derivatives.Definitions, VmapRules):
         >>> jax.vmap(lambda x: root.call_where(x > 0, x, otherwise=-1))(x)
         Array([ 2., -1.,  3.], dtype=float32)
         """
-        mask = masks.both(masks.check_mask(mask, self.where), masks.current())
+        where = self.definition.description
+        mask = masks.both(masks.check_mask(mask, where), masks.current())
         result, batch = self._call(mask, args, kwargs)
-        return masks.select(mask, result, otherwise, len(batch), self.where)
+        return masks.select(mask, result, otherwise, len(batch), where)
 
     def _call(self, mask: Any, args: Any, kwargs: Any) -> tuple[Any, Shape]:
         """The result, and its batch dimensions. `mask` is None where every lane is live."""
-        of_arguments, leaves = structure.flatten(self.function, self._signature, args, kwargs)
-        names = tuple(of_arguments.names(self.parameters))
-        if self.options.elementwise:
-            leaves = _equalise_ranks(leaves)
+        definition, options = self.definition, self.options
+        structure, leaves = flatten(self.function, self._signature, args, kwargs)
+        names = tuple(structure.names(definition.parameters))
+        if options.elementwise:
+            leaves = equalise_ranks(leaves)
         shapes = [jnp.shape(leaf) for leaf in leaves]
         batches = self._batches(shapes, names, mask)
         structs = tuple(
-            jax.ShapeDtypeStruct(shape[len(own) :], jax.dtypes.canonicalize_dtype(_dtype(leaf)))
+            jax.ShapeDtypeStruct(
+                shape[len(own) :], jax.dtypes.canonicalize_dtype(jax.dtypes.result_type(leaf))
+            )
             for leaf, shape, own in zip(leaves, shapes, batches, strict=True)
         )
-        weak = tuple(_is_weak(leaf) for leaf in leaves)
-        arguments = Arguments(self.function, self.where, of_arguments, structs, weak, names)
-        masked = mask is not None
-        call = Call.of(self, of_arguments, structs, self._result(arguments), masked)
-        apply = functools.partial(derivatives.apply, call)
-        if masked:
+        weak = tuple(bool(jax.typeof(leaf).weak_type) for leaf in leaves)
+        where = definition.description
+        arguments = Arguments(self.function, where, structure, structs, weak, names)
+        result = None if options.result is None else options.result(arguments)
+        call = Call.of(definition, structure, structs, result, masked=mask is not None)
+        apply = functools.partial(_apply, call)
+        if call.masked:
             leaves, batches = [mask, *leaves], [jnp.shape(mask), *batches]
             names = ("the mask of call_where", *names)
-            apply = functools.partial(masks.apply, call, derivatives.apply)
-        batch = broadcast(batches, names, f"{self.where}, before their core dimensions,")
+            apply = functools.partial(masks.apply, call, _apply)
+        batch = broadcast(batches, names, f"{where}, before their core dimensions,")
         results = over_batch(apply, leaves, batches, batch)
         return jax.tree.unflatten(call.result_tree, results), batch
 
     def _batches(self, shapes: list[Shape], names: tuple[str, ...], mask: Any) -> list[Shape]:
         """The leading dimensions of each array that are of the batch."""
-        if self.options.signature is not None:
-            self.options.signature.bind(shapes, names, self.where)
-            return self.options.signature.batch_shapes(shapes)
+        where, options = self.definition.description, self.options
+        if options.signature is not None:
+            options.signature.bind(shapes, names, where)
+            return options.signature.batch_shapes(shapes)
         if mask is None or not jnp.ndim(mask):
             return [()] * len(shapes)
-        if self.options.elementwise:
+        if options.elementwise:
             return shapes  # each element is a lane
         raise ValueError(
-            f"the mask of call_where of {self.where} has the shape {jnp.shape(mask)}, but must be a "
+            f"the mask of call_where of {where} has the shape {jnp.shape(mask)}, but must be a "
             "scalar: one call is one lane. Use jax.vmap over mask and arguments together, or give the "
             "function a signature=, which says what its batch dimensions are."
         )
-
-    def _result(self, arguments: Arguments) -> Any:
-        return None if self.options.result is None else self.options.result(arguments)
-
-    @property
-    def called(self) -> Callable[..., Any]:
-        """What the runtime calls with the arguments."""
-        as_jax = self.options.arrays == "jax"
-        return JaxArrays(Hashable(self.function)) if as_jax else self.function
 
     @property
     def callbax_host_function(self) -> Callable[..., Any]:
@@ -150,45 +161,26 @@ class External(derivatives.Definitions, VmapRules):
     def _executor_slot(self) -> ExecutorSlot:
         if self.options.executor is None:
             raise AttributeError(
-                f"{self.where} was made without executor=, so it has none, and none can be assigned"
+                f"{self.definition.description} was made without executor=, so it has none, and none "
+                "can be assigned"
             )
         return self.options.executor
-
-    def host_function(self, wording: Wording, name: str | None = None) -> HostFunction:
-        """The host function with the options of how it is called, on every route."""
-        chosen = self.options.result is not None and self.options.result.chosen_dtype
-        return HostFunction(
-            self.called,
-            views=self.options.zero_copy,
-            out=self.options.out,
-            structured=True,
-            static=True,
-            casting="same_kind" if chosen else "safe",
-            name=name,
-            wording=wording,
-        )
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method, the instance is the first argument, as it is for functions."""
         return self if instance is None else types.MethodType(self, instance)
 
     def __repr__(self) -> str:
-        return f"<callbax.external {self.where}{derivatives.describe(self)}>"
-
-    def _key(self) -> Any:
-        return (
-            Hashable(self.function),
-            Hashable(self.options),
-            self.rules,
-            Hashable(self.vmap_rule),
-        )
+        rules = "".join(f", {rule.name}" for rule in self.definition.rules)
+        return f"<callbax.external {self.definition.description}{rules}>"
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, External) and self._key() == other._key())
+        return self is other or (
+            isinstance(other, External) and self.definition == other.definition
+        )
 
     def __hash__(self) -> int:
-        # Rules are left out: they may be added after the first use.
-        return hash(Hashable(self.function))
+        return hash(self.definition)  # stays as it is when rules are added
 
 
 def external(
@@ -289,18 +281,12 @@ def external(
     return External(function, make_options(describe_function(function), **keywords))
 
 
-def _dtype(leaf: Any) -> Any:
-    return jax.dtypes.result_type(leaf)
-
-
-def _is_weak(leaf: Any) -> bool:
-    return bool(jax.typeof(leaf).weak_type)
-
-
-def _equalise_ranks(leaves: list[Any]) -> list[Any]:
-    """Leading dimensions of size 1, so that a batch dimension put in front means the same for all."""
-    rank = max((jnp.ndim(leaf) for leaf in leaves), default=0)
-    return [
-        leaf if jnp.ndim(leaf) == rank else jnp.expand_dims(leaf, range(rank - jnp.ndim(leaf)))
-        for leaf in leaves
-    ]
+def _apply(call: Call, leaves: Sequence[Any]) -> list[Any]:
+    """Calls with the function's derivative, if it has one; flat results."""
+    rules = call.definition.rules
+    has_tangents = bool(inexact_only(call.result_structs))
+    if rules and (has_tangents or isinstance(rules[0], TransposeRule)):
+        return rules[0].apply(call, leaves)
+    if not has_tangents and call.options.effects == "none":
+        leaves = [jax.lax.stop_gradient(leaf) for leaf in leaves]
+    return on_host(call, leaves)

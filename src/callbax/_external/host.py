@@ -1,44 +1,146 @@
-"""Callables around a host function, which change how it gets its arguments.
-
-They are frozen and compare by content, as JAX reuses traces of equal callables only.
-"""
+"""From a call of an external function to the host: lanes, a rule for vmap, and the flavour."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from callbax._errors import describe_function
-from callbax._host_function import Hashable
-
-
-@dataclasses.dataclass(frozen=True)
-class _Wrapper:
-    function: Hashable
-
-    @property
-    def callbax_description(self) -> str:
-        return describe_function(self.function.value)
-
-
-class KeywordsInOne(_Wrapper):
-    """Takes (args, kwargs) as two arguments, for keywords that are options of the public functions."""
-
-    def __call__(self, args: Any, kwargs: Any, **out: Any) -> Any:
-        return self.function.value(*args, **kwargs, **out)
+from callbax import _jax, _jax_placement
+from callbax._callbacks import primitives
+from callbax._callbacks.flavours import EXTERNAL
+from callbax._external.call import Call, VmapRule
+from callbax._external.lanes import InTurn, LaneCall, Runner, Whole
+from callbax._external.options import Options
+from callbax._external.pool import Threads
+from callbax._external.signature import is_constant
+from callbax._host_call import HostCall
+from callbax._host_function import HostFunction
+from callbax._host_structure import Structure
 
 
-class JaxArrays(_Wrapper):
-    """Hands the arguments on as jax Arrays, on the default device of the thread that calls."""
+def on_host(call: Call, leaves: Sequence[Any]) -> list[Any]:
+    """Calls the host function, without derivative; flat results.
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = jax.tree.map(_to_jax, (args, kwargs))
-        return self.function.value(*args, **kwargs)
+    They vary over devices as the arguments do.
+    """
+    function: Callable[..., list[Any]] = functools.partial(_bind, call)
+    rule = call.definition.vmap_rule
+    if rule is not None and not call.masked:
+        function = _with_vmap_rule(call, rule, function)
+    return _jax_placement.vary_alike(function(*leaves), leaves)
 
 
-def _to_jax(leaf: Any) -> Any:
-    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
+def _bind(call: Call, *leaves: Any) -> list[Any]:
+    options = call.options
+    if call.masked or options.executor is not None or options.vmap_method == "threads":
+        host_call, vmap_method = _over_lanes(call, leaves)
+    else:
+        function = call.definition.host_function
+        host_call = HostCall.of(function, call.structure, call.result_tree)
+        vmap_method = options.vmap_method
+    return primitives.bind(
+        EXTERNAL[options.effects],
+        host_call,
+        leaves,
+        [_jax.ShapedArray(struct.shape, struct.dtype) for struct in call.result_structs],
+        ordered=options.effects == "ordered",
+        vmap_method=vmap_method,
+    )
+
+
+def _over_lanes(call: Call, leaves: Sequence[Any]) -> tuple[HostCall, str]:
+    """What is called for a batch whose lanes the host side has to know, and by which vmap_method."""
+    options = call.options
+    for struct in call.result_structs:
+        if not is_constant(struct.shape):
+            raise ValueError(
+                f"the result of {call.where} has the symbolic shape {struct.shape} here, but on threads "
+                "and executors, and for call_where, only the shape of the batch may be symbolic"
+            )
+    function = call.definition.host_function
+    lanes = LaneCall(
+        HostCall.of(function, call.structure, call.result_tree),
+        _runner(options),
+        call.structs,
+        call.result_structs,
+        call.masked,
+        canonicalize=not jax.config.jax_enable_x64,
+    )
+    function = HostFunction(
+        lanes,
+        views=not lanes.runner.elsewhere,
+        masked=call.masked,
+        external=function.external,
+    )
+    structure = Structure(jax.tree.structure((tuple(leaves), {})))
+    # Lanes that are calls of their own have no place in one order of calls: `vmap` refuses them.
+    is_refused = options.effects == "ordered" and not options.whole_batch
+    return HostCall.of(function, structure), "sequential" if is_refused else "expand_dims"
+
+
+_RUNNERS: dict[str, Runner] = {
+    "sequential": InTurn(),
+    "sequential_unrolled": InTurn(),
+    "expand_dims": Whole(repeats=False),
+    "broadcast_all": Whole(repeats=True),
+    "threads": Threads(),
+}
+
+
+def _runner(options: Options) -> Runner:
+    return options.executor or _RUNNERS[options.vmap_method]
+
+
+def _with_vmap_rule(
+    call: Call, rule: VmapRule, function: Callable[..., list[Any]]
+) -> Callable[..., list[Any]]:
+    """`function(*leaves)`, which `vmap` replaces by the rule; flat results."""
+
+    def batched(axis_size: int, in_batched: Any, *leaves: Any) -> Any:
+        args, kwargs = call.structure.unflatten(leaves)
+        flags, named_flags = call.structure.unflatten_without_static(in_batched)
+        if jax.tree.leaves(named_flags):
+            raise TypeError(
+                f"{call.where} has a rule for vmap (def_vmap), which gets arrays by position only, but "
+                f"the keyword-only arguments {sorted(named_flags)} hold arrays; make them positional"
+            )
+        returned = rule(axis_size, flags, *args, **kwargs)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise TypeError(
+                f"the rule for vmap (def_vmap) of {call.where} must return (out, out_batched), but "
+                f"returned {returned!r}"
+            )
+        return _checked(call, axis_size, *returned)
+
+    mapped = jax.custom_batching.custom_vmap(function)
+    mapped.def_vmap(batched)
+    return mapped
+
+
+def _checked(call: Call, axis_size: int, out: Any, out_batched: Any) -> tuple[Any, Any]:
+    leaves, tree = jax.tree.flatten(out)
+    who = f"the rule for vmap (def_vmap) of {call.where}"
+    if tree != call.result_tree:
+        raise TypeError(
+            f"{who} returned the structure {tree}, but the result has {call.result_tree}"
+        )
+    flags = [out_batched] * len(leaves)
+    if not isinstance(out_batched, bool):
+        flags, flags_tree = jax.tree.flatten(out_batched)
+        if flags_tree != tree:
+            raise TypeError(
+                f"{who} returned out_batched of the structure {flags_tree}, but out has {tree}"
+            )
+    for i, (leaf, flag, struct) in enumerate(zip(leaves, flags, call.result_structs, strict=True)):
+        shape = (axis_size, *struct.shape) if flag else struct.shape
+        if jnp.shape(leaf) != shape or jnp.result_type(leaf) != struct.dtype:
+            raise ValueError(
+                f"{who} returned result {i} of shape {jnp.shape(leaf)} and dtype "
+                f"{jnp.result_type(leaf)}, but {shape} and {struct.dtype} are expected where "
+                f"out_batched is {bool(flag)}"
+            )
+    return [jnp.asarray(leaf) for leaf in leaves], [bool(flag) for flag in flags]

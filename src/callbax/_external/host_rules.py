@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from callbax._external.call import Call
+from callbax._external.host import on_host
 from callbax._external.linear import linear_call
 from callbax._external.probing import probe
 from callbax._external.rules import (
@@ -25,7 +26,6 @@ from callbax._external.rules import (
     describe,
     inexact_only,
     is_inexact,
-    on_host,
     result_leaves,
     with_jvp,
 )
@@ -38,6 +38,7 @@ class HostRule:
 
     jvp: Hashable | None = None
     vjp: Hashable | None = None
+    is_jax_code = False
 
     @property
     def name(self) -> str:

@@ -12,14 +12,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from callbax import _jax
+from callbax import _jax, _jax_placement
+from callbax._external import masks
 from callbax._external.call import Call
+from callbax._external.host import on_host
 from callbax._external.rules import (
     Struct,
     argument_leaves,
     describe,
     is_inexact,
-    on_host,
     result_leaves,
     with_jvp,
     without_keyword_tangents,
@@ -40,7 +41,7 @@ class JvpRule:
         where = describe(call, "defjvp", self.rule.value)
 
         def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
-            with call.entered(leaves) as primals:
+            with masks.entered(call, leaves) as primals:
                 args, kwargs = call.structure.unflatten(primals)
                 instantiated = _instantiate(primals, tangents[call.masked :])
                 of_args, _ = call.structure.unflatten_without_static(instantiated)
@@ -72,7 +73,7 @@ class JvpRules:
         def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
             results = differentiable(*leaves)
             totals = [zero_of(result) for result in results if is_inexact(result)]
-            with call.entered(leaves) as primals:
+            with masks.entered(call, leaves) as primals:
                 for part in self._parts(call, results, primals, tangents[call.masked :]):
                     totals = [total + term for total, term in zip(totals, part, strict=True)]
             return results, totals
@@ -120,20 +121,20 @@ class VjpRule:
         leaves = without_keyword_tangents(call, leaves)
 
         def forward(*leaves: Any) -> tuple[list[Any], Any]:
-            with call.entered(leaves) as primals:
+            with masks.entered(call, leaves) as primals:
                 results, residuals = self._forward(call, primals)
             return results, (leaves[: call.masked], residuals)
 
         def backward(residuals: Any, cotangents: Sequence[Any]) -> tuple[Any, ...]:
             mask, residuals = residuals
-            with call.entered(mask):
+            with masks.entered(call, mask):
                 of_args = self._backward(call, residuals, cotangents)
             of_keywords = len(call.structs) - len(of_args)
             return (*[None] * call.masked, *of_args, *[None] * of_keywords)
 
         differentiable = jax.custom_vjp(lambda *leaves: on_host(call, leaves))
         differentiable.defvjp(forward, backward)
-        return differentiable(*_jax.vary_alike(leaves))
+        return differentiable(*_jax_placement.vary_alike(leaves))
 
     def _forward(self, call: Call, primals: Sequence[Any]) -> tuple[list[Any], Any]:
         args, kwargs = call.structure.unflatten(primals)

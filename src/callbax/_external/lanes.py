@@ -18,7 +18,6 @@ import jax
 import numpy as np
 
 from callbax._errors import describe_arrays, describe_lanes, note_call
-from callbax._external import pool
 from callbax._host_call import HostCall
 from callbax._host_results import convert_results
 
@@ -279,24 +278,6 @@ class InTurn:
     def run(self, batch: Batch) -> None:
         for lane in batch.live:
             batch.call_lane(lane, batch.arguments(lane))
-
-
-@dataclasses.dataclass(frozen=True)
-class Threads:
-    """Lanes over the threads of a shared pool."""
-
-    elsewhere: bool = False
-
-    def run(self, batch: Batch) -> None:
-        if len(batch.live) == 1:
-            InTurn().run(batch)
-            return
-        pool.run_lanes(
-            batch.arguments,
-            batch.call_lane,
-            batch.live,
-            call_reads=batch.host_call.views,
-        )
 
 
 @dataclasses.dataclass(frozen=True)

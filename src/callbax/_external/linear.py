@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from callbax import _jax, _names
+from callbax import _jax, _jax_placement, _names
 
 Struct: TypeAlias = jax.ShapeDtypeStruct
 
@@ -48,7 +48,7 @@ def linear_call(
     structs: Sequence[Struct],
 ) -> list[Any]:
     """Flat results of `function.forward`, of the shapes and dtypes `structs`."""
-    values = _jax.vary_alike([*residuals, *operands])
+    values = _jax_placement.vary_alike([*residuals, *operands])
     return _PRIMITIVE.bind(
         *values, function=function, residuals=len(residuals), structs=tuple(structs)
     )
@@ -97,7 +97,7 @@ class _Batched:
 
 
 def _abstract_eval(*avals: Any, structs: Any, **_: Any) -> Any:
-    return [_jax.aval_varying_as(struct, avals) for struct in structs]
+    return [_jax_placement.aval_varying_as(struct, avals) for struct in structs]
 
 
 def _forward(*values: Any, function: LinearFunction, residuals: int, **_: Any) -> list[Any]:
@@ -114,7 +114,9 @@ def _jvp(
         raise ValueError(function.refusal(differentiated))
     bind = functools.partial(_PRIMITIVE.bind, function=function, residuals=residuals, **params)
     operand_tangents = map(_jax.instantiate_zeros, tangents[residuals:])
-    return bind(*primals), bind(*_jax.vary_alike([*primals[:residuals], *operand_tangents]))
+    return bind(*primals), bind(
+        *_jax_placement.vary_alike([*primals[:residuals], *operand_tangents])
+    )
 
 
 def _transpose(

@@ -11,16 +11,13 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from callbax._host_function import Hashable
-
-if TYPE_CHECKING:
-    from callbax._external.call import Call
+from callbax._external.call import Call
 
 _in_force: contextvars.ContextVar[Any] = contextvars.ContextVar("callbax_mask", default=None)
 
@@ -35,8 +32,11 @@ def current() -> Any:
 
 
 @contextlib.contextmanager
-def entered(leaves: Sequence[Any]) -> Iterator[list[Any]]:
-    """The leaves of a masked call without the mask, which is in force inside."""
+def entered(call: Call, leaves: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """The leaves of a call without its mask, which is in force inside, if it has one."""
+    if not call.masked:
+        yield leaves
+        return
     mask, *others = leaves
     token = _in_force.set(mask)
     try:
@@ -129,13 +129,12 @@ def apply(call: Call, function: Any, leaves: Sequence[Any]) -> list[Any]:
     Traced even outside of `jit`, once for equal calls: rules are traced in a context of their own,
     in which nothing is found in JAX's caches.
     """
-    return _jitted(call, Hashable(call.external.rules), function, list(leaves))
+    return _jitted(call, function, list(leaves))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
-def _jitted(call: Call, rules: Hashable, function: Any, leaves: list[Any]) -> list[Any]:
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _jitted(call: Call, function: Any, leaves: list[Any]) -> list[Any]:
     mask, *others = leaves
-    numerical = call.external.options.derivative is not None
-    if numerical or any(getattr(rule, "is_jax_code", False) for rule in rules.value):
+    if any(rule.is_jax_code for rule in call.definition.rules):
         others = [_gated(mask, leaf) for leaf in others]
     return function(call, [mask, *others])

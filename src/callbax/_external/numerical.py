@@ -19,12 +19,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from callbax._errors import describe_function
 from callbax._external.call import Call
-from callbax._external.complex_step import complex_call
-from callbax._external.differences import Directions, Evaluate, Steps, differences_along
+from callbax._external.differences import (
+    Directions,
+    Evaluate,
+    Steps,
+    complex_dtype,
+    differences_along,
+)
+from callbax._external.host import on_host
 from callbax._external.linear import linear_call
-from callbax._external.probing import assemble, coordinates, warn_if_costly
-from callbax._external.rules import Struct, inexact_only, on_host, with_jvp
+from callbax._external.probing import assemble, coordinates, is_complex, warn_if_costly
+from callbax._external.rules import HostCode, Struct, inexact_only, is_inexact, with_jvp
+from callbax._host_function import Hashable
 
 DENSE = 64
 
@@ -37,6 +45,7 @@ class NumericalRule:
 
     kind: str
     step: tuple[float, float] | None
+    is_jax_code = True
 
     @property
     def name(self) -> str:
@@ -81,7 +90,7 @@ class Differences:
 
     @property
     def directions(self) -> Directions:
-        return Directions(self.structs, self.call.external.options.elementwise)
+        return Directions(self.structs, self.call.options.elementwise)
 
     def first(self, leaves: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Results and partials, differentiable once more."""
@@ -201,3 +210,59 @@ class Differences:
             f"the numerical derivative of {self.call.where} in more than {DENSE} numbers is of first "
             "order: it cannot be differentiated again. Give a JAX rule (defjvp) for higher orders."
         )
+
+
+def complex_call(call: Call, wanted: Sequence[int]) -> Call:
+    """The call with the arrays `wanted` complex, and complex results.
+
+    Raises:
+      TypeError: some of them are complex already.
+    """
+    for struct in (*(call.structs[i] for i in wanted), *call.result_structs):
+        if is_complex(struct):
+            raise TypeError(
+                f"{call.where} has derivative='complex_step', which is for real arguments and results, "
+                f"but {struct.dtype} is among them; use derivative='central'"
+            )
+    definition = dataclasses.replace(
+        call.definition,
+        function=ComplexOnly(
+            HostCode(call.definition.function), tuple(map(is_inexact, call.result_structs))
+        ),
+        options=dataclasses.replace(call.options, name=None),
+        vmap_rule=None,  # it may know real arrays only
+    )
+    structs = [_complex(s) if i in wanted else s for i, s in enumerate(call.structs)]
+    results = [_complex(s) if is_inexact(s) else s for s in call.result_structs]
+    return dataclasses.replace(
+        call, definition=definition, structs=tuple(structs), result_structs=tuple(results)
+    )
+
+
+def _complex(struct: Struct) -> Struct:
+    return Struct(struct.shape, complex_dtype(struct.dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class ComplexOnly:
+    """A host function that must return complex arrays: a real one would mean the derivative zero."""
+
+    function: Hashable
+    expected: tuple[bool, ...]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self.function.value(*args, **kwargs)
+        if result is not None:  # else it has written into out=
+            for leaf, is_expected in zip(jax.tree.leaves(result), self.expected, strict=False):
+                if is_expected and not np.iscomplexobj(leaf):
+                    raise TypeError(
+                        f"{self.callbax_description} has derivative='complex_step', but returned "
+                        f"{np.asarray(leaf).dtype} for complex arguments: something in it, such as abs, "
+                        "real or a conversion to float, drops the imaginary part, which carries the "
+                        "derivative. Use derivative='central'."
+                    )
+        return result
+
+    @property
+    def callbax_description(self) -> str:
+        return describe_function(self.function.value)

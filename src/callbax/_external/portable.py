@@ -24,10 +24,10 @@ import jax
 from callbax import _surroundings, _trust
 from callbax._errors import attribute, describe_function
 from callbax._exceptions import add_note, forget_causes, format_exception, text_of, type_name
-from callbax._external.host import JaxArrays
 from callbax._external.lanes import Operand, new_outs
 from callbax._host_call import HostCall
-from callbax._host_function import Hashable
+from callbax._host_function import Hashable, JaxArrays
+from callbax._host_structure import Structure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +107,7 @@ class Portable:
           pickle.PicklingError: the function or a static argument cannot be pickled.
         """
         call = self.host_call
-        count = call.tree.num_leaves - len(call.static)
-        arguments = call.unflatten([Slot()] * count)
+        arguments = call.structure.unflatten([Slot()] * call.structure.arrays)
         out = None if call.out is None else call.out.unflatten([Slot()] * call.out.num_leaves)
         host_function: Any = call.function
         as_jax = isinstance(host_function, JaxArrays)
@@ -201,9 +200,9 @@ def _received(data: bytes) -> HostCall:
     if as_jax:
         function = JaxArrays(Hashable(function))
     leaves, tree = jax.tree.flatten(arguments)
-    static = [(i, Hashable(leaf)) for i, leaf in enumerate(leaves) if type(leaf) is not Slot]
+    static = tuple((i, Hashable(leaf)) for i, leaf in enumerate(leaves) if type(leaf) is not Slot)
     out_tree = None if out is None else jax.tree.structure(out)
-    return HostCall(Hashable(function), tree, tuple(static), views=views, out=out_tree)
+    return HostCall(Hashable(function), Structure(tree, static), views=views, out=out_tree)
 
 
 def _sendable(error: BaseException) -> BaseException:

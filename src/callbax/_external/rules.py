@@ -9,33 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import PyTreeDef
 
-from callbax import _jax, _trust
+from callbax import _jax_placement, _trust
 from callbax._errors import describe_function
-from callbax._external.structure import Structure
+from callbax._external.call import Call
 from callbax._host_function import Hashable
-
-if TYPE_CHECKING:
-    from callbax._external.call import Call
+from callbax._host_structure import Structure
 
 Struct: TypeAlias = jax.ShapeDtypeStruct
-
-
-class Rule(Protocol):
-    """A derivative of external functions. Comparable, as it is a part of the function's key."""
-
-    @property
-    def name(self) -> str: ...
-
-    def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
-        """The call, differentiable; flat results."""
-        ...
 
 
 class HostCode(Hashable):
@@ -76,7 +63,7 @@ class Layout:
             call.structs,
             call.result_tree,
             call.result_structs,
-            call.external.options.elementwise,
+            call.options.elementwise,
         )
 
 
@@ -94,11 +81,6 @@ def inexact_only(structs: Sequence[Struct]) -> list[Struct]:
     return [struct for struct in structs if is_inexact(struct)]
 
 
-def on_host(call: Call, leaves: Sequence[Any]) -> list[Any]:
-    """The host call, without derivative. Its results vary over devices as its arguments do."""
-    return _jax.vary_alike(call.on_host(leaves), leaves)
-
-
 # A rule of flat lists: (leaves, tangents), None for a tangent that is zero, to the results and the
 # tangents of those that are inexact. The first leaf of a masked call is the mask, which has none.
 FlatJvp = Callable[[Sequence[Any], Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]]
@@ -114,8 +96,8 @@ def with_jvp(call: Call, function: Callable[..., list[Any]], jvp: FlatJvp) -> Ca
             unchanged = function(*leaves)
             return unchanged, [_zero_tangent(result) for result in unchanged]
         results, result_tangents = jvp(leaves, nonzero)
-        varying = _jax.vary_alike(results, leaves)
-        remaining = iter(_jax.vary_alike(result_tangents, leaves))
+        varying = _jax_placement.vary_alike(results, leaves)
+        remaining = iter(_jax_placement.vary_alike(result_tangents, leaves))
         return varying, [
             next(remaining) if is_inexact(result) else _zero_tangent(result) for result in varying
         ]

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from callbax._external import masks
 from callbax._external.call import Call
+from callbax._external.host import on_host
 from callbax._external.host_rules import batch_shape, fit
 from callbax._external.linear import linear_call
-from callbax._external.rules import Layout, Struct, describe, is_inexact, on_host
+from callbax._external.rules import Layout, Struct, describe, is_inexact
 from callbax._host_function import Hashable
 
 
@@ -43,6 +45,7 @@ class TransposeRule:
     transpose: Hashable | Same
     argnums: tuple[int, ...] | None
     name = "transpose"
+    is_jax_code = False
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         transpose = Transpose(Layout.of(call), self.transpose, self._linear_leaves(call))
@@ -101,7 +104,7 @@ class Linear:
             call = self.call.of_rule(transpose, transpose.structs, self.structs)
             return on_host(call, [*residuals, *cotangents])
         masked = self.call.masked
-        with self.call.entered(residuals[:masked]):
+        with masks.entered(self.call, residuals[:masked]):
             values = transpose.call(residuals[masked:], cotangents)
         for value, struct in zip(values, self.structs, strict=True):
             if jnp.shape(value) != struct.shape or value.dtype != struct.dtype:

@@ -1,43 +1,31 @@
-"""Derivatives of an external function: how they are defined, and which one a call uses."""
+"""RuleMethods: the methods of an External that define its derivative and its rule for vmap."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
-
-import jax
+from typing import Any
 
 from callbax._callbacks.results import check_callable
-from callbax._external import rules
-from callbax._external.call import Call
+from callbax._external.call import Definition, Rule, VmapRule
 from callbax._external.host_rules import HostRule
 from callbax._external.jax_rules import JvpRule, JvpRules, VjpRule
-from callbax._external.numerical import NumericalRule
-from callbax._external.rules import HostCode, Rule
+from callbax._external.rules import HostCode
 from callbax._external.transposes import Same, TransposeRule
 from callbax._host_function import Hashable
 
-if TYPE_CHECKING:
-    from callbax._external.external import External
-    from callbax._external.options import Options
 
+class RuleMethods:
+    """Methods that add rules to a definition; all serve as decorators too.
 
-class Definitions:
-    """The methods of an External that define derivatives; all serve as decorators too.
-
-    A rule of the user sees `primals`, the tuple of positional arguments in their own structure.
+    A derivative rule sees `primals`, the tuple of positional arguments in their own structure.
     Arguments given by name count as positional where the host function's signature has a position
     for them; others reach the rule as the same keyword arguments. Tangents and cotangents follow the
     primals, with None in the places of what is not an array.
     """
 
-    rules: tuple[Rule, ...]
-    where: str
-    options: Options
-
-    def __init__(self) -> None:
-        self.rules = ()
+    definition: Definition
 
     def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Defines the derivative by a JAX rule, as `jax.custom_jvp` has it.
@@ -155,10 +143,10 @@ class Definitions:
             argnums = (argnums,)
         if argnums is not None and (not argnums or min(argnums) < 0):
             raise ValueError(
-                f"def_transpose of {self.where}: argnums={argnums!r} must be the position of an "
-                "argument, counted from 0, or several"
+                f"def_transpose of {self.definition.description}: argnums={argnums!r} must be the "
+                "position of an argument, counted from 0, or several"
             )
-        transpose = Same(function) if isinstance(function, Definitions) else HostCode(function)
+        transpose = Same(function) if isinstance(function, RuleMethods) else HostCode(function)
         self._define(TransposeRule(transpose, None if argnums is None else tuple(argnums)))
         return function
 
@@ -225,54 +213,66 @@ class Definitions:
         self._define(HostRule(jvp=self._host_rule().jvp, vjp=HostCode(function)))
         return function
 
+    def def_vmap(self, rule: VmapRule) -> VmapRule:
+        """Defines what `vmap` does, in the place of `vmap_method`, as `jax.custom_batching` has it.
+
+        Under nested `vmap` the rule itself is batched, so calls of the function in it come here again.
+        Derivatives are around the rule: those of the function hold. `call_where` does not use it, as
+        the rule knows nothing of live lanes. Serves as a decorator.
+
+        Args:
+          rule: `rule(axis_size, in_batched, *args)`, JAX-traceable, returns `(out, out_batched)`.
+            `in_batched` has the structure of `args`, with True for arrays that have the batch as
+            their leading axis, and None in the place of static leaves; `out_batched` has the
+            structure of `out`, or is one bool for all. Static keyword-only arguments are passed by
+            name.
+
+        Raises:
+          TypeError, ValueError: when a batch is traced, and the rule's result does not fit; an array
+            is passed by keyword only.
+
+        >>> import jax, jax.numpy as jnp, numpy as np, callbax as cb
+        >>> total = cb.external(np.sum, result=jax.ShapeDtypeStruct((), np.float32))
+        >>> @cb.external(result=lambda x: jax.ShapeDtypeStruct(x.shape[:1], x.dtype))
+        ... def row_totals(x):
+        ...     return np.sum(x, axis=1)
+        >>> @total.def_vmap
+        ... def rule(axis_size, in_batched, x):
+        ...     return row_totals(x), True
+        >>> jax.vmap(total)(np.ones((3, 5), np.float32))
+        Array([5., 5., 5.], dtype=float32)
+        """
+        check_callable("def_vmap", rule)
+        self.definition = dataclasses.replace(self.definition, vmap_rule=rule)
+        return rule
+
     def _host_rule(self) -> HostRule:
-        return next((rule for rule in self.rules if isinstance(rule, HostRule)), HostRule())
+        return next(
+            (rule for rule in self.definition.rules if isinstance(rule, HostRule)), HostRule()
+        )
 
     def _define(self, rule: Rule) -> None:
-        if self.options.effects != "none":
+        where, options = self.definition.description, self.definition.options
+        if options.effects != "none":
             raise ValueError(
-                f"external function {self.where} has effects={self.options.effects!r}, so it has no "
+                f"external function {where} has effects={options.effects!r}, so it has no "
                 "derivative: the transformed program would run it another number of times"
             )
-        if self.options.derivative is not None:
+        if options.derivative is not None:
             raise ValueError(
-                f"external function {self.where} has derivative={self.options.derivative!r} already; "
-                f"leave that out to define {rule.name}"
+                f"external function {where} has derivative={options.derivative!r} already; "
+                f"omit that to define {rule.name}"
             )
-        other = [known for known in self.rules if _kind(known) is not _kind(rule)]
+        other = [known for known in self.definition.rules if _kind(known) is not _kind(rule)]
         if other:
             raise ValueError(
-                f"external function {self.where} has the derivative {other[0].name} already, so "
+                f"external function {where} has the derivative {other[0].name} already, so "
                 f"{rule.name} would never be used; define one of the two. (Only host_jvp and host_vjp "
                 "go together.)"
             )
-        self.rules = (rule,)
+        self.definition = dataclasses.replace(self.definition, rules=(rule,))
 
 
 def _kind(rule: Rule) -> type:
     """Rules of one kind replace each other."""
     return JvpRule if isinstance(rule, JvpRules) else type(rule)
-
-
-def apply(call: Call, leaves: Sequence[Any]) -> list[Any]:
-    """Calls with the function's derivative, if it has one; flat results."""
-    known = rules_of(call.external)
-    has_tangents = bool(rules.inexact_only(call.result_structs))
-    if known and (has_tangents or isinstance(known[0], TransposeRule)):
-        return known[0].apply(call, leaves)
-    if not has_tangents and call.external.options.effects == "none":
-        leaves = [jax.lax.stop_gradient(leaf) for leaf in leaves]
-    return rules.on_host(call, leaves)
-
-
-def rules_of(external: External) -> tuple[Rule, ...]:
-    """The derivative that a call uses: none, the defined one, or the numerical one."""
-    options = external.options
-    if options.derivative is not None:
-        return (NumericalRule(options.derivative, options.step),)
-    return external.rules
-
-
-def describe(external: External) -> str:
-    """The derivatives, for the repr."""
-    return "".join(f", {rule.name}" for rule in rules_of(external))

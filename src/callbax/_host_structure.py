@@ -1,4 +1,4 @@
-"""The arguments of a call of an external function: which leaves are arrays, which are static."""
+"""Structure: the arguments of a host function without their arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from callbax._host_function import Hashable
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """The tree of (args, kwargs), and the leaves that JAX cannot trace.
+    """The tree of (args, kwargs), and the leaves that are static, as JAX cannot trace them.
 
     `static` holds (position among all leaves, value). Equal for equal calls, so it may be a part of
     what JAX compares to reuse a trace.
@@ -25,6 +25,13 @@ class Structure:
 
     tree: PyTreeDef
     static: tuple[tuple[int, Hashable], ...] = ()
+
+    @classmethod
+    def split(cls, tree: PyTreeDef, leaves: Sequence[Any]) -> tuple[Structure, list[Any]]:
+        """The structure of flattened arguments, and their arrays."""
+        traced = [_jax.is_array_like(leaf) for leaf in leaves]
+        static = tuple((i, Hashable(leaf)) for i, leaf in enumerate(leaves) if not traced[i])
+        return cls(tree, static), [leaf for i, leaf in enumerate(leaves) if traced[i]]
 
     def unflatten(self, leaves: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(args, kwargs) with `leaves` in the places of the arrays."""
@@ -66,10 +73,40 @@ class Structure:
         return names
 
     @property
+    def arrays(self) -> int:
+        """How many arrays the arguments have."""
+        return self.tree.num_leaves - len(self.static)
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The names of the keyword arguments, in order."""
+        return tuple(self.tree.children()[1].node_data()[1])
+
+    @property
     def positional_leaves(self) -> int:
         """How many arrays are in positional arguments; those of keyword arguments follow."""
         count = self.tree.children()[0].num_leaves
         return count - sum(position < count for position, _ in self.static)
+
+
+def is_leaf(tree: PyTreeDef) -> bool:
+    return tree.node_data() is None
+
+
+def is_flat(tree: PyTreeDef) -> bool:
+    """Whether it is one leaf, or a tuple or list of leaves."""
+    return is_leaf(tree) or (
+        tree.node_data()[0] in (tuple, list) and all(map(is_leaf, tree.children()))
+    )
+
+
+def outline(tree: PyTreeDef) -> Any:
+    """The structure, where every sequence is a tuple; None stands for no array."""
+    if tree.node_data() is None:
+        return 0
+    kind, data = tree.node_data()
+    children = tuple(map(outline, tree.children()))
+    return children if issubclass(kind, (tuple, list)) else (kind, data, children)
 
 
 def positional_parameters(signature: inspect.Signature | None) -> list[str]:
@@ -122,10 +159,8 @@ def flatten(
             ) from None
         args, kwargs = bound.args, bound.kwargs
     leaves, tree = jax.tree.flatten((args, kwargs))
-    traced = [_jax.is_array_like(leaf) for leaf in leaves]
-    static = tuple((i, Hashable(leaf)) for i, leaf in enumerate(leaves) if not traced[i])
-    structure = Structure(tree, static)
-    for position, value in static:
+    structure, arrays = Structure.split(tree, leaves)
+    for position, value in structure.static:
         try:
             hash(value.value)
         except Exception as error:
@@ -139,4 +174,4 @@ def flatten(
                 "hashable. Pass a hashable object, for instance a tuple or a frozen dataclass, or "
                 "arrays."
             ) from error
-    return structure, [_jax.key_data(leaf) for i, leaf in enumerate(leaves) if traced[i]]
+    return structure, [_jax.key_data(array) for array in arrays]
