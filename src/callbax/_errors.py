@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from callbax._exceptions import is_a, notes_of, set_notes, type_name
+from callbax._wrapper import Wrapper
 
 logger = logging.getLogger("callbax")
 
@@ -83,8 +84,8 @@ def describe_function(function: Callable[..., Any]) -> str:
     >>> describe_function(f)  # doctest: +ELLIPSIS
     'f (...:1)'
     """
-    if is_a(attribute(type(function), "callbax_description"), property):
-        return function.callbax_description  # type: ignore[attr-defined, no-any-return]
+    if is_a(function, Wrapper):
+        return function.description  # type: ignore[attr-defined, no-any-return]
     while is_a(function, functools.partial):
         function = function.func  # type: ignore[attr-defined]
     names = (attribute(function, "__qualname__"), attribute(function, "__name__"))

@@ -26,6 +26,7 @@ import jax
 from callbax import _exceptions, _jax_programs, _threads
 from callbax._errors import attribute, describe_lanes, logger, note_call, outermost_first
 from callbax._exceptions import is_a
+from callbax._wrapper import Wrapper
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _MARK = re.compile(r"\[callbax error ([0-9a-f]+-\d+)\]")
@@ -41,6 +42,7 @@ _numbers = itertools.count(1)
 _kept: collections.OrderedDict[str, tuple[BaseException, dict[int, int]]] = (
     collections.OrderedDict()
 )
+
 _pending: list[tuple[str, str]] = []  # mark and message of errors that have not surfaced yet
 _uncounted = 0  # those that came when there were too many
 
@@ -109,7 +111,8 @@ def report(
     if lane >= 0:
         lane, sizes = outermost_first(lane, sizes)
         place = describe_lanes(callback, sizes, lane)
-    if not attribute(type(attribute(call, "function")), "callbax_names_its_calls"):
+    function = attribute(call, "function")
+    if not (is_a(function, Wrapper) and function.notes_its_calls):
         note_call(exception, callback, place, arguments)
     try:
         text = _exceptions.format_exception(exception)

@@ -269,10 +269,10 @@ def _out_tree(
     function: HostFunction, structure: Structure, result_tree: PyTreeDef | None
 ) -> PyTreeDef:
     if result_tree is None or not result_tree.num_leaves:
-        raise ValueError(f"{function.callbax_description} has out=True, but no result to write")
+        raise ValueError(f"{function.description} has out=True, but no result to write")
     if "out" in structure.keywords:
         raise ValueError(
-            f"{function.callbax_description} has out=True, so it gets its argument 'out' from the "
+            f"{function.description} has out=True, so it gets its argument 'out' from the "
             "runtime, and it cannot be passed; omit it, or omit out=True"
         )
     return result_tree

@@ -17,6 +17,7 @@ import numpy as np
 
 from callbax import _threads
 from callbax._errors import attribute, describe_function
+from callbax._wrapper import Wrapper
 
 # Which results of another dtype than the promised one are converted:
 #   none       none, as JAX has it;
@@ -56,13 +57,13 @@ class Hashable:
 
 
 @dataclasses.dataclass(frozen=True)
-class JaxArrays:
+class JaxArrays(Wrapper):
     """A host function that gets its arguments as jax Arrays, on the default device of its thread."""
 
     function: Hashable
 
     @property
-    def callbax_description(self) -> str:
+    def description(self) -> str:
         return describe_function(self.function.value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -75,7 +76,7 @@ def _to_jax(leaf: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class HostFunction:
+class HostFunction(Wrapper):
     """A function for `pure_callback` or `io_callback`, with options; called directly, it is itself.
 
     The runtime calls the function that is wrapped, so that the options cost nothing per call.
@@ -124,7 +125,7 @@ class HostFunction:
         return self.function(*args, **kwargs)
 
     @property
-    def callbax_description(self) -> str:
+    def description(self) -> str:
         return describe_function(self.function)
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from callbax import _names, _native, _program_names, _trust
 from callbax._errors import attribute, describe_function
+from callbax._exceptions import is_a
 from callbax._host_call import HostCall
 from callbax._host_function import find_named
+from callbax._wrapper import Wrapper
 
 _kinds: dict[str, Callable[[dict[str, Any]], Any]] = {}
 
@@ -50,10 +52,9 @@ def resolve(text: str) -> Any:
 def _enter(name: str, call: HostCall) -> Any:
     # What a living program of this process calls, programs may name.
     object.__setattr__(call, "opt_in", _trust.OptIn(_trust.host_function(call.function)))
-    # A compiled kernel says where its code and its data are; the runtime then calls it itself.
-    is_kernel = isinstance(getattr(type(call.function), "callbax_kernel", None), property)
-    kernel: Any = call.function.callbax_kernel if is_kernel else (0, 0)  # type: ignore[attr-defined]
-    return _native.register(name, call, *call.direct(), kernel)
+    function: Any = call.function
+    code = function.code if is_a(function, Wrapper) else (0, 0)
+    return _native.register(name, call, *call.direct(), code)
 
 
 def _stable(call: HostCall) -> dict[str, Any] | None:
@@ -71,9 +72,7 @@ def _stable(call: HostCall) -> dict[str, Any] | None:
 
 def _own_name(function: Any) -> dict[str, Any] | None:
     """The name that one of callbax's own callables gives itself."""
-    if isinstance(getattr(type(function), "callbax_name", None), property):
-        return function.callbax_name
-    return None
+    return function.program_name if is_a(function, Wrapper) else None
 
 
 def _is_same(holder: HostCall, call: HostCall) -> bool:

@@ -22,6 +22,8 @@ import numpy as np
 
 from callbax import _threads
 from callbax._errors import attribute, describe_function
+from callbax._exceptions import is_a
+from callbax._wrapper import Wrapper
 
 _lock = _threads.new_lock(reentrant=True)  # a finaliser may run anywhere, and make an OptIn
 _allowed: set[str] = set()  # guarded by _lock; paths, and "module:*"
@@ -213,9 +215,7 @@ _UFUNC_MODULES = ("numpy", "scipy.special", "numpy.linalg._umath_linalg")
 
 def host_function(value: Any) -> Any:
     """The function itself, or the host function of a callable of callbax's own that wraps it."""
-    if isinstance(getattr(type(value), "callbax_host_function", None), property):
-        return value.callbax_host_function
-    return value
+    return value.host_function if is_a(value, Wrapper) else value
 
 
 _MISSING: Any = object()

@@ -26,7 +26,7 @@ LAYERS = [
         "callbax._jax_control_flow",
         "callbax._jax_while",
     },
-    {"callbax._exceptions", "callbax._streams"},
+    {"callbax._exceptions", "callbax._streams", "callbax._wrapper"},
     {"callbax._threads"},
     {"callbax._errors"},
     {"callbax._failures"},

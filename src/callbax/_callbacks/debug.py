@@ -16,6 +16,7 @@ from callbax._callbacks.results import check_callable
 from callbax._errors import describe_function
 from callbax._host_call import HostCall
 from callbax._host_function import Hashable
+from callbax._wrapper import Wrapper
 
 
 @overload
@@ -153,22 +154,22 @@ def _print(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ResultIgnored:
+class ResultIgnored(Wrapper):
     """A host function for the sake of its side effect."""
 
     func: Callable[..., Any]
 
     @property
-    def callbax_name(self) -> dict[str, Any] | None:
+    def program_name(self) -> dict[str, Any] | None:
         path = _trust.import_path(self.func)
         return None if path is None or _trust.is_of_main(path) else {"debug": path}
 
     @property
-    def callbax_host_function(self) -> Callable[..., Any]:
+    def host_function(self) -> Callable[..., Any]:
         return self.func
 
     @property
-    def callbax_description(self) -> str:
+    def description(self) -> str:
         return describe_function(self.func)
 
     def __eq__(self, other: object) -> bool:

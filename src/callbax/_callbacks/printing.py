@@ -14,10 +14,11 @@ import jax
 import numpy as np
 
 from callbax import _identity, _program_names
+from callbax._wrapper import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)
-class Printer:
+class Printer(Wrapper):
     """Formats and prints. Equal for equal format strings and print options."""
 
     fmt: str
@@ -32,7 +33,7 @@ class Printer:
         return any(field is not None for _, field, *_ in string.Formatter().parse(self.fmt))
 
     @property
-    def callbax_name(self) -> dict[str, Any] | None:
+    def program_name(self) -> dict[str, Any] | None:
         """Equal in every process for equal content, if that can be written down."""
         if not all(type(value) in _WRITABLE for value in self._options.values()):
             return None  # functions
@@ -40,7 +41,7 @@ class Printer:
 
     @classmethod
     def from_name(cls, name: dict[str, Any]) -> Printer:
-        """The Printer of that `callbax_name`, which may come from a file.
+        """The Printer of that `program_name`, which may come from a file.
 
         Raises:
           LookupError: it is none, or its format string asks for more than values.
@@ -58,7 +59,7 @@ class Printer:
         return cls(fmt, tuple(options.items()))
 
     @property
-    def callbax_description(self) -> str:
+    def description(self) -> str:
         return f"print({self.fmt!r})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:

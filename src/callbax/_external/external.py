@@ -26,9 +26,10 @@ from callbax._external.signature import Shape, broadcast, equalise_ranks, over_b
 from callbax._external.transposes import TransposeRule
 from callbax._host_structure import flatten, positional_parameters, signature_of
 from callbax._trust import OptIn
+from callbax._wrapper import Wrapper
 
 
-class External(RuleMethods):
+class External(RuleMethods, Wrapper):
     """A host function as a JAX function; `callbax.external` makes it.
 
     It has the name, the docstring and the signature of the host function. Two are equal if they wrap
@@ -56,9 +57,17 @@ class External(RuleMethods):
             self.__signature__ = self._signature
 
     @property
+    def description(self) -> str:
+        return self.definition.description
+
+    @property
     def function(self) -> Callable[..., Any]:
         """The host function."""
         return self.definition.function
+
+    @property
+    def host_function(self) -> Callable[..., Any]:
+        return self.function
 
     @property
     def options(self) -> Options:
@@ -143,11 +152,6 @@ class External(RuleMethods):
             "scalar: one call is one lane. Use jax.vmap over mask and arguments together, or give the "
             "function a signature=, which says what its batch dimensions are."
         )
-
-    @property
-    def callbax_host_function(self) -> Callable[..., Any]:
-        """What the runtime calls; programs name it by the path of this object."""
-        return self.function
 
     @property
     def executor(self) -> Executor:

@@ -30,6 +30,7 @@ from callbax._external.rules import (
     with_jvp,
 )
 from callbax._host_function import Hashable
+from callbax._wrapper import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,7 @@ class HostDerivative:
 
 
 @dataclasses.dataclass(frozen=True)
-class HostJvp:
+class HostJvp(Wrapper):
     """What the host calls: the arrays of the arguments, then the tangents of those `wanted`."""
 
     call: Layout
@@ -150,12 +151,12 @@ class HostJvp:
         ]
 
     @property
-    def callbax_description(self) -> str:
+    def description(self) -> str:
         return describe(self.call, "host jvp", self.function.value)
 
 
 @dataclasses.dataclass(frozen=True)
-class HostVjp:
+class HostVjp(Wrapper):
     """What the host calls: the arrays of arguments and results, then the results' cotangents."""
 
     call: Layout
@@ -186,7 +187,7 @@ class HostVjp:
         return [fit(values[i], call.structs[i], batch, rule) for i in self.wanted]
 
     @property
-    def callbax_description(self) -> str:
+    def description(self) -> str:
         return describe(self.call, "host vjp", self.function.value)
 
 

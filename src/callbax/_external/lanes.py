@@ -20,6 +20,7 @@ import numpy as np
 from callbax._errors import describe_arrays, describe_lanes, note_call
 from callbax._host_call import HostCall
 from callbax._host_results import convert_results
+from callbax._wrapper import Wrapper
 
 Index = tuple[int, ...]
 
@@ -40,7 +41,7 @@ class Runner(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class LaneCall:
+class LaneCall(Wrapper):
     """What the runtime calls for a batch. Frozen and comparable, as JAX compares it.
 
     Attributes:
@@ -69,10 +70,10 @@ class LaneCall:
         return batch.stacks
 
     @property
-    def callbax_description(self) -> str:
+    def description(self) -> str:
         return str(self.host_call)
 
-    callbax_names_its_calls = True  # errors have their notes when they leave it
+    notes_its_calls = True
 
 
 class Batch:
@@ -89,9 +90,7 @@ class Batch:
         self.call = call
         self.host_call = call.host_call
         self._is_named = False  # whether an error has a note of its lane
-        ranks = [len(struct.shape) for struct in call.structs]
-        if call.masked:
-            ranks = [0, *ranks]
+        ranks = [0] * call.masked + [len(struct.shape) for struct in call.structs]
         fronts = [a.shape[: a.ndim - rank] for a, rank in zip(leaves, ranks, strict=True)]
         self.shape: Index = np.broadcast_shapes(*fronts)
         size = math.prod(self.shape)
@@ -158,13 +157,13 @@ class Batch:
     def name_lane(self, error: BaseException, lane: int) -> None:
         """Says in a note of the error which lane it comes from."""
         structs = describe_arrays(self.call.structs)
-        note_call(error, self.call.callbax_description, self.describe([lane]), structs)
+        note_call(error, self.call.description, self.describe([lane]), structs)
         self._is_named = True
 
     def name_call(self, error: BaseException) -> None:
         """Says in a note of the error which call it comes from, if it is not a lane's."""
         if not self._is_named:
-            callback = self.call.callbax_description
+            callback = self.call.description
             arrays = describe_arrays(self._arrays)
             note_call(error, callback, describe_lanes(callback, ()), arrays)
 

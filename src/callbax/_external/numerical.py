@@ -33,6 +33,7 @@ from callbax._external.linear import linear_call
 from callbax._external.probing import assemble, coordinates, is_complex, warn_if_costly
 from callbax._external.rules import HostCode, Struct, inexact_only, is_inexact, with_jvp
 from callbax._host_function import Hashable
+from callbax._wrapper import Wrapper
 
 DENSE = 64
 
@@ -244,7 +245,7 @@ def _complex(struct: Struct) -> Struct:
 
 
 @dataclasses.dataclass(frozen=True)
-class ComplexOnly:
+class ComplexOnly(Wrapper):
     """A host function that must return complex arrays: a real one would mean the derivative zero."""
 
     function: Hashable
@@ -256,7 +257,7 @@ class ComplexOnly:
             for leaf, is_expected in zip(jax.tree.leaves(result), self.expected, strict=False):
                 if is_expected and not np.iscomplexobj(leaf):
                     raise TypeError(
-                        f"{self.callbax_description} has derivative='complex_step', but returned "
+                        f"{self.description} has derivative='complex_step', but returned "
                         f"{np.asarray(leaf).dtype} for complex arguments: something in it, such as abs, "
                         "real or a conversion to float, drops the imaginary part, which carries the "
                         "derivative. Use derivative='central'."
@@ -264,5 +265,5 @@ class ComplexOnly:
         return result
 
     @property
-    def callbax_description(self) -> str:
+    def description(self) -> str:
         return describe_function(self.function.value)

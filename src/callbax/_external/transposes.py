@@ -20,6 +20,7 @@ from callbax._external.host_rules import batch_shape, fit
 from callbax._external.linear import linear_call
 from callbax._external.rules import Layout, Struct, describe, is_inexact
 from callbax._host_function import Hashable
+from callbax._wrapper import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Linear:
         for value, struct in zip(values, self.structs, strict=True):
             if jnp.shape(value) != struct.shape or value.dtype != struct.dtype:
                 raise TypeError(
-                    f"{transpose.callbax_description} returned {jax.typeof(value).str_short()} for "
+                    f"{transpose.description} returned {jax.typeof(value).str_short()} for "
                     f"an argument of {struct.dtype}{list(struct.shape)}; its result must have the "
                     "shapes and dtypes of the arguments that the function is linear in"
                 )
@@ -126,7 +127,7 @@ class Linear:
 
 
 @dataclasses.dataclass(frozen=True)
-class Transpose:
+class Transpose(Wrapper):
     """The transpose of a call that is linear in the arrays at `positions`.
 
     The host calls it with the arrays that the call is not linear in, then the cotangents.
@@ -160,7 +161,7 @@ class Transpose:
         values = self.call(arrays[:count], arrays[count:])
         batch = batch_shape(arrays, self.structs)
         return [
-            fit(value, struct, batch, self.callbax_description)
+            fit(value, struct, batch, self.description)
             for value, struct in zip(values, self.operands(self.layout.structs), strict=True)
         ]
 
@@ -184,7 +185,7 @@ class Transpose:
                 found.update(zip(leaves, tree.flatten_up_to(part), strict=True))
         except (ValueError, TypeError):
             raise TypeError(
-                f"{self.callbax_description} must return what the function is linear in: "
+                f"{self.description} must return what the function is linear in: "
                 f"{len(slots)} argument(s) of the structure(s) "
                 f"{', '.join(str(jax.tree.structure(slot)) for slot in slots)}"
                 f"{', as a tuple' if len(slots) > 1 else ''}; it returned "
@@ -193,5 +194,5 @@ class Transpose:
         return self.operands(found)
 
     @property
-    def callbax_description(self) -> str:
+    def description(self) -> str:
         return describe(self.layout, "transpose", self.function.value)

@@ -18,6 +18,7 @@ from callbax._callbacks.flavours import KERNEL
 from callbax._callbacks.results import flatten_result_spec
 from callbax._errors import KernelError
 from callbax._host_call import HostCall
+from callbax._wrapper import Wrapper
 from callbax.interop.callees import Callee
 
 # Those of kernel.h. Packed types are left out: their elements have no addresses.
@@ -31,7 +32,7 @@ _DTYPES = frozenset(
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class KernelFunction:
+class KernelFunction(Wrapper):
     """What programs hold of a kernel. Equal ones call the same code with the same data, and keep the
     same objects alive."""
 
@@ -41,12 +42,12 @@ class KernelFunction:
     owners: Any = dataclasses.field(repr=False)
 
     @property
-    def callbax_kernel(self) -> tuple[int, int]:
+    def code(self) -> tuple[int, int]:
         """What the runtime calls (see _identity.py)."""
         return self.address, self.user_data
 
     @property
-    def callbax_description(self) -> str:
+    def description(self) -> str:
         return self.name
 
     def failure(self, code: int, message: str) -> KernelError:

@@ -1,0 +1,38 @@
+"""Wrapper: a callable of callbax's own, around what a user gave."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class Wrapper:
+    """Says how a callable of callbax's own is called in messages and programs.
+
+    Whether something is one is asked of its type: a user's object may answer to any name.
+
+    Attributes:
+      notes_its_calls: its exceptions say themselves from which call they come.
+    """
+
+    __slots__ = ()
+    notes_its_calls: ClassVar[bool] = False
+
+    @property
+    def description(self) -> str:
+        """What messages call it."""
+        raise NotImplementedError
+
+    @property
+    def host_function(self) -> Any:
+        """What programs name in its place, by the path of this object: by default, itself."""
+        return self
+
+    @property
+    def program_name(self) -> dict[str, Any] | None:
+        """Its stable name in programs, if it has one of its own kind."""
+        return None
+
+    @property
+    def code(self) -> tuple[int, int]:
+        """The addresses of compiled code and of its data, which the runtime calls instead; or zeros."""
+        return 0, 0
