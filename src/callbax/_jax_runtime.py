@@ -49,12 +49,16 @@ _SETTINGS = {
     if name.startswith("jax_") and not _NOT_SETTINGS.search(name)
 }
 _UNSET = _config.config_ext.unset
+_READERS = {name: state.get_local for name, state in _SETTINGS.items()}
 
 
 def thread_settings() -> dict[str, Any]:
     """The settings of this thread that are not those of the process."""
-    values = [(name, state.get_local()) for name, state in _SETTINGS.items()]
-    return {name: value for name, value in values if value is not _UNSET}
+    for read in _READERS.values():  # each traced call comes here, mostly to find nothing
+        if read() is not _UNSET:
+            values = {name: read() for name, read in _READERS.items()}
+            return {name: value for name, value in values.items() if value is not _UNSET}
+    return {}
 
 
 def exchange_thread_settings(values: Mapping[str, Any]) -> dict[str, Any]:
