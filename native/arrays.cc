@@ -3,7 +3,7 @@
 #include <cstring>
 #include <new>
 
-#include "blocks.h"
+#include "block_pool.h"
 #include "numpy_api.h"
 
 namespace callbax {
@@ -25,10 +25,26 @@ const npy_intp* Shape(const int64_t* dims) {
   return reinterpret_cast<const npy_intp*>(dims);
 }
 
+PyArrayObject_fields* Fields(PyObject* array) {
+  return reinterpret_cast<PyArrayObject_fields*>(array);
+}
+
 PyArray_Descr* NewDescr(const Dtype& dtype) {
   auto* descr = static_cast<PyArray_Descr*>(dtype.descr);
   Py_INCREF(descr);
   return descr;
+}
+
+// Memory and the capsule that owns it, or null with an error set.
+PyObject* NewMemory(int64_t bytes, void** memory) {
+  try {
+    *memory = TakeBlock(static_cast<size_t>(bytes));
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+  PyObject* capsule = PyCapsule_New(*memory, kCapsuleName, FreeCapsule);
+  if (capsule == nullptr) ReturnBlock(*memory);
+  return capsule;
 }
 
 PyObject* NewLargeArray(const Dtype& dtype, int64_t rank, const int64_t* dims, int64_t bytes) {
@@ -69,28 +85,24 @@ int64_t Bytes(const Dtype& dtype, const Buffer& buffer) {
   return CountElements(buffer.rank, buffer.dims) * dtype.itemsize;
 }
 
-}  // namespace
-
-PyObject* NewMemory(int64_t bytes, void** memory) {
-  try {
-    *memory = TakeBlock(static_cast<size_t>(bytes));
-  } catch (const std::bad_alloc&) {
-    return PyErr_NoMemory();
-  }
-  PyObject* capsule = PyCapsule_New(*memory, kCapsuleName, FreeCapsule);
-  if (capsule == nullptr) ReturnBlock(*memory);
-  return capsule;
-}
-
+// Whether the callback left an array just as it was made, with nobody else holding it. `flags` are
+// those of kOwnFlags that it was made with.
 bool Pristine(PyObject* object, const Dtype& dtype, const Buffer& buffer, int flags) {
   auto* array = reinterpret_cast<PyArrayObject*>(object);
-  return Py_REFCNT(object) == 1 &&
-         reinterpret_cast<PyArrayObject_fields*>(object)->weakreflist == nullptr &&
+  return Py_REFCNT(object) == 1 && Fields(object)->weakreflist == nullptr &&
          (PyArray_FLAGS(array) & kOwnFlags) == flags && PyArray_DESCR(array) == dtype.descr &&
          PyArray_NDIM(array) == buffer.rank &&
          (buffer.rank == 0 ||
           std::memcmp(PyArray_DIMS(array), buffer.dims, buffer.rank * sizeof(int64_t)) == 0);
 }
+
+// An empty buffer may have no address, and NumPy would then make memory of its own.
+char* Address(const Buffer& buffer) {
+  alignas(64) static char nothing[64];
+  return buffer.data == nullptr ? nothing : static_cast<char*>(buffer.data);
+}
+
+}  // namespace
 
 PyObject* NewScratch(const Dtype& dtype, const Buffer& buffer) {
   return NewLargeArray(dtype, buffer.rank, buffer.dims, Bytes(dtype, buffer));
@@ -125,6 +137,66 @@ void ReturnArgument(SpareArrays& spare, const Dtype& dtype, const Buffer& operan
   } else {
     Py_DECREF(array);
   }
+}
+
+PyObject* TakeView(SpareArrays& spare, const Dtype& dtype, const Buffer& buffer, bool writable) {
+  if (!spare.arrays.empty()) {
+    auto* view = static_cast<PyObject*>(spare.arrays.back());
+    spare.arrays.pop_back();
+    Fields(view)->data = Address(buffer);
+    return view;
+  }
+  Owned view(PyArray_NewFromDescr(&PyArray_Type, NewDescr(dtype), static_cast<int>(buffer.rank),
+                                  Shape(buffer.dims), nullptr, Address(buffer),
+                                  writable ? NPY_ARRAY_CARRAY : NPY_ARRAY_CARRAY_RO, nullptr));
+  if (!view) return nullptr;
+  // NumPy lets an array with neither memory nor an owner be made writable again.
+  Py_INCREF(Py_None);
+  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(view.get()), Py_None) < 0) {
+    return nullptr;
+  }
+  return view.release();
+}
+
+void ReturnView(SpareArrays& spare, const Dtype& dtype, const Buffer& buffer, bool writable,
+                PyObject* view) {
+  const int flags = writable ? NPY_ARRAY_CARRAY : NPY_ARRAY_CARRAY_RO;
+  if (spare.arrays.size() < kSpareLimit && Fields(view)->base == Py_None &&
+      Pristine(view, dtype, buffer, flags)) {
+    spare.arrays.push_back(view);
+  } else {
+    Py_DECREF(view);
+  }
+}
+
+Move Detach(PyObject* view, const Dtype& dtype, const Buffer& buffer) noexcept {
+  PyArrayObject_fields* fields = Fields(view);
+  const int64_t bytes = Bytes(dtype, buffer);
+  if (bytes == 0 || fields->base != Py_None || fields->data != buffer.data) return {};
+  void* memory = nullptr;
+  PyObject* owner = NewMemory(bytes, &memory);
+  if (owner == nullptr) {
+    PyErr_Clear();  // the error that follows says that the array must not be used
+    return {};
+  }
+  const Move move{fields->data, static_cast<char*>(memory), bytes};
+  std::memcpy(move.to, move.from, static_cast<size_t>(bytes));
+  fields->data = move.to;
+  fields->base = owner;
+  Py_DECREF(Py_None);
+  return move;
+}
+
+void Follow(PyObject* object, const Move& move) noexcept {
+  char** pointer = nullptr;
+  if (PyArray_Check(object)) {
+    pointer = &Fields(object)->data;
+  } else if (PyMemoryView_Check(object)) {
+    pointer = reinterpret_cast<char**>(&PyMemoryView_GET_BUFFER(object)->buf);
+  }
+  // The end belongs to it: an empty slice may lie there.
+  if (pointer == nullptr || *pointer < move.from || *pointer > move.from + move.bytes) return;
+  *pointer = move.to + (*pointer - move.from);
 }
 
 }  // namespace callbax

@@ -1,4 +1,4 @@
-// What the FFI layer hands to the Python layer: one call of one callback, in neither one's types.
+// What the XLA side and the Python side say to each other, in neither one's types.
 #pragma once
 
 #include <atomic>
@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "registry.h"
-#include "surroundings.h"
 
 namespace callbax {
 
@@ -34,6 +33,14 @@ struct Lanes {
   std::vector<int64_t> operand_axes;
 };
 
+// In which settings a callback runs on XLA's threads. Immutable.
+struct Settings {
+  std::string configuration;  // of JAX, as _surroundings.py writes it
+  Reference context;          // contextvars.Context; null: an empty one
+};
+
+using SettingsPtr = std::shared_ptr<const Settings>;
+
 // Arrays ready to be handed out again. Guarded by the GIL.
 struct SpareArrays {
   std::vector<void*> arrays;
@@ -54,7 +61,7 @@ inline std::atomic<int64_t> numbered_calls{0};
 struct CallSite {
   ~CallSite();
 
-  SlotPtr slot;
+  std::shared_ptr<Callback> callback;
   std::string flavour;        // "pure_callback", ...: for messages
   Lanes lanes;
   bool canonicalize = false;  // 64-bit results may be narrowed: x64 was off when this was traced
@@ -80,8 +87,29 @@ struct Outcome {
 Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
                const std::vector<Buffer>& results, int64_t run_id) noexcept;
 
-// The registered callable of that name; asks Python to resolve a name not met before. If it is null,
+struct KernelFailure {
+  int code = 0;  // what the kernel returned
+  std::string message;
+  FailedCall call;
+};
+
+// Calls the site's kernel once for each lane. False if it failed, with the reason. Nothing here touches
+// Python, so a kernel runs whoever holds the GIL.
+bool RunKernel(const CallSite& site, const std::vector<Buffer>& operands,
+               const std::vector<Buffer>& results, KernelFailure* failure);
+
+// The registered callee of that name; asks Python to resolve a name not met before. If it is null,
 // `why` says what the name means and why this process does not call it.
-SlotPtr ResolveSlot(const std::string& name, std::string* why);
+CalleePtr ResolveCallee(const std::string& name, std::string* why);
+
+// What JAX registers with XLA (see callbax/_runtime.py) for one kind of site.
+struct HandlerAddresses {
+  void* instantiate;
+  void* execute;
+  void* type_id;
+  void* type_info;
+};
+HandlerAddresses CallbackHandlers();
+HandlerAddresses LoopHandlers();
 
 }  // namespace callbax

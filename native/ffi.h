@@ -1,4 +1,4 @@
-// What every XLA FFI handler needs: errors, metadata, attributes, and the state of an executable.
+// What every XLA FFI handler needs: call frames decoded, outcomes encoded, the state of an executable.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "call.h"
 #include "xla/ffi/api/c_api.h"
 
 namespace callbax {
@@ -16,6 +17,32 @@ inline XLA_FFI_Error* MakeError(const XLA_FFI_Api* api, XLA_FFI_Error_Code code,
   XLA_FFI_Error_Create_Args args{XLA_FFI_Error_Create_Args_STRUCT_SIZE, nullptr, message.c_str(),
                                  code};
   return api->XLA_FFI_Error_Create(&args);
+}
+
+// The error of a failed call; null if it has not failed.
+inline XLA_FFI_Error* Encode(const XLA_FFI_Api* api, const Outcome& outcome) {
+  return outcome.ok ? nullptr : MakeError(api, XLA_FFI_Error_Code_INTERNAL, outcome.message);
+}
+
+// Drops an error that nobody is told of. Whether there was one.
+inline bool Ignore(const XLA_FFI_Api* api, XLA_FFI_Error* error) {
+  if (error == nullptr) return false;
+  XLA_FFI_Error_Destroy_Args args{XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, nullptr, error};
+  api->XLA_FFI_Error_Destroy(&args);
+  return true;
+}
+
+// The operands or results of a frame. Tokens carry no data: they order calls, and no callee sees them.
+inline std::vector<Buffer> ReadBuffers(void* const* pointers, int64_t size) {
+  std::vector<Buffer> buffers;
+  buffers.reserve(static_cast<size_t>(size));
+  for (int64_t i = 0; i < size; ++i) {
+    const auto* buffer = static_cast<const XLA_FFI_Buffer*>(pointers[i]);
+    if (buffer->dtype == XLA_FFI_DataType_TOKEN) continue;
+    buffers.push_back(
+        Buffer{static_cast<int>(buffer->dtype), buffer->data, buffer->rank, buffer->dims});
+  }
+  return buffers;
 }
 
 // XLA asks each handler about itself before it uses it.
@@ -107,5 +134,54 @@ class Attributes {
 
   const XLA_FFI_Attrs& attrs_;
 };
+
+// The two stages of one kind of call. Instantiate runs once for each call in an executable, on a compile
+// thread: it reads the attributes and looks the callee up by its name, and leaves the site for Execute,
+// which runs on any XLA thread, several at once.
+//
+// Handler has `Site`, `Read(attributes, site, why)`, which returns whether there is a callee, and
+// `Execute(frame, site)`.
+template <class Handler>
+struct Stages {
+  using Site = typename Handler::Site;
+  using State = StateOf<Site>;
+
+  static XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
+    if (AnswerMetadata(frame, State::Id())) return nullptr;
+    auto site = std::make_unique<Site>();
+    const Attributes attributes(frame->attrs);
+    bool shared_run = false;
+    attributes.Read("shared_run", &shared_run);
+    if (shared_run) site->number = ++numbered_calls;
+    std::string why;
+    if (Handler::Read(attributes, site.get(), &why)) return State::Set(frame, std::move(site));
+    return MakeError(frame->api, XLA_FFI_Error_Code_NOT_FOUND,
+                     std::string("callbax: this program calls ") + Handler::kCallee + " " + why);
+  }
+
+  static XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame) {
+    if (AnswerMetadata(frame, State::Id())) return nullptr;
+    Site* site = nullptr;
+    if (XLA_FFI_Error* error = State::Get(frame, &site)) return error;
+    return Handler::Execute(frame, *site);
+  }
+
+  static HandlerAddresses Addresses() {
+    return {reinterpret_cast<void*>(Instantiate), reinterpret_cast<void*>(Execute), State::Id(),
+            State::Info()};
+  }
+};
+
+// The callee that an attribute names, of the kind that this call is for; null if there is none.
+template <class Kind>
+std::shared_ptr<Kind> ReadCallee(const Attributes& attributes, const char* attribute,
+                                 std::string* why) {
+  std::string name;
+  attributes.Read(attribute, &name);
+  const CalleePtr callee = ResolveCallee(name, why);
+  auto wanted = std::dynamic_pointer_cast<Kind>(callee);
+  if (callee && !wanted) *why = name + ", which is called in another way";
+  return wanted;
+}
 
 }  // namespace callbax

@@ -1,60 +1,15 @@
 // XLA FFI handlers for compiled loops: decode a call frame, run the loop, encode the outcome.
-//
-// Instantiate looks the loop up by name, once for each call in an executable. Execute runs on any XLA
-// thread, several at once; it takes the GIL only for a loop that needs its PythonGuard.
-#include "ffi_loops.h"
-
 #include <string>
-#include <utility>
+#include <vector>
 
-#include "blocks.h"
 #include "call.h"
 #include "ffi.h"
-#include "floating_point.h"
-#include "interrupt.h"
 #include "loop_guard.h"
 #include "loops.h"
-#include "xla_types.h"
+#include "system.h"
 
 namespace callbax {
 namespace {
-
-// One call of a loop in one executable.
-struct LoopSite {
-  LoopPtr loop;
-  std::string policy;            // about floating-point errors
-  int64_t number = 0;            // of numbered_calls, if the program runs on several devices
-  bool serial = false;           // one thread runs the whole call
-  std::atomic<float> cost{0};    // of one item, in ns
-};
-
-using State = StateOf<LoopSite>;
-
-XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
-  if (AnswerMetadata(frame, State::Id())) return nullptr;
-  auto site = std::make_unique<LoopSite>();
-  std::string name;
-  const Attributes attributes(frame->attrs);
-  attributes.Read("loop", &name);
-  attributes.Read("errors", &site->policy);
-  bool shared_run = false;
-  attributes.Read("shared_run", &shared_run);
-  if (shared_run) site->number = ++numbered_calls;
-  attributes.Read("serial", &site->serial);
-  std::string why;
-  site->loop = ResolveLoop(name, &why);
-  if (!site->loop) {
-    return MakeError(frame->api, XLA_FFI_Error_Code_NOT_FOUND,
-                     "callbax: this program calls the compiled function " + why);
-  }
-  return State::Set(frame, std::move(site));
-}
-
-int64_t Product(const int64_t* dims, int64_t rank) {
-  int64_t product = 1;
-  for (int64_t i = 0; i < rank; ++i) product *= dims[i];
-  return product;
-}
 
 // Reads the buffers of a frame as the arguments of a loop. Sizes come from the buffers: in a
 // partitioned program each device holds its part only.
@@ -82,9 +37,7 @@ class Binder {
     const LoopArgument& argument = loop_.arguments[i];
     const int code = static_cast<int>(source.dtype);
     const bool narrow = code != argument.code;
-    // Widened to 64 bits, a uint32 is the same number whether these are signed or not.
-    const bool widens = code == kUint32 && argument.code == kInt64 && i < loop_.operands;
-    if (narrow && !widens && code != NarrowCode(argument.code)) return false;
+    if (!Fits(argument, code, i < loop_.operands)) return false;
     const auto core_rank = static_cast<int64_t>(argument.core.size());
     const int64_t rank = source.rank - core_rank;
     if (rank < 0) return false;
@@ -96,7 +49,7 @@ class Binder {
       if (!SetCore(argument.core[k], source.dims[rank + k])) return false;
       buffer.elements *= source.dims[rank + k];
     }
-    const int64_t count = Product(source.dims, rank);
+    const int64_t count = CountElements(rank, source.dims);
     if (!counted_) call_.count = count;
     counted_ = true;
     const bool repeated = i < loop_.operands && count == 1;
@@ -126,20 +79,12 @@ class Binder {
 };
 
 // XLA's own threads. An error here (no pool in this run) means that nobody helps.
-void Destroy(const XLA_FFI_Api* api, XLA_FFI_Error* error) {
-  XLA_FFI_Error_Destroy_Args args{XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, nullptr, error};
-  api->XLA_FFI_Error_Destroy(&args);
-}
-
 int64_t CountThreads(void* context) {
   auto* frame = static_cast<XLA_FFI_CallFrame*>(context);
   int64_t threads = 1;
   XLA_FFI_ThreadPool_NumThreads_Args args{XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, nullptr,
                                           frame->ctx, &threads};
-  XLA_FFI_Error* error = frame->api->XLA_FFI_ThreadPool_NumThreads(&args);
-  if (error == nullptr) return threads;
-  Destroy(frame->api, error);
-  return 1;
+  return Ignore(frame->api, frame->api->XLA_FFI_ThreadPool_NumThreads(&args)) ? 1 : threads;
 }
 
 int64_t OneThread(void*) { return 1; }
@@ -148,73 +93,44 @@ bool Schedule(void* context, void (*task)(void*), void* data) {
   auto* frame = static_cast<XLA_FFI_CallFrame*>(context);
   XLA_FFI_ThreadPool_Schedule_Args args{XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, nullptr,
                                         frame->ctx, task, data};
-  XLA_FFI_Error* error = frame->api->XLA_FFI_ThreadPool_Schedule(&args);
-  if (error == nullptr) return true;
-  Destroy(frame->api, error);
-  return false;
+  return !Ignore(frame->api, frame->api->XLA_FFI_ThreadPool_Schedule(&args));
 }
 
-std::vector<Buffer> Buffers(void* const* pointers, int64_t size) {
-  std::vector<Buffer> buffers;
-  for (int64_t i = 0; i < size; ++i) {
-    const auto* buffer = static_cast<const XLA_FFI_Buffer*>(pointers[i]);
-    buffers.push_back(Buffer{static_cast<int>(buffer->dtype), buffer->data, buffer->rank, buffer->dims});
+struct LoopHandler {
+  using Site = LoopSite;
+  static constexpr const char* kCallee = "the compiled function";
+
+  static bool Read(const Attributes& attributes, LoopSite* site, std::string* why) {
+    attributes.Read("errors", &site->policy);
+    attributes.Read("serial", &site->serial);
+    site->loop = ReadCallee<Loop>(attributes, "loop", why);
+    return site->loop != nullptr;
   }
-  return buffers;
-}
 
-// Sets the exception of a signal, if there is one for this call.
-void RaiseInterrupt() {
-  CallInFlight in_flight;
-  if (!in_flight.allowed()) return;
-  GilScope gil;
-  if (!PyErr_Occurred()) Interrupted();
-}
-
-XLA_FFI_Error* Finish(XLA_FFI_CallFrame* frame, const LoopSite& site, PythonGuard* guard) {
-  if (InterruptWaits()) RaiseInterrupt();
-  const Outcome outcome = guard->Judge(*site.loop, site.number,
-                                       Buffers(frame->args.args, frame->args.size),
-                                       Buffers(frame->rets.rets, frame->rets.size));
-  if (outcome.ok) return nullptr;
-  return MakeError(frame->api, XLA_FFI_Error_Code_INTERNAL, outcome.message);
-}
-
-XLA_FFI_Error* RunGuarded(XLA_FFI_CallFrame* frame, LoopSite& site, const LoopCall& call,
-                          const Pool& pool) {
-  CallInFlight in_flight;
-  if (!in_flight.allowed()) {
-    return MakeError(frame->api, XLA_FFI_Error_Code_CANCELLED,
-                     "callbax: " + site.loop->name + " was not run: the interpreter is shutting down");
+  static XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame, LoopSite& site) {
+    LoopCall call;
+    if (!Binder(*site.loop, &call).Bind(*frame)) {
+      return MakeError(frame->api, XLA_FFI_Error_Code_INVALID_ARGUMENT,
+                       "callbax: the buffers of this call do not fit the loop " + site.loop->name() +
+                           "; in a partitioned program its arguments may be sharded differently");
+    }
+    const ThreadPool pool{frame, site.serial ? OneThread : CountThreads, Schedule};
+    PythonGuard guard(site);
+    if (site.policy.empty() && !site.loop->may_raise) {
+      RunLoop(site, call, pool, nullptr);
+    } else if (!guard.Run(call, pool)) {
+      return MakeError(frame->api, XLA_FFI_Error_Code_CANCELLED,
+                       "callbax: " + site.loop->name() +
+                           " was not run: the interpreter is shutting down");
+    }
+    if (!guard.Asks()) return nullptr;
+    return Encode(frame->api, guard.Judge(ReadBuffers(frame->args.args, frame->args.size),
+                                          ReadBuffers(frame->rets.rets, frame->rets.size)));
   }
-  PythonGuard guard(site.policy);
-  RunLoop(call, pool, &guard, &site.cost);
-  return Finish(frame, site, &guard);
-}
-
-XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame) {
-  if (AnswerMetadata(frame, State::Id())) return nullptr;
-  LoopSite* site = nullptr;
-  if (XLA_FFI_Error* error = State::Get(frame, &site)) return error;
-  LoopCall call;
-  if (!Binder(*site->loop, &call).Bind(*frame)) {
-    return MakeError(frame->api, XLA_FFI_Error_Code_INVALID_ARGUMENT,
-                     "callbax: the buffers of this call do not fit the loop " + site->loop->name +
-                         "; in a partitioned program its arguments may be sharded differently");
-  }
-  const Pool pool{frame, site->serial ? OneThread : CountThreads, Schedule};
-  if (!site->policy.empty() || site->loop->may_raise) return RunGuarded(frame, *site, call, pool);
-  RunLoop(call, pool, nullptr, &site->cost);
-  if (!LoopHasRaised() && !InterruptWaits()) return nullptr;
-  PythonGuard guard(site->policy);
-  return Finish(frame, *site, &guard);
-}
+};
 
 }  // namespace
 
-void* InstantiateLoopHandler() { return reinterpret_cast<void*>(Instantiate); }
-void* ExecuteLoopHandler() { return reinterpret_cast<void*>(Execute); }
-void* LoopStateTypeIdPointer() { return State::Id(); }
-void* LoopStateTypeInfoPointer() { return State::Info(); }
+HandlerAddresses LoopHandlers() { return Stages<LoopHandler>::Addresses(); }
 
 }  // namespace callbax

@@ -1,15 +1,11 @@
 #include "interrupt.h"
 
-#include <atomic>
 #include <chrono>
-#include <csignal>
-#include <mutex>
 #include <set>
 #include <system_error>
 #include <thread>
 
-#include <semaphore.h>
-#include <unistd.h>
+#include "system.h"
 
 namespace callbax {
 
@@ -42,24 +38,16 @@ std::set<Worker*>* workers = nullptr;  // guarded by the GIL
 thread_local Worker* this_worker = nullptr;
 
 struct Watcher {
-  sem_t signalled;
-  struct sigaction previous {};
   std::atomic<bool> arrived{false};
   std::atomic<bool> main_answered{true};
   bool started = false;  // guarded by the GIL
 };
 Watcher watcher;
 
-// Async-signal-safe: hands the signal on to Python's own handler and wakes the watcher.
-void HandleSignal(int number, siginfo_t* info, void* context) {
-  if (watcher.previous.sa_flags & SA_SIGINFO) {
-    watcher.previous.sa_sigaction(number, info, context);
-  } else if (watcher.previous.sa_handler != SIG_DFL && watcher.previous.sa_handler != SIG_IGN) {
-    watcher.previous.sa_handler(number);
-  }
+// Async-signal-safe.
+void HearSignal() {
   watcher.arrived = true;
   attention.fetch_or(kMainThread);
-  sem_post(&watcher.signalled);
 }
 
 int MainThreadAnswers(void*) {
@@ -104,10 +92,7 @@ void EndProcess(const std::string& names) {
   PyObject* standard_out = stream.release();  // borrowed
   if (standard_out != nullptr) Owned flushed(PyObject_CallMethod(standard_out, "flush", nullptr));
   PyErr_Clear();
-  struct sigaction original {};
-  original.sa_handler = SIG_DFL;
-  sigaction(SIGINT, &original, nullptr);
-  kill(getpid(), SIGINT);
+  EndBySigint();
 }
 
 bool WaitFor(milliseconds limit, bool (*done)()) {
@@ -130,9 +115,7 @@ bool NobodyRunning() {
 }
 
 bool MainAnsweredOrSignalled() {
-  int signals = 0;
-  sem_getvalue(&watcher.signalled, &signals);
-  if (MainAnsweredOrGone() || signals > 0) return true;
+  if (MainAnsweredOrGone() || SigintCame()) return true;
   const PyGILState_STATE gil = PyGILState_Ensure();
   InterruptWorkers();
   // Set under the GIL: the main thread does not answer meanwhile.
@@ -165,14 +148,9 @@ void AnswerSignal() {
 }
 
 void Watch() {
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are for the threads that expect them
+  BlockSignals();
   for (;;) {
-    while (sem_wait(&watcher.signalled) != 0) {
-    }
-    while (sem_trywait(&watcher.signalled) == 0) {
-    }
+    AwaitSigint();
     if (!InterpreterAlive()) return;
     AnswerSignal();
   }
@@ -255,14 +233,10 @@ void ForgetThreads() noexcept {
 }
 
 void WatchInterrupts() {
-  struct sigaction current {};
-  if (sigaction(SIGINT, nullptr, &current) != 0) return;
-  const bool ours = (current.sa_flags & SA_SIGINFO) && current.sa_sigaction == HandleSignal;
-  const bool handled = (current.sa_flags & SA_SIGINFO) ||
-                       (current.sa_handler != SIG_DFL && current.sa_handler != SIG_IGN);
-  if (!handled || (ours && watcher.started)) return;
+  const SigintHandler handler = HandlerOfSigint();
+  if (handler == SigintHandler::kNone) return;
   if (!watcher.started) {
-    sem_init(&watcher.signalled, 0, 0);
+    PrepareToAwaitSigint();
     try {
       std::thread(Watch).detach();
     } catch (const std::system_error&) {
@@ -270,12 +244,7 @@ void WatchInterrupts() {
     }
     watcher.started = true;
   }
-  if (ours) return;
-  watcher.previous = current;
-  struct sigaction chained = current;
-  chained.sa_flags |= SA_SIGINFO;
-  chained.sa_sigaction = HandleSignal;
-  sigaction(SIGINT, &chained, nullptr);
+  if (handler != SigintHandler::kHeard) HearSigint(HearSignal);
 }
 
 }  // namespace callbax

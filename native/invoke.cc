@@ -1,25 +1,24 @@
 // One call from XLA into Python: GIL, arguments, call, results, exception.
 #include <atomic>
-#include <cstdio>
 #include <mutex>
 #include <set>
 #include <utility>
 
 #include "call.h"
-#include "exchange.h"
+#include "call_arrays.h"
 #include "failure.h"
 #include "floating_point.h"
 #include "interrupt.h"
-#include "kernels.h"
 #include "lanes.h"
 #include "python.h"
 #include "results.h"
+#include "surroundings.h"
 
 namespace callbax {
 namespace {
 
 PyObject* Target(const CallSite& site) {
-  return static_cast<PyObject*>(site.slot->callable().target);
+  return static_cast<PyObject*>(site.callback->target());
 }
 
 // Runs of several devices in which a callback has failed. In such a run the failing device must not
@@ -53,9 +52,8 @@ FailedRuns& failed_runs() {
 
 // Calls the function and takes its results. False with an error set on failure.
 bool CallFunction(const CallSite& site, CallArrays& arrays) {
-  const Callable& callable = site.slot->callable();
-  auto* function = static_cast<PyObject*>(callable.function);
-  auto* keywords = static_cast<PyObject*>(callable.keywords);
+  auto* function = static_cast<PyObject*>(site.callback->function.get());
+  auto* keywords = static_cast<PyObject*>(site.callback->keywords.get());
   const size_t named = keywords ? static_cast<size_t>(PyTuple_GET_SIZE(keywords)) : 0;
   // The free place in front may be used for a bound method's self.
   Owned value(PyObject_Vectorcall(function, arrays.arguments(),
@@ -117,13 +115,23 @@ CallSite::~CallSite() {
   }
 }
 
-SlotPtr ResolveSlot(const std::string& name, std::string* why) {
-  SlotPtr slot = FindSlot(name);
-  if (slot || !CanResolve(why)) return slot;
+CalleePtr ResolveCallee(const std::string& name, std::string* why) {
+  if (CalleePtr callee = FindCallee(name)) return callee;
+  PyObject* resolve = GetHooks().resolve;
+  if (!InterpreterAlive() || resolve == nullptr) {
+    *why = "a host function, but the interpreter is shutting down";
+    return nullptr;
+  }
   GilScope gil;
-  // Keeps the slot alive until it is taken over below.
-  const Owned registration = ResolveName(GetHooks().resolve, name, why);
-  return FindSlot(name);
+  // A registration, which keeps the callee alive until it is taken over below, or why there is none.
+  Owned answer(PyObject_CallFunction(resolve, "s#", name.data(), (Py_ssize_t)name.size()));
+  if (!answer) {
+    *why = name + ", which could not be looked up: " + TakeErrorText();
+  } else if (PyUnicode_Check(answer.get())) {
+    Owned bytes(PyUnicode_AsEncodedString(answer.get(), "utf-8", "backslashreplace"));
+    *why = bytes ? PyBytes_AS_STRING(bytes.get()) : TakeErrorText();
+  }
+  return FindCallee(name);
 }
 
 Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
@@ -138,7 +146,7 @@ Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
       return {};
     }
     OrdinaryFloatingPoint floating_point;
-    const bool is_kernel = site.slot->callable().kernel.function != nullptr;
+    const bool is_kernel = site.callback->kernel.function != nullptr;
     KernelFailure kernel_failure;
     const bool kernel_is_done = is_kernel && RunKernel(site, operands, results, &kernel_failure);
     if (kernel_is_done && !InterruptWaits()) return {};

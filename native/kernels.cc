@@ -1,8 +1,8 @@
-#include "kernels.h"
-
+// Kernels: compiled functions that get whole arrays, by the prototype of callbax/kernel.h.
 #include <cstring>
 #include <exception>
 
+#include "call.h"
 #include "callbax/kernel.h"
 #include "lanes.h"
 
@@ -34,7 +34,7 @@ int Call(callbax_kernel kernel, const callbax_call& call, std::string* message) 
   } catch (const std::exception& error) {
     *message = std::string("C++ exception: ") + error.what();
   } catch (...) {
-    *message = "C++ exception of a type that is no std::exception";
+    *message = "C++ exception of a type that is not a std::exception";
   }
   return 1;
 }
@@ -43,7 +43,7 @@ int Call(callbax_kernel kernel, const callbax_call& call, std::string* message) 
 
 bool RunKernel(const CallSite& site, const std::vector<Buffer>& operands,
                const std::vector<Buffer>& results, KernelFailure* failure) {
-  const NativeKernel& kernel = site.slot->callable().kernel;
+  const NativeKernel& kernel = site.callback->kernel;
   LaneCursor cursor(site.lanes, operands, results);
   if (!cursor.Consistent()) {
     *failure = {1, kInconsistentLanes, {-1, {}, operands}};

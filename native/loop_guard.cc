@@ -3,6 +3,7 @@
 #include <cfenv>
 
 #include "failure.h"
+#include "interrupt.h"
 #include "python.h"
 #include "results.h"
 
@@ -32,7 +33,14 @@ PyObject* TakeException() {
 
 }  // namespace
 
-PythonGuard::~PythonGuard() { Release(static_cast<PyObject*>(exception_.load())); }
+void PythonGuard::Drop() noexcept { Release(static_cast<PyObject*>(exception_.load())); }
+
+bool PythonGuard::Run(const LoopCall& call, const ThreadPool& pool) noexcept {
+  CallInFlight in_flight;
+  if (!in_flight.allowed()) return false;
+  RunLoop(site_, call, pool, this);
+  return true;
+}
 
 // Needs the GIL.
 void PythonGuard::KeepException() noexcept {
@@ -43,20 +51,20 @@ void PythonGuard::KeepException() noexcept {
 }
 
 void PythonGuard::Enter() noexcept {
-  if (policy_.empty()) {
+  if (site_.policy.empty()) {
     if (PyGILState_GetThisThreadState() == nullptr) GilScope adopts_this_thread;
     return;
   }
   {
     GilScope gil;
-    Owned done(PyObject_CallFunction(GetHooks().enter_loop, "s", policy_.c_str()));
+    Owned done(PyObject_CallFunction(GetHooks().enter_loop, "s", site_.policy.c_str()));
     KeepException();
   }
   std::feclearexcept(FE_ALL_EXCEPT);
 }
 
 void PythonGuard::Leave() noexcept {
-  if (policy_.empty()) {
+  if (site_.policy.empty()) {
     if (!ThreadHasException()) return;
     GilScope gil;
     KeepException();
@@ -65,18 +73,28 @@ void PythonGuard::Leave() noexcept {
   flags_ |= RaisedFlags();
   GilScope gil;
   KeepException();
-  Owned done(PyObject_CallFunction(GetHooks().leave_loop, "s", policy_.c_str()));
+  Owned done(PyObject_CallFunction(GetHooks().leave_loop, "s", site_.policy.c_str()));
   KeepException();
 }
 
-Outcome PythonGuard::Judge(const Loop& loop, int64_t call_number,
-                           const std::vector<Buffer>& operands,
+bool PythonGuard::Asks() const noexcept {
+  return exception_.load() != nullptr || flags_.load() != 0 || ThreadHasException() ||
+         InterruptWaits();
+}
+
+Outcome PythonGuard::Judge(const std::vector<Buffer>& operands,
                            const std::vector<Buffer>& results) noexcept {
-  if (exception_.load() == nullptr && flags_.load() == 0 && !ThreadHasException()) return {};
+  const Loop& loop = *site_.loop;
+  CallInFlight in_flight;
+  if (!in_flight.allowed()) {
+    return {false, "callbax: " + loop.name() + " was interrupted: the interpreter is shutting down"};
+  }
   GilScope gil;
+  if (InterruptWaits() && !PyErr_Occurred()) Interrupted();
   KeepException();
-  if (exception_.load() == nullptr && !policy_.empty()) {
-    Owned done(PyObject_CallFunction(GetHooks().judge_loop, "Osi", loop.owner, policy_.c_str(),
+  auto* target = static_cast<PyObject*>(loop.target());
+  if (exception_.load() == nullptr && flags_.load() != 0) {
+    Owned done(PyObject_CallFunction(GetHooks().judge_loop, "Osi", target, site_.policy.c_str(),
                                      flags_.load()));
     KeepException();
   }
@@ -84,22 +102,10 @@ Outcome PythonGuard::Judge(const Loop& loop, int64_t call_number,
   if (exception == nullptr) return {};
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception)), exception);
   Py_DECREF(exception);
-  Failure failure = ReportFailure(static_cast<PyObject*>(loop.owner), "ufunc", call_number,
-                                  FailedCall{-1, {}, operands});
+  Failure failure = ReportFailure(target, "ufunc", site_.number, FailedCall{-1, {}, operands});
   if (!failure.poison) return {false, std::move(failure.message)};
   Poison(results);
   return {};
-}
-
-bool LoopHasRaised() noexcept { return ThreadHasException(); }
-
-LoopPtr ResolveLoop(const std::string& name, std::string* why) {
-  LoopPtr loop = FindLoop(name);
-  if (loop || !CanResolve(why)) return loop;
-  GilScope gil;
-  // Keeps the loop alive until it is taken over below.
-  const Owned registration = ResolveName(GetHooks().resolve_loop, name, why);
-  return FindLoop(name);
 }
 
 }  // namespace callbax

@@ -11,7 +11,6 @@
 #pragma once
 
 #include <atomic>
-#include <string>
 #include <vector>
 
 #include "call.h"
@@ -21,33 +20,31 @@ namespace callbax {
 
 class PythonGuard final : public LoopGuard {
  public:
-  // `policy`: what to do about floating-point errors, as interop/error_state.py writes it. Empty:
-  // nothing.
-  explicit PythonGuard(const std::string& policy) : policy_(policy) {}
+  explicit PythonGuard(LoopSite& site) : site_(site) {}
   PythonGuard(const PythonGuard&) = delete;
   PythonGuard& operator=(const PythonGuard&) = delete;
-  ~PythonGuard();
+  ~PythonGuard() {
+    if (exception_.load() != nullptr) Drop();
+  }
 
+  // Runs the whole call. False if it was not run: the interpreter is shutting down.
+  bool Run(const LoopCall& call, const ThreadPool& pool) noexcept;
   void Enter() noexcept override;
   void Leave() noexcept override;
 
-  // After the loop, on the calling thread: raises what is to be raised, as an outcome.
-  Outcome Judge(const Loop& loop, int64_t call_number, const std::vector<Buffer>& operands,
-                const std::vector<Buffer>& results) noexcept;
+  // After the loop, on the calling thread: whether there is anything to judge. A loop that was run without
+  // this may have set an exception on this thread all the same.
+  bool Asks() const noexcept;
+  // Raises what is to be raised, as an outcome.
+  Outcome Judge(const std::vector<Buffer>& operands, const std::vector<Buffer>& results) noexcept;
 
  private:
   void KeepException() noexcept;
+  void Drop() noexcept;
 
-  const std::string& policy_;
+  LoopSite& site_;
   std::atomic<int> flags_{0};              // of fenv.h, raised on any thread
   std::atomic<void*> exception_{nullptr};  // the first one; owned
 };
-
-// For a loop that ran without a guard: whether it has set an exception on this thread all the same.
-bool LoopHasRaised() noexcept;
-
-// The registered loop of that name; asks Python to resolve a name not met before. If it is null,
-// `why` says what the name means and why this process does not call it.
-LoopPtr ResolveLoop(const std::string& name, std::string* why);
 
 }  // namespace callbax

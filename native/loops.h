@@ -6,7 +6,7 @@
 // core dimensions, in order. An elementwise loop has no core dimensions.
 //
 // Guarantees
-//  * No Python and no XLA here. A loop that needs either gets it from its LoopGuard or its Pool.
+//  * No Python and no XLA here. A loop that needs either gets it from its LoopGuard or its ThreadPool.
 //  * The calling thread takes chunks itself until none is left, and then waits only for chunks that
 //    other threads have begun. So a pool that never runs a task, or runs it too late, costs nothing
 //    and cannot deadlock.
@@ -15,6 +15,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -35,37 +36,35 @@ struct LoopArgument {
 constexpr size_t kMaxLoopArguments = 32;
 constexpr size_t kMaxCoreDimensions = 16;
 
-// A loop under its name in compiled programs. Immutable.
-struct Loop {
-  ~Loop();
+// A loop under its name in compiled programs. Immutable; its target keeps function and data alive.
+struct Loop final : Callee {
+  using Callee::Callee;
 
-  std::string name;
   LoopFunction function = nullptr;
   void* data = nullptr;
   size_t operands = 0;                  // the first of `arguments`; the others are results
   std::vector<LoopArgument> arguments;
   size_t core_dimensions = 0;
   bool may_raise = false;               // sets Python exceptions (taking the GIL itself)
-  void* owner = nullptr;                // a reference that keeps function and data alive
-  DropReference drop = nullptr;
 };
 
-using LoopPtr = std::shared_ptr<Loop>;
+// One call of a loop in one executable: the state that XLA keeps for it.
+struct LoopSite {
+  std::shared_ptr<Loop> loop;
+  std::string policy;          // about floating-point errors, as interop/error_state.py writes it
+  int64_t number = 0;          // of numbered_calls, if the program runs on several devices
+  bool serial = false;         // one thread runs the whole call
+  std::atomic<float> cost{0};  // of one item as measured, in ns; 0: not known
+};
 
-// The living loop of that name, or null.
-LoopPtr FindLoop(const std::string& name);
-// Enters a loop, unless a living one has its name: then that one is returned.
-LoopPtr AddLoop(LoopPtr loop);
-size_t LiveLoops();
-
-// The narrower type that may stand in a buffer for what a loop reads as `code`, or 0. XLA has no
-// 64-bit types to offer while x64 is disabled, and its own conversions would flush denormals.
-int NarrowCode(int code) noexcept;
+// Whether a buffer of this XLA type may be an argument. While x64 is disabled XLA has no types of 64
+// bits, and its own conversions would flush denormals; so one with half the bits may, and is converted.
+bool Fits(const LoopArgument& argument, int code, bool is_operand) noexcept;
 
 // Not initialised: a call of one element takes less time than clearing these.
 struct LoopBuffer {
   char* data;
-  int code;          // the loop's, or NarrowCode of it
+  int code;          // XLA's data type, see Fits
   int64_t stride;    // bytes from item to item; 0 if every item is the same one
   int64_t elements;  // of one item
 };
@@ -89,14 +88,29 @@ class LoopGuard {
 };
 
 // Threads that may be asked to help.
-struct Pool {
+struct ThreadPool {
   void* context = nullptr;
   int64_t (*threads)(void* context) = nullptr;
   bool (*schedule)(void* context, void (*task)(void*), void* data) = nullptr;
 };
 
-// Runs the whole call. `cost` is the measured time of one item in ns (0: not known), kept by the
-// caller from call to call.
-void RunLoop(const LoopCall& call, const Pool& pool, LoopGuard* guard, std::atomic<float>* cost);
+// Runs the whole call, and updates the site's cost.
+void RunLoop(LoopSite& site, const LoopCall& call, const ThreadPool& pool, LoopGuard* guard);
+
+// Runs the items from `begin` to `end` on this thread.
+void RunRange(const LoopCall& call, int64_t begin, int64_t end);
+
+// A scalar C function and what it gets as trailing `void*`: the `data` of its loop.
+struct ScalarFunction {
+  void* function = nullptr;
+  void* user_data = nullptr;
+};
+
+// The loop that calls a C function of that signature; null if there is none.
+//
+// The signature is "arguments>result", in NumPy's letters: d double, f float, i int32, l int64,
+// D double complex, F float complex; then the function's trailing argument, which is not an operand:
+// "0" for an int that is 0 (Cython's skip_dispatch), "p" for the user data. As in "ddl>d", "D>D0".
+LoopFunction FindScalarLoop(const std::string& signature) noexcept;
 
 }  // namespace callbax

@@ -3,60 +3,89 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
-#include "blocks.h"
+#include "arrays.h"
+#include "block_pool.h"
 #include "call.h"
 #include "dtypes.h"
-#include "ffi_cpu.h"
 #include "interrupt.h"
-#include "loop_module.h"
 #include "loops.h"
 #include "python.h"
 #include "registry.h"
-#include "scalar_ufuncs.h"
 #include "surroundings.h"
-#include "symbols.h"
-#include "trampolines.h"
-#include "views.h"
+#include "system.h"
+#include "ufuncs.h"
 
 namespace nb = nanobind;
 
 namespace callbax {
 namespace {
 
-void DropSlotReference(void* object) { Release(static_cast<PyObject*>(object)); }
-
-// Keeps the slot of one name alive from Python's side.
-struct Registration {
-  void KeepContext(nb::object object) {
-    context.reset();
-    if (!object.is_none()) {
-      context = std::shared_ptr<void>(object.release().ptr(), DropSlotReference);
-    }
-    slot->SetContext(context);
-  }
-
-  SlotPtr slot;
-  std::shared_ptr<void> context;  // a contextvars.Context
-};
-
-nb::object TargetOf(const SlotPtr& slot) {
-  return nb::borrow(static_cast<PyObject*>(slot->callable().target));
+Reference Share(nb::object object) {
+  if (object.is_none()) return nullptr;
+  return Reference(object.release().ptr(),
+                   [](void* shared) { Release(static_cast<PyObject*>(shared)); });
 }
 
-Registration Register(const std::string& name, nb::object target, nb::object function,
-                      nb::object keywords, std::pair<uintptr_t, uintptr_t> kernel) {
-  Callable callable;
-  callable.kernel = {reinterpret_cast<void*>(kernel.first), reinterpret_cast<void*>(kernel.second)};
-  callable.target = target.release().ptr();
-  callable.function = function.release().ptr();
-  callable.keywords = keywords.is_none() ? nullptr : keywords.release().ptr();
-  return {AddSlot(name, callable, DropSlotReference), nullptr};
+// Keeps the callee of one name alive from Python's side.
+struct Registration {
+  void KeepContext(nb::object object) {
+    context = Share(std::move(object));
+    callee->SetContext(context);
+  }
+
+  CalleePtr callee;
+  Reference context;  // a contextvars.Context
+};
+
+nb::object TargetOf(const CalleePtr& callee) {
+  return nb::borrow(static_cast<PyObject*>(callee->target()));
+}
+
+Registration RegisterCallback(const std::string& name, nb::object target, nb::object function,
+                              nb::object keywords, std::pair<uintptr_t, uintptr_t> kernel) {
+  auto callback = std::make_shared<Callback>(name, Share(std::move(target)));
+  callback->function = Share(std::move(function));
+  callback->keywords = Share(std::move(keywords));
+  callback->kernel = {reinterpret_cast<void*>(kernel.first),
+                      reinterpret_cast<void*>(kernel.second)};
+  return {AddCallee(std::move(callback)), nullptr};
+}
+
+Registration RegisterLoop(const std::string& name, nb::object target, uintptr_t function,
+                          uintptr_t data, const std::vector<int>& operands,
+                          const std::vector<int>& results,
+                          const std::vector<std::vector<int>>& core, bool may_raise) {
+  auto loop = std::make_shared<Loop>(name, Share(std::move(target)));
+  loop->function = reinterpret_cast<LoopFunction>(function);
+  loop->data = reinterpret_cast<void*>(data);
+  loop->operands = operands.size();
+  loop->may_raise = may_raise;
+  const size_t count = operands.size() + results.size();
+  if (count > kMaxLoopArguments || results.empty() || (!core.empty() && core.size() != count)) {
+    throw nb::value_error("a loop needs a result, at most 32 arguments, and core dimensions for each");
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const int code = i < operands.size() ? operands[i] : results[i - operands.size()];
+    const Dtype* dtype = FindDtype(code);
+    if (dtype == nullptr || dtype->packed()) {
+      throw nb::value_error(("a loop cannot have arguments of XLA's type " + std::to_string(code)).c_str());
+    }
+    loop->arguments.push_back({code, dtype->itemsize, core.empty() ? std::vector<int>{} : core[i]});
+    for (int dimension : loop->arguments.back().core) {
+      if (dimension < 0 || dimension >= static_cast<int>(kMaxCoreDimensions)) {
+        throw nb::value_error("a loop has at most 16 core dimensions");
+      }
+      loop->core_dimensions = std::max<size_t>(loop->core_dimensions, dimension + 1);
+    }
+  }
+  return {AddCallee(std::move(loop)), nullptr};
 }
 
 nb::object Lookup(const std::string& name) {
-  const SlotPtr slot = FindSlot(name);
-  return slot ? TargetOf(slot) : nb::none();
+  const CalleePtr callee = FindCallee(name);
+  return callee ? TargetOf(callee) : nb::none();
 }
 
 void SetHooks(nb::object report, nb::object convert, nb::object resolve, nb::object enter_worker,
@@ -67,6 +96,19 @@ void SetHooks(nb::object report, nb::object convert, nb::object resolve, nb::obj
                      clear_tracebacks.release().ptr(), report_kept.release().ptr(),
                      go_deeper.release().ptr(),        configure.release().ptr(),
                      follow_tracing.release().ptr()};
+}
+
+void SetLoopHooks(nb::object enter, nb::object leave, nb::object judge) {
+  Hooks& hooks = GetHooks();
+  hooks.enter_loop = enter.release().ptr();
+  hooks.leave_loop = leave.release().ptr();
+  hooks.judge_loop = judge.release().ptr();
+}
+
+std::pair<uintptr_t, uintptr_t> LoopOfUfunc(nb::handle ufunc, int index) {
+  const auto loop = UfuncLoop(ufunc.ptr(), index);
+  if (PyErr_Occurred()) nb::raise_python_error();
+  return loop;
 }
 
 nb::object ScalarUfunc(const std::string& name, const std::string& doc, const std::string& signature,
@@ -87,25 +129,21 @@ void FollowMove(nb::object object, uintptr_t from, uintptr_t to, int64_t bytes) 
   Follow(object.ptr(), Move{reinterpret_cast<char*>(from), reinterpret_cast<char*>(to), bytes});
 }
 
-nb::dict Handlers() {
+// (handlers by stage, type of the state), as JAX registers them.
+std::pair<nb::dict, nb::dict> Capsules(const HandlerAddresses& addresses) {
   nb::dict handlers;
-  handlers["instantiate"] = nb::capsule(InstantiateHandler());
-  handlers["execute"] = nb::capsule(ExecuteHandler());
-  return handlers;
-}
-
-nb::dict StateType() {
+  handlers["instantiate"] = nb::capsule(addresses.instantiate);
+  handlers["execute"] = nb::capsule(addresses.execute);
   nb::dict type;
-  type["type_id"] = nb::capsule(StateTypeIdPointer());
-  type["type_info"] = nb::capsule(StateTypeInfoPointer());
-  return type;
+  type["type_id"] = nb::capsule(addresses.type_id);
+  type["type_info"] = nb::capsule(addresses.type_info);
+  return {handlers, type};
 }
 
 nb::dict Statistics() {
   const BlockStatistics blocks = CountBlocks();
   nb::dict statistics;
-  statistics["registered"] = LiveSlots();
-  statistics["loops"] = LiveLoops();
+  statistics["registered"] = LiveCallees();
   statistics["in_flight"] = CallsInFlight();
   statistics["in_flight_on_workers"] = CallsInFlightOnWorkers();
   statistics["idle_bytes"] = blocks.idle_bytes;
@@ -123,21 +161,32 @@ NB_MODULE(_native, m) {
   m.doc() = "callbax's native runtime: XLA FFI handlers that call Python.";
   if (!ImportDtypes() || !ImportUfuncApi()) nb::raise_python_error();
 
-  nb::class_<Registration>(m, "Registration", "Keeps a registered callback alive.")
-      .def_prop_ro("name", [](const Registration& self) { return self.slot->name(); })
-      .def_prop_ro("target", [](const Registration& self) { return TargetOf(self.slot); })
+  nb::class_<Registration>(m, "Registration", "Keeps a registered callee alive.")
+      .def_prop_ro("name", [](const Registration& self) { return self.callee->name(); })
+      .def_prop_ro("target", [](const Registration& self) { return TargetOf(self.callee); })
       .def("keep_context", &Registration::KeepContext, nb::arg("context").none(),
            "Sets the contextvars.Context of calls that are compiled from now on, on XLA's threads.");
 
-  m.def("register", &Register, nb::arg("name"), nb::arg("target"), nb::arg("function"),
-        nb::arg("keywords").none(), nb::arg("kernel") = std::pair<uintptr_t, uintptr_t>(),
-        "Enters a callable under a name, unless a living one has it; returns the one that has it.");
+  m.def("register_callback", &RegisterCallback, nb::arg("name"), nb::arg("target"),
+        nb::arg("function"), nb::arg("keywords").none(),
+        nb::arg("kernel") = std::pair<uintptr_t, uintptr_t>(),
+        "Enters a callback under a name, unless a living callee has it; returns the one that has it.");
+  m.def("register_loop", &RegisterLoop, nb::arg("name"), nb::arg("target"), nb::arg("function"),
+        nb::arg("data"), nb::arg("operands"), nb::arg("results"), nb::arg("core"),
+        nb::arg("may_raise"),
+        "Enters a loop under a name, unless a living callee has it; returns the one that has it.");
   m.def("lookup", &Lookup, nb::arg("name"), nb::sig("def lookup(name: str) -> object | None"),
         "The living target of that name, or None.");
   m.def("set_hooks", &SetHooks, nb::arg("report"), nb::arg("convert"), nb::arg("resolve"),
         nb::arg("enter_worker"), nb::arg("clear_tracebacks"), nb::arg("report_kept"),
         nb::arg("go_deeper"), nb::arg("configure"), nb::arg("follow_tracing"),
         "Sets the Python functions that the runtime calls.");
+  m.def("set_loop_hooks", &SetLoopHooks, nb::arg("enter"), nb::arg("leave"), nb::arg("judge"),
+        "Sets the Python functions that loops may need.");
+  m.def("dtype_code", &DtypeCode, nb::arg("name"), "XLA's code of a dtype, by its name; -1: none.");
+  m.def("ufunc_loop", &LoopOfUfunc, nb::arg("ufunc"), nb::arg("index"),
+        nb::sig("def ufunc_loop(ufunc: object, index: int) -> tuple[int, int]"),
+        "The addresses of a ufunc's loop and of its data.");
   m.def(
       "has_scalar_loop",
       [](const std::string& signature) { return FindScalarLoop(signature) != nullptr; },
@@ -149,8 +198,12 @@ NB_MODULE(_native, m) {
         "Name and library of the function at an address; the library stays loaded.");
   m.def("follow", &FollowMove, nb::arg("object"), nb::arg("from_"), nb::arg("to"), nb::arg("bytes"),
         "Points an array or memoryview into the copy of memory that it points into.");
-  m.def("handlers", &Handlers, "Capsules of the FFI handlers, by stage.");
-  m.def("state_type", &StateType, "Capsules of the handlers' state type.");
+  m.def(
+      "callback_handlers", [] { return Capsules(CallbackHandlers()); },
+      "Capsules of the FFI handlers of callbacks, by stage, and of their state type.");
+  m.def(
+      "loop_handlers", [] { return Capsules(LoopHandlers()); },
+      "Capsules of the FFI handlers of loops, by stage, and of their state type.");
   m.def("statistics", &Statistics, "Counts of what the runtime holds.");
   m.def(
       "numbered_calls", [] { return numbered_calls.load(); },
@@ -165,5 +218,4 @@ NB_MODULE(_native, m) {
         "In a forked child: forgets the threads, and the calls in flight, of the parent.");
   m.def("close", &CloseCalls, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),
         "Refuses new calls and waits for those in flight; false on time-out.");
-  DefineLoops(m);
 }

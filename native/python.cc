@@ -120,22 +120,4 @@ std::string TakeErrorText() {
   return text;
 }
 
-bool CanResolve(std::string* why) noexcept {
-  if (InterpreterAlive() && GetHooks().resolve != nullptr) return true;
-  *why = "a host function, but the interpreter is shutting down";
-  return false;
-}
-
-Owned ResolveName(PyObject* hook, const std::string& name, std::string* why) {
-  Owned answer(PyObject_CallFunction(hook, "s#", name.data(), (Py_ssize_t)name.size()));
-  if (!answer) {
-    *why = name + ", which could not be looked up: " + TakeErrorText();
-  } else if (PyUnicode_Check(answer.get())) {
-    Owned bytes(PyUnicode_AsEncodedString(answer.get(), "utf-8", "backslashreplace"));
-    *why = bytes ? PyBytes_AS_STRING(bytes.get()) : TakeErrorText();
-    return Owned();
-  }
-  return answer;
-}
-
 }  // namespace callbax

@@ -78,7 +78,6 @@ struct Hooks {
   PyObject* go_deeper = nullptr;      // (level) -> () -> None, which goes back
   PyObject* configure = nullptr;      // (configuration) -> None, on XLA's threads
   PyObject* follow_tracing = nullptr;  // () -> None, on XLA's threads
-  PyObject* resolve_loop = nullptr;   // (name) -> LoopRegistration, or why there is none
   PyObject* enter_loop = nullptr;     // (policy) -> None, on each thread before a checked loop
   PyObject* leave_loop = nullptr;     // (policy) -> None, on each thread after a checked loop
   PyObject* judge_loop = nullptr;     // (loop's owner, policy, flags) -> None, or raises
@@ -90,12 +89,5 @@ bool ThreadHasException() noexcept;
 
 // "Type: message" of the exception that is set, which is cleared. Never fails.
 std::string TakeErrorText();
-
-// Whether Python can be asked to resolve names; `why` says why not.
-bool CanResolve(std::string* why) noexcept;
-
-// What a hook answers to a name that is not registered: a registration, or nothing, and then `why`.
-// Needs the GIL.
-Owned ResolveName(PyObject* hook, const std::string& name, std::string* why);
 
 }  // namespace callbax

@@ -1,48 +1,61 @@
 #include "registry.h"
 
-#include <utility>
-
-#include "name_table.h"
+#include <unordered_map>
 
 namespace callbax {
 namespace {
 
 // Never destroyed: executables may be freed after static destructors have run.
-NameTable<Slot>& table() {
-  static NameTable<Slot>* instance = new NameTable<Slot>;
+struct Table {
+  std::mutex mutex;
+  std::unordered_map<std::string, std::weak_ptr<Callee>> callees;  // guarded by mutex
+};
+
+Table& table() {
+  static Table* instance = new Table;
   return *instance;
 }
 
 }  // namespace
 
-Slot::Slot(std::string name, Callable callable, DropReference drop)
-    : name_(std::move(name)), callable_(callable), drop_(drop) {}
-
-Slot::~Slot() {
-  table().Remove(name_);
-  drop_(callable_.target);
-  drop_(callable_.function);
-  drop_(callable_.keywords);
+Callee::~Callee() {
+  Table& t = table();
+  std::lock_guard<std::mutex> lock(t.mutex);
+  auto found = t.callees.find(name_);
+  // One that was entered under the same name while this one was dying stays.
+  if (found != t.callees.end() && found->second.expired()) t.callees.erase(found);
 }
 
-void Slot::SetContext(const std::shared_ptr<void>& context) {
+void Callee::SetContext(const Reference& context) {
   std::lock_guard<std::mutex> lock(mutex_);
   context_ = context;
 }
 
-std::shared_ptr<void> Slot::Context() {
+Reference Callee::Context() {
   std::lock_guard<std::mutex> lock(mutex_);
   return context_.lock();
 }
 
-SlotPtr FindSlot(const std::string& name) { return table().Find(name); }
-
-SlotPtr AddSlot(const std::string& name, Callable callable, DropReference drop) {
-  // Dropped outside of the table's lock, if another has the name: ~Slot takes the lock again.
-  const SlotPtr fresh = std::make_shared<Slot>(name, callable, drop);
-  return table().Add(name, fresh);
+CalleePtr FindCallee(const std::string& name) {
+  Table& t = table();
+  std::lock_guard<std::mutex> lock(t.mutex);
+  auto found = t.callees.find(name);
+  return found == t.callees.end() ? nullptr : found->second.lock();
 }
 
-size_t LiveSlots() { return table().size(); }
+CalleePtr AddCallee(CalleePtr fresh) {
+  Table& t = table();
+  std::lock_guard<std::mutex> lock(t.mutex);
+  std::weak_ptr<Callee>& entry = t.callees[fresh->name()];
+  if (CalleePtr living = entry.lock()) return living;
+  entry = fresh;
+  return fresh;
+}
+
+size_t LiveCallees() {
+  Table& t = table();
+  std::lock_guard<std::mutex> lock(t.mutex);
+  return t.callees.size();
+}
 
 }  // namespace callbax

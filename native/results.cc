@@ -6,9 +6,9 @@
 #include <type_traits>
 
 #include "arrays.h"
-#include "blocks.h"
 #include "dtypes.h"
 #include "numpy_api.h"
+#include "system.h"
 
 namespace callbax {
 namespace {
@@ -198,7 +198,7 @@ bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector
     PyTuple_SET_ITEM(dtypes.get(), i, Py_NewRef(descr));
   }
   Owned arrays(PyObject_CallFunction(
-      GetHooks().convert, "OOOOOs", static_cast<PyObject*>(site.slot->callable().target), value,
+      GetHooks().convert, "OOOOOs", static_cast<PyObject*>(site.callback->target()), value,
       shapes.get(), dtypes.get(), site.canonicalize ? Py_True : Py_False, site.casting.c_str()));
   if (!arrays) return false;
   for (Py_ssize_t i = 0; i < count; ++i) {

@@ -24,20 +24,10 @@
 // has seen that they were called.
 #pragma once
 
-#include <memory>
-#include <string>
-
+#include "call.h"
 #include "python.h"
 
 namespace callbax {
-
-// Immutable. May be dropped on any thread.
-struct Settings {
-  std::string configuration;      // of JAX, as _surroundings.py writes it
-  std::shared_ptr<void> context;  // contextvars.Context; null: an empty one
-};
-
-using SettingsPtr = std::shared_ptr<const Settings>;
 
 // Puts this thread into what a call needs, and back. Needs the GIL.
 class Surroundings {

@@ -6,7 +6,7 @@
 #include <tuple>
 #include <utility>
 
-#include "trampolines.h"
+#include "loops.h"
 
 namespace callbax {
 namespace {
@@ -30,7 +30,7 @@ constexpr char kLetter<ComplexDouble> = 'D';
 template <>
 constexpr char kLetter<ComplexFloat> = 'F';
 
-// Trailing arguments that are no operands.
+// Trailing arguments that are not operands.
 struct NoTail {
   static constexpr char kLetter = '\0';
 };
@@ -72,7 +72,7 @@ void Run(char** args, intptr_t count, const intptr_t* steps, const ScalarFunctio
 }
 
 template <class Tail, class Result, class... Arguments>
-void Loop(char** args, const intptr_t* dims, const intptr_t* steps, void* data) {
+void RunScalars(char** args, const intptr_t* dims, const intptr_t* steps, void* data) {
   // A copy, which the compiler can keep in registers.
   const ScalarFunction callee = *static_cast<ScalarFunction*>(data);
   Run<Tail, Result, Arguments...>(args, dims[0], steps, callee,
@@ -84,7 +84,7 @@ void Loop(char** args, const intptr_t* dims, const intptr_t* steps, void* data) 
 template <class Tail, class ResultTypes, class ArgumentTypes, size_t N>
 class Table {
  public:
-  static ScalarLoop Find(const char* arguments, char result) {
+  static LoopFunction Find(const char* arguments, char result) {
     size_t index = 0;
     for (size_t k = N; k-- > 0;) {
       const size_t digit = Position<ArgumentTypes>(arguments[k]);
@@ -116,13 +116,13 @@ class Table {
   }
 
   template <size_t I, size_t... K>
-  static constexpr ScalarLoop At(std::index_sequence<K...>) {
-    return Loop<Tail, std::tuple_element_t<I % kResults, ResultTypes>,
+  static constexpr LoopFunction At(std::index_sequence<K...>) {
+    return RunScalars<Tail, std::tuple_element_t<I % kResults, ResultTypes>,
                 std::tuple_element_t<I / kResults / Power(kArguments, K) % kArguments,
                                      ArgumentTypes>...>;
   }
   template <size_t... I>
-  static constexpr std::array<ScalarLoop, sizeof...(I)> All(std::index_sequence<I...>) {
+  static constexpr std::array<LoopFunction, sizeof...(I)> All(std::index_sequence<I...>) {
     return {At<I>(std::make_index_sequence<N>{})...};
   }
 
@@ -131,7 +131,7 @@ class Table {
 };
 
 template <class Tail, class ResultTypes, class ArgumentTypes, size_t Most>
-ScalarLoop FindIn(const std::string& arguments, char result, char tail) {
+LoopFunction FindIn(const std::string& arguments, char result, char tail) {
   if (tail != Tail::kLetter) return nullptr;
   const char* letters = arguments.c_str();
   switch (arguments.size()) {
@@ -152,7 +152,7 @@ using Types = std::tuple<T...>;
 
 }  // namespace
 
-ScalarLoop FindScalarLoop(const std::string& signature) noexcept {
+LoopFunction FindScalarLoop(const std::string& signature) noexcept {
   const size_t arrow = signature.find('>');
   if (arrow == std::string::npos || arrow + 1 >= signature.size()) return nullptr;
   const std::string arguments = signature.substr(0, arrow);
@@ -163,7 +163,7 @@ ScalarLoop FindScalarLoop(const std::string& signature) noexcept {
   using Doubles = Types<double, ComplexDouble>;
   using Floats = Types<float, ComplexFloat>;
   // Real functions; complex ones of one precision; those of Cython modules; those with user data.
-  const ScalarLoop found[] = {
+  const LoopFunction found[] = {
       FindIn<NoTail, Real, Real, 4>(arguments, result, tail),
       FindIn<NoTail, Doubles, Types<double, ComplexDouble, int32_t, int64_t>, 3>(arguments, result,
                                                                                 tail),
@@ -174,7 +174,7 @@ ScalarLoop FindScalarLoop(const std::string& signature) noexcept {
       FindIn<UserDataTail, Types<double>, Types<double, int32_t, int64_t>, 4>(arguments, result,
                                                                              tail),
   };
-  for (ScalarLoop loop : found) {
+  for (LoopFunction loop : found) {
     if (loop != nullptr) return loop;
   }
   return nullptr;

@@ -12,41 +12,19 @@ from callbax._host_call import HostCall
 from callbax._host_function import find_named
 from callbax._wrapper import Wrapper
 
-_kinds: dict[str, Callable[[dict[str, Any]], Any]] = {}
 
-
-def add_kind(kind: str, find: Callable[[dict[str, Any]], Any]) -> None:
+def add_kind(key: str, find: Callable[[dict[str, Any]], Any]) -> None:
     """Adds a kind of stable names of callbacks.
 
     Args:
-      kind: the key that names of this kind have, and no others.
+      key: the key that names of this kind have, and no others.
       find: called with the name; returns the host function, or raises a LookupError.
     """
-    _kinds[kind] = find
 
+    def call(name: dict[str, Any]) -> HostCall:
+        return HostCall.from_structure(find(name), name.get("structure"), name.get("result"))
 
-def register(call: HostCall, *, exporting: bool = False) -> Any:
-    """Enters the call in the runtime's registry, see `_names.Names.register`."""
-    return _callbacks.register(call, exporting=exporting)
-
-
-def resolve(text: str) -> Any:
-    """Registers the callback that a stable name stands for (called by the runtime).
-
-    Returns the registration, or text that says why there is none.
-    """
-    try:
-        name = _program_names.read(text)
-        if (why := _names.local_only(name)) is not None:
-            return why
-        kinds = [key for key in name if key in _kinds]
-        if len(kinds) != 1:
-            raise LookupError(f"{text[:200]!r}, which this version of callbax does not know.")
-        function = _kinds[kinds[0]](name)
-        call = HostCall.from_structure(function, name.get("structure"), name.get("result"))
-    except LookupError as error:
-        return str(error)
-    return _enter(text, call)
+    CALLBACKS.add_finder(key, call)
 
 
 def _enter(name: str, call: HostCall) -> Any:
@@ -54,7 +32,7 @@ def _enter(name: str, call: HostCall) -> Any:
     object.__setattr__(call, "opt_in", _trust.OptIn(_trust.host_function(call.function)))
     function: Any = call.function
     code = function.code if is_a(function, Wrapper) else (0, 0)
-    return _native.register(name, call, *call.direct(), code)
+    return _native.register_callback(name, call, *call.direct(), code)
 
 
 def _stable(call: HostCall) -> dict[str, Any] | None:
@@ -111,9 +89,8 @@ def _find_named(name: dict[str, Any]) -> Any:
     return named.function
 
 
-_callbacks = _names.Names(
+CALLBACKS = _names.Kind(
     enter=_enter,
-    lookup=_native.lookup,
     stable=_stable,
     is_same=_is_same,
     label=_label,

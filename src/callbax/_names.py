@@ -1,4 +1,6 @@
-"""Names of host code in compiled programs: how it gets them, and what they stand for.
+"""Names of host code in compiled programs: how it gets them, and how the runtime finds it by them.
+
+What programs call is a *callee*: a callback (_identity.py) or a compiled loop (loop_names.py).
 
 - *Stable* names are equal in each process: the path of what can be imported, a name that was given,
   the content of a print. A process that has not traced a program finds them (see _trust.py).
@@ -27,7 +29,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from callbax import _jax_cache, _program_names, _threads
+from callbax import _jax_cache, _native, _program_names, _threads
 
 _lock = _threads.new_lock(reentrant=True)  # a finaliser may run anywhere, and lower a program
 _process = uuid.uuid4().hex
@@ -74,24 +76,31 @@ class ExportWarning(UserWarning):
 
 
 @dataclasses.dataclass(frozen=True)
-class Names:
-    """The names of one kind of callee: callbacks, or compiled loops.
+class Kind:
+    """A kind of callee, and how it gets names.
 
     Attributes:
       enter: registers a callee under a name with the runtime.
-      lookup: the living callee of a name, or None.
       stable: a callee's stable name, or None.
-      is_same: whether the holder of a stable name may stand for another callee.
+      is_same: whether the holder of a stable name may be called for another callee of this kind.
       label: what a callee is called where it has no stable name; equal in each process.
       describe: what messages call it.
     """
 
     enter: Callable[[str, Any], Any]
-    lookup: Callable[[str], Any]
     stable: Callable[[Any], dict[str, Any] | None]
     is_same: Callable[[Any, Any], bool]
     label: Callable[[Any], str]
     describe: Callable[[Any], str]
+
+    def add_finder(self, key: str, find: Callable[[dict[str, Any]], Any]) -> None:
+        """Adds a kind of stable names.
+
+        Args:
+          key: the key that names of this kind have, and no others.
+          find: called with the name; returns the callee, or raises a LookupError.
+        """
+        _finders[key] = self, find
 
     def register(self, callee: Any, *, exporting: bool) -> Any:
         """Enters a callee in the runtime's registry.
@@ -125,8 +134,11 @@ class Names:
             return None
         text = _program_names.write(name)
         # A name may still be held by a function that was redefined since (a notebook's cell).
-        holder = self.lookup(text)
-        return text if holder is None or self.is_same(holder, callee) else None
+        holder = _native.lookup(text)
+        return text if holder is None or self._is_same(holder, callee) else None
+
+    def _is_same(self, holder: Any, callee: Any) -> bool:
+        return type(holder) is type(callee) and self.is_same(holder, callee)
 
     def _process_name(self, callee: Any) -> str:
         name = {
@@ -143,12 +155,34 @@ class Names:
             return f'{start},"number":{number}}}'  # many may be tried
 
         def is_free(candidate: str) -> bool:
-            holder = self.lookup(candidate)
-            return holder is None or (self.is_same(holder, callee) and holder == callee)
+            holder = _native.lookup(candidate)
+            return holder is None or (self._is_same(holder, callee) and holder == callee)
 
         if callee.local_name is not None and is_free(callee.local_name):
             return callee.local_name
         return name(_first(lambda number: is_free(name(number))))
+
+
+_finders: dict[str, tuple[Kind, Callable[[dict[str, Any]], Any]]] = {}
+
+
+def resolve(text: str) -> Any:
+    """Registers the callee that a stable name means (called by the runtime).
+
+    Returns the registration, or text that says why there is none.
+    """
+    try:
+        name = _program_names.read(text)
+        if (why := _local_only(name)) is not None:
+            return why
+        keys = [key for key in name if key in _finders]
+        if len(keys) != 1:
+            return f"{text[:200]!r}, which this version of callbax does not know."
+        kind, find = _finders[keys[0]]
+        callee = find(name)
+    except LookupError as error:
+        return str(error)
+    return kind.enter(text, callee)
 
 
 def _first(is_free: Callable[[int], bool]) -> int:
@@ -190,7 +224,7 @@ def _is_internal(module: str) -> bool:
     return module.partition(".")[0] in ("callbax", "jax", "jaxlib", "contextlib")
 
 
-def local_only(name: dict[str, Any]) -> str | None:
+def _local_only(name: dict[str, Any]) -> str | None:
     """Why a name stands for nothing here, if it is one that only another process knows."""
     if "process" in name:
         where = (

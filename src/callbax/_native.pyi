@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 class Registration:
-    """Keeps a registered callback alive."""
+    """Keeps a registered callee alive."""
 
     @property
     def name(self) -> str: ...
@@ -14,7 +14,7 @@ class Registration:
         Sets the contextvars.Context of calls that are compiled from now on, on XLA's threads.
         """
 
-def register(
+def register_callback(
     name: str,
     target: object,
     function: object,
@@ -22,7 +22,21 @@ def register(
     kernel: tuple[int, int] = (0, 0),
 ) -> Registration:
     """
-    Enters a callable under a name, unless a living one has it; returns the one that has it.
+    Enters a callback under a name, unless a living callee has it; returns the one that has it.
+    """
+
+def register_loop(
+    name: str,
+    target: object,
+    function: int,
+    data: int,
+    operands: Sequence[int],
+    results: Sequence[int],
+    core: Sequence[Sequence[int]],
+    may_raise: bool,
+) -> Registration:
+    """
+    Enters a loop under a name, unless a living callee has it; returns the one that has it.
     """
 
 def lookup(name: str) -> object | None:
@@ -40,6 +54,15 @@ def set_hooks(
     follow_tracing: object,
 ) -> None:
     """Sets the Python functions that the runtime calls."""
+
+def set_loop_hooks(enter: object, leave: object, judge: object) -> None:
+    """Sets the Python functions that loops may need."""
+
+def dtype_code(name: str) -> int:
+    """XLA's code of a dtype, by its name; -1: none."""
+
+def ufunc_loop(ufunc: object, index: int) -> tuple[int, int]:
+    """The addresses of a ufunc's loop and of its data."""
 
 def has_scalar_loop(signature: str) -> bool:
     """Whether scalar C functions of that signature can be called."""
@@ -61,11 +84,15 @@ def follow(object: object, from_: int, to: int, bytes: int) -> None:
     Points an array or memoryview into the copy of memory that it points into.
     """
 
-def handlers() -> dict:
-    """Capsules of the FFI handlers, by stage."""
+def callback_handlers() -> tuple[dict, dict]:
+    """
+    Capsules of the FFI handlers of callbacks, by stage, and of their state type.
+    """
 
-def state_type() -> dict:
-    """Capsules of the handlers' state type."""
+def loop_handlers() -> tuple[dict, dict]:
+    """
+    Capsules of the FFI handlers of loops, by stage, and of their state type.
+    """
 
 def statistics() -> dict:
     """Counts of what the runtime holds."""
@@ -94,43 +121,3 @@ def forget_threads() -> None:
 
 def close(seconds: float) -> bool:
     """Refuses new calls and waits for those in flight; false on time-out."""
-
-class LoopRegistration:
-    """Keeps a registered loop alive."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def target(self) -> object: ...
-
-def register_loop(
-    name: str,
-    function: int,
-    data: int,
-    operands: Sequence[int],
-    results: Sequence[int],
-    core: Sequence[Sequence[int]],
-    may_raise: bool,
-    owner: object,
-) -> LoopRegistration:
-    """
-    Enters a loop under a name, unless a living one has it; returns the one that has it.
-    """
-
-def lookup_loop(name: str) -> object | None:
-    """The owner of the living loop of that name, or None."""
-
-def ufunc_loop(ufunc: object, index: int) -> tuple[int, int]:
-    """The addresses of a ufunc's loop and of its data."""
-
-def dtype_code(name: str) -> int:
-    """XLA's code of a dtype, by its name; -1: none."""
-
-def set_loop_hooks(resolve: object, enter: object, leave: object, judge: object) -> None:
-    """Sets the Python functions that loops may need."""
-
-def loop_handlers() -> dict:
-    """Capsules of the FFI handlers of loops, by stage."""
-
-def loop_state_type() -> dict:
-    """Capsules of the loop handlers' state type."""

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -14,11 +16,11 @@ from callbax import (
     _exceptions,
     _failures,
     _host_results,
-    _identity,
     _jax,
     _jax_placement,
     _jax_programs,
     _jax_runtime,
+    _names,
     _native,
     _nested,
     _streams,
@@ -34,7 +36,7 @@ PARTITIONED_TARGET = _jax_placement.PARTITIONED_TARGET
 
 LOOP_TARGET = "callbax_loop"
 
-_MARKERS = (_native.Registration, _native.LoopRegistration)  # what programs keep alive
+_MARKERS = (_native.Registration,)  # what programs keep alive
 
 _POLL_SECONDS = 0.05
 _DAEMON_SECONDS = 1.0
@@ -113,6 +115,32 @@ def prepare() -> None:
         _native.renew_tracing()
 
 
+def register_lowering(
+    primitive: Any, lower: Callable[..., Any], describe: Callable[[dict[str, Any]], str]
+) -> None:
+    """Registers how a primitive is lowered, and that it is refused where callbax has no runtime.
+
+    Args:
+      primitive: the primitive.
+      lower: its lowering on CPU.
+      describe: called with the primitive's parameters; returns what messages call the callee.
+    """
+
+    def elsewhere(ctx: Any, *operands: Any, **params: Any) -> Any:
+        platforms = ctx.module_context.platforms
+        if len(platforms) > 1:
+            # One module for several platforms: it works on CPU, and XLA says so elsewhere.
+            return lower(ctx, *operands, **params)
+        raise NotImplementedError(
+            f"{describe(params)} runs on CPU only, but this program is compiled for "
+            f"{platforms[0]}. Run the part that calls it on a CPU device, for instance under "
+            "jax.default_device(jax.devices('cpu')[0])."
+        )
+
+    _jax.register_lowering(primitive, elsewhere)
+    _jax.register_lowering(primitive, lower, platform="cpu")
+
+
 _FORK_MESSAGE = (
     "callbax does not work in a forked child of a process in which JAX has started: XLA's threads stay "
     "behind in the parent, and a program would wait for them for ever. Fork before anything is "
@@ -129,8 +157,7 @@ def _after_fork_in_child() -> None:
         return
     _forked = True
     atexit.unregister(_shut_down)  # nothing of the parent's is the child's to wait for
-    statistics = _native.statistics()
-    if statistics["registered"] or statistics["loops"]:
+    if _native.statistics()["registered"]:
         _jax_programs.disable_programs(_MARKERS, _FORK_MESSAGE)
 
 
@@ -138,7 +165,7 @@ def _start() -> None:
     _native.set_hooks(
         _failures.report,
         _host_results.convert_returned,
-        _identity.resolve,
+        _names.resolve,
         _nested.enter_worker,
         _views.clear_tracebacks,
         _views.report_kept,
@@ -146,11 +173,13 @@ def _start() -> None:
         _surroundings.configure,
         _threads.follow_tracing,
     )
-    jax.ffi.register_ffi_type("callbax_call_site", _native.state_type(), platform="cpu")
-    for target in (TARGET, PLACED_TARGET, PARTITIONED_TARGET):
-        jax.ffi.register_ffi_target(target, _native.handlers(), platform="cpu")
-    jax.ffi.register_ffi_type("callbax_loop_site", _native.loop_state_type(), platform="cpu")
-    jax.ffi.register_ffi_target(LOOP_TARGET, _native.loop_handlers(), platform="cpu")
+    for site, (handlers, state), targets in (
+        ("call", _native.callback_handlers(), (TARGET, PLACED_TARGET, PARTITIONED_TARGET)),
+        ("loop", _native.loop_handlers(), (LOOP_TARGET,)),
+    ):
+        jax.ffi.register_ffi_type(f"callbax_{site}_site", state, platform="cpu")
+        for target in targets:
+            jax.ffi.register_ffi_target(target, handlers, platform="cpu")
     jax.ffi.register_ffi_target_as_batch_partitionable(LOOP_TARGET)
     _jax_programs.watch_programs(_MARKERS, _native.numbered_calls)
     atexit.register(_shut_down)

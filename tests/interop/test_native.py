@@ -315,7 +315,7 @@ def test_null_pointers():
     with pytest.raises(ValueError, match="is a null pointer"):
         cb.native(kind())
     for number in (-1, 2**64):
-        with pytest.raises(ValueError, match="is no address"):
+        with pytest.raises(ValueError, match="is not an address"):
             cb.native(number, "double (double)")
 
 
@@ -327,7 +327,7 @@ def test_null_pointers():
         (numba.njit(lambda x: x), "@numba.cfunc"),
         ("cube", "takes a function of ctypes or cffi"),
         (True, "takes a function of ctypes or cffi"),
-        (cffi.FFI().new("double*"), "which is no function"),
+        (cffi.FFI().new("double*"), "which is not a function"),
     ],
     ids=["ufunc", "python", "njit", "str", "bool", "cffi data"],
 )
@@ -435,7 +435,7 @@ def test_wrong_user_data(library):
     ):
         cb.native(library.cube, "double (double)", user_data=np.ones(1))
     for number in (-1, 2**64):
-        with pytest.raises(ValueError, match=f"user_data={number} is no address"):
+        with pytest.raises(ValueError, match=f"user_data={number} is not an address"):
             cb.native(library.scaled, "double (double, void*)", user_data=number)
 
 

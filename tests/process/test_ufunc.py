@@ -219,7 +219,7 @@ def test_loops_die_with_their_programs(run_program):
     finished = run_program(
         """
         import gc, numba, weakref
-        before = cb._native.statistics()["loops"]
+        before = cb._native.statistics()["registered"]
         references = []
         for k in range(5):
             original = numba.vectorize(["float32(float32)"])(eval(f"lambda x: x + {k}"))
@@ -227,7 +227,7 @@ def test_loops_die_with_their_programs(run_program):
             print(jax.jit(cb.ufunc(original))(1.0), end=" ")
             del original
         jax.clear_caches(); gc.collect(); jax.effects_barrier(); gc.collect()
-        print(cb._native.statistics()["loops"] - before)
+        print(cb._native.statistics()["registered"] - before)
         """
     )
     assert_printed(finished, "1.0 2.0 3.0 4.0 5.0 0")

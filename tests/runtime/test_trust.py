@@ -13,8 +13,7 @@ import scipy.special
 from jax import export
 
 import callbax as cb
-from callbax import _identity, _native, _program_names, _trust
-from callbax.interop import loop_names
+from callbax import _names, _native, _program_names, _trust
 
 SCALAR = jax.ShapeDtypeStruct((), np.float32)
 ONE_ARGUMENT = {"structure": [["tuple", 0], ["dict"]]}
@@ -75,7 +74,7 @@ def models(monkeypatch, tmp_path):
 
 def resolved(kind, path):
     """The function that a loaded program would call, or why it would not."""
-    answer = _identity.resolve(_program_names.write({kind: path, **ONE_ARGUMENT}))
+    answer = _names.resolve(_program_names.write({kind: path, **ONE_ARGUMENT}))
     return answer if isinstance(answer, str) else answer.target.function
 
 
@@ -83,7 +82,7 @@ def is_refused(path):
     for kind in ("function", "debug"):
         why = resolved(kind, path)
         assert isinstance(why, str) and path in why
-    why = loop_names.resolve(_program_names.write({"loop": path, "types": "d->d"}))
+    why = _names.resolve(_program_names.write({"loop": path, "types": "d->d"}))
     assert isinstance(why, str) and path in why
     return True
 
@@ -311,8 +310,7 @@ def test_functions_without_a_name_cannot_be_let_in():
     ],
 )
 def test_what_is_not_a_name_is_an_error(text):
-    for resolve in (_identity.resolve, loop_names.resolve):
-        assert isinstance(resolve(text), str)
+    assert isinstance(_names.resolve(text), str)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +327,7 @@ def test_what_is_not_a_name_is_an_error(text):
 def test_format_strings_of_files_show_values_and_nothing_that_hangs_on_them(field):
     options = np.get_printoptions()
     name = {"print": field, "options": options, **ONE_ARGUMENT}
-    why = _identity.resolve(_program_names.write(name))
+    why = _names.resolve(_program_names.write(name))
     assert "which is refused: it asks for the attribute" in why
 
 
@@ -344,7 +342,7 @@ def test_format_strings_of_files_show_values_and_nothing_that_hangs_on_them(fiel
 def test_prints_are_found_by_their_content(capsys, fmt, shown):
     options = np.get_printoptions()
     name = {"print": fmt, "options": options, **ONE_ARGUMENT}
-    answer = _identity.resolve(_program_names.write(name))
+    answer = _names.resolve(_program_names.write(name))
     assert not isinstance(answer, str), answer
     answer.target.function(np.float32(2)[...])
     assert capsys.readouterr().out == shown
@@ -353,7 +351,7 @@ def test_prints_are_found_by_their_content(capsys, fmt, shown):
 @pytest.mark.parametrize("options", [None, [], {"unknown": 1}, {"formatter": {"all": 1}}])
 def test_odd_print_options_are_refused(options):
     name = {"print": "{}", "options": options, **ONE_ARGUMENT}
-    assert "which is refused" in _identity.resolve(_program_names.write(name))
+    assert "which is refused" in _names.resolve(_program_names.write(name))
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def lower(
         return _lower_lane_by_lane(ctx, operands, lanes, partial(bind, lanes=Lanes()))
     op_sharding = _op_sharding(flavour, axis_context, sharding, ctx.avals_out)
     _runtime.prepare()
-    registration = _identity.register(host_call, exporting=_jax.is_exporting(ctx))
+    registration = _identity.CALLBACKS.register(host_call, exporting=_jax.is_exporting(ctx))
     registration.keep_context(_surroundings.context())
     _jax.keep_alive(ctx, registration)
     shared_run = _device_count(axis_context) > 1
@@ -216,18 +216,3 @@ def _device_index(flavour: Flavour, axis_context: Any, sharding: Any) -> int:
             f"device assignment ({devices})"
         )
     return devices.index(device)
-
-
-def lower_elsewhere(
-    flavour: Flavour, primitive: Any, ctx: Any, *operands: Any, **params: Any
-) -> Any:
-    """For platforms that callbax has no runtime for."""
-    platforms = ctx.module_context.platforms
-    if len(platforms) > 1:
-        # One module for several platforms: it works where the runtime is, and XLA says so elsewhere.
-        return lower(flavour, primitive, ctx, *operands, **params)
-    raise NotImplementedError(
-        f"callbax.{flavour.public_name} of {params['host_call']} runs on CPU only, but this program "
-        f"is compiled for {platforms[0]}. Run the part that calls it on a CPU device, for instance "
-        "under jax.default_device(jax.devices('cpu')[0])."
-    )

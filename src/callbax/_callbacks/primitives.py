@@ -16,6 +16,7 @@ from callbax import (
     _jax,
     _jax_control_flow,
     _jax_while,  # noqa: F401 (changes a rule of JAX's)
+    _runtime,
 )
 from callbax._callbacks import autodiff, batching, lowering
 from callbax._callbacks.batching import Lanes
@@ -67,8 +68,11 @@ def _define(flavour: Flavour) -> Any:
         _jax.consumes_no_keys(primitive)
     if flavour.effect is not None:
         _jax_control_flow.keep_effects(primitive, batching.IN_CONTROL_FLOW)
-    _jax.register_lowering(primitive, partial(lowering.lower_elsewhere, flavour, primitive))
-    _jax.register_lowering(primitive, partial(lowering.lower, flavour, primitive), platform="cpu")
+    _runtime.register_lowering(
+        primitive,
+        partial(lowering.lower, flavour, primitive),
+        lambda params: f"callbax.{flavour.public_name} of {params['host_call']}",
+    )
     return primitive
 
 

@@ -69,7 +69,7 @@ def read_callee(item: Any) -> Callee:
     if callee.address == 0:
         raise ValueError(f"{item!r} is a null pointer, not a compiled function")
     if not 0 < callee.address < _ADDRESSES:
-        raise ValueError(f"{item!r} is no address")
+        raise ValueError(f"{item!r} is not an address")
     name, library = _native.keep_library(callee.address)
     name = callee.short_name or name or f"function at {callee.address:#x}"
     return dataclasses.replace(callee, short_name=name, library=library)
@@ -154,7 +154,9 @@ def _read_cffi(item: Any) -> Callee:
     if kind.kind == "pointer" and kind.item.kind == "void":
         return Callee(_cffi_address(item), None, "", item)
     if kind.kind != "function":
-        raise TypeError(f"callbax.native takes {ACCEPTED}, but got {item!r}, which is no function")
+        raise TypeError(
+            f"callbax.native takes {ACCEPTED}, but got {item!r}, which is not a function"
+        )
     names = ", ".join([*(argument.cname for argument in kind.args), *["..."] * kind.ellipsis])
     return Callee(_cffi_address(item), parse(f"{kind.result.cname} ({names})"), "", item)
 
@@ -262,7 +264,7 @@ def address_of_data(item: Any) -> int:
 
     Raises:
       TypeError: `item` is nothing of the kind.
-      ValueError: an array that is not contiguous; a number that is no address.
+      ValueError: an array that is not contiguous; a number that is not an address.
     """
     if item is None:
         return 0
@@ -282,7 +284,7 @@ def address_of_data(item: Any) -> int:
         return _get_pointer(item, _get_name(item)) or 0
     if _is_address(item):
         if not 0 <= item < _ADDRESSES:
-            raise ValueError(f"user_data={item!r} is no address")
+            raise ValueError(f"user_data={item!r} is not an address")
         return int(item)
     raise TypeError(
         "user_data must be a NumPy array, a ctypes object, a cffi pointer, a PyCapsule or an address "

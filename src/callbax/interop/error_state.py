@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from callbax import _names, _native
-from callbax.interop import loop_names
 
 _DEFAULT = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 # The bits that the runtime gives, and what NumPy calls them.
@@ -160,4 +159,4 @@ def judge(loop: Any, text: str, flags: int) -> None:
                 print(f"Warning: {message}")
 
 
-_native.set_loop_hooks(loop_names.resolve, enter, leave, judge)
+_native.set_loop_hooks(enter, leave, judge)

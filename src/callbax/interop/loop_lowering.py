@@ -17,14 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from callbax import _jax, _jax_placement, _runtime
-from callbax.interop import loop_names
+from callbax.interop.loop_names import LOOPS
 
 
 def register(primitive: Any, partitioned: Any) -> None:
     """Registers the lowerings of the two primitives that call loops."""
-    on_cpu = partial(_lower, partitioned)
-    _jax.register_lowering(primitive, on_cpu, platform="cpu")
-    _jax.register_lowering(primitive, partial(_lower_elsewhere, on_cpu))
+    _runtime.register_lowering(
+        primitive,
+        partial(_lower, partitioned),
+        lambda params: f"the compiled function {params['loop']}",
+    )
     _jax.register_lowering(partitioned, _lower_partitioned, platform="cpu")
 
 
@@ -66,7 +68,7 @@ def _lower_partitioned(ctx: Any, *operands: Any, loop: Any, errors: Any, **_: An
 
 def _emit(ctx: Any, operands: Any, loop: Any, errors: Any, batch: int = 0) -> Any:
     _runtime.prepare()
-    registration = loop_names.register(loop, exporting=_jax.is_exporting(ctx))
+    registration = LOOPS.register(loop, exporting=_jax.is_exporting(ctx))
     _jax.keep_alive(ctx, registration)
     attributes: dict[str, Any] = {"loop": registration.name}
     if not loop.parallel:
@@ -112,16 +114,3 @@ def _factor(number: int) -> str:
     letters = string.ascii_lowercase[8:]
     last = len(letters) - 1
     return letters[number] if number <= last else f"z_{number - last}"
-
-
-def _lower_elsewhere(on_cpu: Any, ctx: Any, *operands: Any, loop: Any, **params: Any) -> Any:
-    """For platforms that callbax has no runtime for."""
-    platforms = ctx.module_context.platforms
-    if len(platforms) > 1:
-        # One module for several platforms: it works where the runtime is, and XLA says so elsewhere.
-        return on_cpu(ctx, *operands, loop=loop, **params)
-    raise NotImplementedError(
-        f"the compiled function {loop} runs on CPU only, but this program is compiled for "
-        f"{platforms[0]}. Run the part that calls it on a CPU device, for instance under "
-        "jax.default_device(jax.devices('cpu')[0])."
-    )

@@ -1,4 +1,4 @@
-"""Names of compiled loops in programs (see _names.py), and how another process finds the loops.
+"""Compiled loops by their names in programs (see _names.py): which name each has, and back.
 
 A loop whose source can be imported is named by it and by its types:
 
@@ -15,22 +15,17 @@ from callbax import _names, _native, _program_names, _trust
 _finders: list[Callable[[Any, str], Any]] = []
 
 
-def register(loop: Any, *, exporting: bool) -> Any:
-    """Enters the loop in the runtime's registry, see `_names.Names.register`."""
-    return _loops.register(loop, exporting=exporting)
-
-
 def _enter(name: str, loop: Any) -> Any:
     function, data = loop.source.address()
     return _native.register_loop(
         name,
+        loop,
         function,
         data,
         [_native.dtype_code(dtype.name) for dtype in loop.operands],
         [_native.dtype_code(dtype.name) for dtype in loop.results],
         loop.core,
         loop.may_raise,
-        loop,
     )
 
 
@@ -41,41 +36,33 @@ def _stable(loop: Any) -> dict[str, Any] | None:
     return {"loop": path, "types": loop.types}
 
 
-_loops = _names.Names(
-    enter=_enter,
-    lookup=_native.lookup_loop,
-    stable=_stable,
-    is_same=lambda holder, loop: holder == loop,
-    label=str,
-    describe=str,
-)
-
-
 def add_finder(find: Callable[[Any, str], Any]) -> None:
     """Adds a way to find loops in another process.
 
     Args:
       find: called with the object that is named and the types of the loop; returns the Loop, or None
-        if the object is none of its kind.
+        if the object is not of its kind.
     """
     _finders.append(find)
 
 
-def resolve(text: str) -> Any:
-    """Registers the loop that a stable name stands for (called by the runtime).
-
-    Returns the registration, or text that says why there is none.
-    """
-    try:
-        name = _program_names.read(text)
-        if (why := _names.local_only(name)) is not None:
-            return why
-        path, types = (_program_names.string(name, key) for key in ("loop", "types"))
-        found = _trust.find(path)
-    except LookupError as error:
-        return str(error)
+def _find(name: dict[str, Any]) -> Any:
+    path, types = (_program_names.string(name, key) for key in ("loop", "types"))
+    found = _trust.find(path)
     for find in _finders:
         loop = find(found, types)
         if loop is not None:
-            return _enter(text, loop)
-    return f"{path}, which has no compiled loop {types} here; its version may be another."
+            return loop
+    raise LookupError(
+        f"{path}, which has no compiled loop {types} here; its version may be another."
+    )
+
+
+LOOPS = _names.Kind(
+    enter=_enter,
+    stable=_stable,
+    is_same=lambda holder, loop: bool(holder == loop),
+    label=str,
+    describe=str,
+)
+LOOPS.add_finder("loop", _find)

@@ -101,7 +101,7 @@ class Signature:
 
     @property
     def code(self) -> str | None:
-        """What the runtime's table of loops knows it by (see trampolines.h)."""
+        """What the runtime's table of loops knows it by (see loops.h)."""
         types = (*self.arguments, self.result)
         if any(name not in _LETTERS for name in types):
             return None

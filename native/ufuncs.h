@@ -1,7 +1,9 @@
-// A scalar C function as a NumPy ufunc with one loop, so that it is called as every ufunc is.
+// The loops inside NumPy's ufuncs, and ufuncs that are made for scalar C functions.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <utility>
 
 #include "python.h"
 
@@ -10,7 +12,11 @@ namespace callbax {
 // Imports NumPy's ufunc API; call once with the GIL. False with a Python error set on failure.
 bool ImportUfuncApi();
 
-// A new ufunc that calls the function by its signature (see trampolines.h). It keeps `owner` alive,
+// The addresses of a ufunc's loop and of its data; zeros with a Python error set if there is none.
+// Needs the GIL.
+std::pair<uintptr_t, uintptr_t> UfuncLoop(PyObject* ufunc, int index);
+
+// A new ufunc that calls the function by its signature (see loops.h). It keeps `owner` alive,
 // and dies as Python objects do. Null with a Python error set if there is no such loop. Needs the
 // GIL.
 PyObject* MakeScalarUfunc(const std::string& name, const std::string& doc,

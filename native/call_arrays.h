@@ -46,7 +46,7 @@ class CallArrays {
   bool Finish(bool ok);
 
  private:
-  // A copy is the function's to keep. The others are not: the trial copy stands for a view.
+  // A copy is the function's to keep. The others are not: the trial copy is in the place of a view.
   enum class Kind { kCopy, kReadOnlyCopy, kTrialCopy, kView, kScratch, kTrialScratch, kWritableView };
 
   Kind KindOf(size_t i, const Dtype& dtype) const;

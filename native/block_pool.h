@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 namespace callbax {
 
@@ -21,11 +20,5 @@ struct BlockStatistics {
   size_t live_bytes;  // handed out
 };
 BlockStatistics CountBlocks() noexcept;
-
-// A result of this many bytes is worth the advice.
-constexpr int64_t kHugeResult = int64_t{4} << 20;
-
-// Asks the system for huge pages where the range holds any; fewer faults at first touch.
-void AdviseHugePages(void* memory, size_t bytes) noexcept;
 
 }  // namespace callbax

@@ -1,11 +1,12 @@
-#include "scalar_ufuncs.h"
+#include "ufuncs.h"
 
 #include <memory>
 #include <vector>
 
+#include "loops.h"
 #include "numpy_api.h"
-#include "numpy/ufuncobject.h"
-#include "trampolines.h"
+
+#include <numpy/ufuncobject.h>
 
 namespace callbax {
 namespace {
@@ -44,10 +45,25 @@ char TypeNumber(char letter) {
 
 bool ImportUfuncApi() { return PyUFunc_ImportUFuncAPI() >= 0; }
 
+std::pair<uintptr_t, uintptr_t> UfuncLoop(PyObject* ufunc, int index) {
+  // Not every object that acts as a ufunc is one inside.
+  if (!PyObject_TypeCheck(ufunc, &PyUFunc_Type)) {
+    PyErr_SetString(PyExc_TypeError, "not a numpy.ufunc");
+    return {};
+  }
+  const auto* inside = reinterpret_cast<PyUFuncObject*>(ufunc);
+  if (index < 0 || index >= inside->ntypes) {
+    PyErr_SetString(PyExc_IndexError, "the ufunc has no such loop");
+    return {};
+  }
+  const auto data = inside->data == nullptr ? nullptr : inside->data[index];
+  return {reinterpret_cast<uintptr_t>(inside->functions[index]), reinterpret_cast<uintptr_t>(data)};
+}
+
 PyObject* MakeScalarUfunc(const std::string& name, const std::string& doc,
                           const std::string& signature, void* function, void* user_data,
                           PyObject* owner) {
-  const ScalarLoop loop = FindScalarLoop(signature);
+  const LoopFunction loop = FindScalarLoop(signature);
   if (loop == nullptr) {
     PyErr_Format(PyExc_ValueError, "there is no loop for C functions of the signature %s",
                  signature.c_str());

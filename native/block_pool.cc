@@ -1,4 +1,4 @@
-#include "blocks.h"
+#include "block_pool.h"
 
 #include <chrono>
 #include <condition_variable>
@@ -11,11 +11,10 @@
 #include <thread>
 #include <unordered_map>
 
+#include "system.h"
+
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
-#endif
-#if defined(__linux__)
-#include <sys/mman.h>
 #endif
 
 namespace callbax {
@@ -25,7 +24,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kPage = 4096;
-constexpr size_t kHugePage = size_t{2} << 20;
 constexpr std::chrono::milliseconds kKeep{1000};
 
 struct Idle {
@@ -34,7 +32,7 @@ struct Idle {
 };
 
 // Never destroyed: arrays may be freed after static destructors have run.
-struct Pool {
+struct BlockPool {
   std::mutex mutex;
   std::condition_variable changed;
   std::multimap<size_t, Idle> idle;          // by size; guarded by mutex
@@ -44,7 +42,7 @@ struct Pool {
   bool reaper_runs = false;                  // guarded by mutex
 };
 
-Pool* pool_instance = nullptr;
+BlockPool* pool_instance = nullptr;
 
 #if defined(__unix__) || defined(__APPLE__)
 // A forked child has no reaper thread; it starts its own when it needs one. The condition variable
@@ -58,9 +56,9 @@ void AfterForkInChild() {
 }
 #endif
 
-Pool& pool() {
-  static Pool* instance = [] {
-    pool_instance = new Pool;
+BlockPool& pool() {
+  static BlockPool* instance = [] {
+    pool_instance = new BlockPool;
 #if defined(__unix__) || defined(__APPLE__)
     pthread_atfork(BeforeFork, AfterForkInParent, AfterForkInChild);
 #endif
@@ -71,7 +69,7 @@ Pool& pool() {
 
 // Frees blocks that have been idle for kKeep. Ends never; sleeps while nothing is idle.
 void Reap() {
-  Pool& p = pool();
+  BlockPool& p = pool();
   std::unique_lock<std::mutex> lock(p.mutex);
   for (;;) {
     if (p.idle.empty()) {
@@ -97,7 +95,7 @@ size_t RoundUp(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * u
 }  // namespace
 
 void* TakeBlock(size_t bytes) {
-  Pool& p = pool();
+  BlockPool& p = pool();
   const size_t wanted = RoundUp(bytes == 0 ? 1 : bytes, bytes >= kHugePage ? kHugePage : kPage);
   {
     std::lock_guard<std::mutex> lock(p.mutex);
@@ -121,7 +119,7 @@ void* TakeBlock(size_t bytes) {
 }
 
 void ReturnBlock(void* memory) noexcept {
-  Pool& p = pool();
+  BlockPool& p = pool();
   std::lock_guard<std::mutex> lock(p.mutex);
   auto found = p.sizes.find(memory);
   const size_t size = found->second;
@@ -142,22 +140,9 @@ void ReturnBlock(void* memory) noexcept {
 }
 
 BlockStatistics CountBlocks() noexcept {
-  Pool& p = pool();
+  BlockPool& p = pool();
   std::lock_guard<std::mutex> lock(p.mutex);
   return {p.idle_bytes, p.live_bytes};
-}
-
-void AdviseHugePages(void* memory, size_t bytes) noexcept {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  const auto start = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t first = RoundUp(start, kHugePage);
-  const uintptr_t last = (start + bytes) / kHugePage * kHugePage;
-  // A hint: a kernel without huge pages refuses it, which changes nothing but the speed.
-  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#else
-  (void)memory;
-  (void)bytes;
-#endif
 }
 
 }  // namespace callbax

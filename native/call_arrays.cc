@@ -1,4 +1,4 @@
-#include "exchange.h"
+#include "call_arrays.h"
 
 #include <chrono>
 #include <thread>
@@ -6,7 +6,6 @@
 
 #include "arrays.h"
 #include "results.h"
-#include "views.h"
 
 namespace callbax {
 namespace {
@@ -59,7 +58,7 @@ void ReportKept(const CallSite& site, const std::vector<size_t>& kept, size_t op
   Owned moved = MovesOf(moves);
   if (!positions || !moved) return;
   Owned done(PyObject_CallFunction(GetHooks().report_kept, "OOnOO",
-                                   static_cast<PyObject*>(site.slot->callable().target),
+                                   static_cast<PyObject*>(site.callback->target()),
                                    positions.get(), static_cast<Py_ssize_t>(operands), moved.get(),
                                    exception == nullptr ? Py_None : exception));
 }

@@ -1,0 +1,116 @@
+// XLA FFI handlers for callbacks: decode a call frame, hand it to Invoke, encode the outcome.
+//
+// A call that must not hold a thread of XLA's pool goes to a helper, and XLA gets a future for it.
+#include <list>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "call.h"
+#include "ffi.h"
+#include "helpers.h"
+
+namespace callbax {
+namespace {
+
+int64_t RunId(XLA_FFI_CallFrame* frame) {
+  XLA_FFI_RunId_Get_Args args{XLA_FFI_RunId_Get_Args_STRUCT_SIZE, nullptr, frame->ctx, 0};
+  return Ignore(frame->api, frame->api->XLA_FFI_RunId_Get(&args)) ? -1 : args.run_id;
+}
+
+// A call whose frame is gone when it runs. XLA keeps its buffers until the future is completed, and the
+// executable, with the site, too.
+struct PostponedCall {
+  // Points the buffers to shapes of the call's own.
+  void KeepShapes() {
+    for (std::vector<Buffer>* buffers : {&operands, &results}) {
+      for (Buffer& buffer : *buffers) {
+        shapes.emplace_back(buffer.dims, buffer.dims + buffer.rank);
+        buffer.dims = shapes.back().data();
+      }
+    }
+  }
+
+  // Completing a future fails only for what is not one.
+  void Run() {
+    XLA_FFI_Error* failure = Encode(api, Invoke(*site, operands, results, run_id));
+    if (failure == nullptr) {
+      XLA_FFI_Future_SetAvailable_Args args{XLA_FFI_Future_SetAvailable_Args_STRUCT_SIZE, nullptr,
+                                            future};
+      Ignore(api, api->XLA_FFI_Future_SetAvailable(&args));
+      return;
+    }
+    XLA_FFI_Future_SetError_Args args{XLA_FFI_Future_SetError_Args_STRUCT_SIZE, nullptr, future,
+                                      failure};
+    Ignore(api, api->XLA_FFI_Future_SetError(&args));
+  }
+
+  const XLA_FFI_Api* api;
+  CallSite* site;
+  std::vector<Buffer> operands;
+  std::vector<Buffer> results;
+  int64_t run_id;
+  XLA_FFI_Future* future = nullptr;
+  std::list<std::vector<int64_t>> shapes;
+};
+
+// Hands the call to a helper. False if it must be run here after all.
+bool Postpone(XLA_FFI_CallFrame* frame, CallSite& site, const std::vector<Buffer>& operands,
+              const std::vector<Buffer>& results, int64_t run_id) {
+  XLA_FFI_Future_Create_Args args{XLA_FFI_Future_Create_Args_STRUCT_SIZE, nullptr, nullptr};
+  auto call = std::make_shared<PostponedCall>();
+  *call = {frame->api, &site, operands, results, run_id, nullptr, {}};
+  if (Ignore(frame->api, frame->api->XLA_FFI_Future_Create(&args))) return false;
+  call->future = args.future;
+  call->KeepShapes();
+  frame->future = args.future;
+  // If no thread can be started, this one completes the future.
+  if (!RunOnHelper([call] { call->Run(); })) call->Run();
+  return true;
+}
+
+struct CallbackHandler {
+  using Site = CallSite;
+  static constexpr const char* kCallee = "the host function";
+
+  static bool Read(const Attributes& attributes, CallSite* site, std::string* why) {
+    attributes.Read("flavour", &site->flavour);
+    attributes.Read("canonicalize", &site->canonicalize);
+    attributes.Read("casting", &site->casting);
+    attributes.Read("shared_run", &site->shared_run);
+    attributes.Read("no_results", &site->no_results);
+    attributes.Read("views", &site->views);
+    attributes.Read("out", &site->out);
+    attributes.Read("empty", &site->empty);
+    attributes.Read("needs_pool", &site->needs_pool);
+    attributes.Read("lanes", &site->lanes.sizes);
+    attributes.Read("operand_lanes", &site->lanes.operand_axes);
+    Settings settings;
+    attributes.Read("configuration", &settings.configuration);
+    site->callback = ReadCallee<Callback>(attributes, "callback", why);
+    if (!site->callback) return false;
+    settings.context = site->callback->Context();
+    if (settings.context || !settings.configuration.empty()) {
+      site->settings = std::make_shared<const Settings>(std::move(settings));
+    }
+    return true;
+  }
+
+  static XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame, CallSite& site) {
+    const std::vector<Buffer> operands = ReadBuffers(frame->args.args, frame->args.size);
+    std::vector<Buffer> results;
+    if (!site.no_results) results = ReadBuffers(frame->rets.rets, frame->rets.size);
+    const int64_t run_id = site.shared_run ? RunId(frame) : 0;
+    if (site.needs_pool && OnPoolThread() && Postpone(frame, site, operands, results, run_id)) {
+      return nullptr;
+    }
+    return Encode(frame->api, Invoke(site, operands, results, run_id));
+  }
+};
+
+}  // namespace
+
+HandlerAddresses CallbackHandlers() { return Stages<CallbackHandler>::Addresses(); }
+
+}  // namespace callbax
