@@ -51,17 +51,18 @@ PyObject* NewLargeArray(const Dtype& dtype, int64_t rank, const int64_t* dims, i
   void* memory = nullptr;
   PyObject* owner = NewMemory(bytes, &memory);
   if (owner == nullptr) return nullptr;
-  Owned array(PyArray_NewFromDescr(&PyArray_Type, NewDescr(dtype), static_cast<int>(rank),
-                                   Shape(dims), nullptr, memory, NPY_ARRAY_CARRAY, nullptr));
+  nb::object array =
+      nb::steal(PyArray_NewFromDescr(&PyArray_Type, NewDescr(dtype), static_cast<int>(rank),
+                                     Shape(dims), nullptr, memory, NPY_ARRAY_CARRAY, nullptr));
   if (!array) {
     Py_DECREF(owner);
     return nullptr;
   }
   // Steals the owner, also when it fails.
-  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.get()), owner) < 0) {
+  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.ptr()), owner) < 0) {
     return nullptr;
   }
-  return array.release();
+  return array.release().ptr();
 }
 
 PyObject* NewArray(const Dtype& dtype, int64_t rank, const int64_t* dims, int64_t bytes) {
@@ -146,16 +147,16 @@ PyObject* TakeView(SpareArrays& spare, const Dtype& dtype, const Buffer& buffer,
     Fields(view)->data = Address(buffer);
     return view;
   }
-  Owned view(PyArray_NewFromDescr(&PyArray_Type, NewDescr(dtype), static_cast<int>(buffer.rank),
-                                  Shape(buffer.dims), nullptr, Address(buffer),
-                                  writable ? NPY_ARRAY_CARRAY : NPY_ARRAY_CARRAY_RO, nullptr));
+  nb::object view = nb::steal(PyArray_NewFromDescr(
+      &PyArray_Type, NewDescr(dtype), static_cast<int>(buffer.rank), Shape(buffer.dims), nullptr,
+      Address(buffer), writable ? NPY_ARRAY_CARRAY : NPY_ARRAY_CARRAY_RO, nullptr));
   if (!view) return nullptr;
   // NumPy lets an array with neither memory nor an owner be made writable again.
   Py_INCREF(Py_None);
-  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(view.get()), Py_None) < 0) {
+  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(view.ptr()), Py_None) < 0) {
     return nullptr;
   }
-  return view.release();
+  return view.release().ptr();
 }
 
 void ReturnView(SpareArrays& spare, const Dtype& dtype, const Buffer& buffer, bool writable,

@@ -17,50 +17,35 @@ constexpr int kWaits = 6;
 constexpr std::chrono::microseconds kFirstWait{500};
 
 void ClearTracebacks(PyObject* exception) {
-  Owned done(PyObject_CallFunctionObjArgs(GetHooks().clear_tracebacks, exception, nullptr));
+  nb::object done =
+      nb::steal(PyObject_CallFunctionObjArgs(GetHooks().clear_tracebacks, exception, nullptr));
   if (!done) PyErr_WriteUnraisable(GetHooks().clear_tracebacks);
 }
 
-// The exception that is set, normalised and no longer set; null if none is.
-Owned TakeException() {
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  if (type == nullptr) return Owned();
-  PyErr_NormalizeException(&type, &value, &traceback);
-  if (traceback != nullptr && value != nullptr) PyException_SetTraceback(value, traceback);
-  Py_XDECREF(type);
-  Py_XDECREF(traceback);
-  return Owned(value);
-}
-
-void SetException(PyObject* exception) {
-  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception)), exception);
-}
-
 // A list of (array, address of XLA's memory, address of the copy, bytes).
-Owned MovesOf(const std::vector<std::pair<PyObject*, Move>>& moves) {
-  Owned list(PyList_New(0));
+nb::object MovesOf(const std::vector<std::pair<PyObject*, Move>>& moves) {
+  nb::object list = nb::steal(PyList_New(0));
   for (const auto& [array, move] : moves) {
     if (!list) break;
-    Owned item(Py_BuildValue("OKKL", array, reinterpret_cast<uintptr_t>(move.from),
-                             reinterpret_cast<uintptr_t>(move.to), move.bytes));
-    if (!item || PyList_Append(list.get(), item.get()) < 0) return Owned();
+    nb::object item = nb::steal(Py_BuildValue("OKKL", array, reinterpret_cast<uintptr_t>(move.from),
+                                              reinterpret_cast<uintptr_t>(move.to), move.bytes));
+    if (!item || PyList_Append(list.ptr(), item.ptr()) < 0) return nb::object();
   }
   return list;
 }
 
 void ReportKept(const CallSite& site, const std::vector<size_t>& kept, size_t operands,
                 const std::vector<std::pair<PyObject*, Move>>& moves, PyObject* exception) {
-  Owned positions(PyTuple_New(static_cast<Py_ssize_t>(kept.size())));
+  nb::object positions = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(kept.size())));
   for (size_t i = 0; positions && i < kept.size(); ++i) {
-    PyTuple_SET_ITEM(positions.get(), static_cast<Py_ssize_t>(i), PyLong_FromSize_t(kept[i]));
+    PyTuple_SET_ITEM(positions.ptr(), static_cast<Py_ssize_t>(i), PyLong_FromSize_t(kept[i]));
   }
-  Owned moved = MovesOf(moves);
+  nb::object moved = MovesOf(moves);
   if (!positions || !moved) return;
-  Owned done(PyObject_CallFunction(GetHooks().report_kept, "OOnOO",
-                                   static_cast<PyObject*>(site.callback->target()),
-                                   positions.get(), static_cast<Py_ssize_t>(operands), moved.get(),
-                                   exception == nullptr ? Py_None : exception));
+  nb::object done = nb::steal(PyObject_CallFunction(
+      GetHooks().report_kept, "OOnOO", static_cast<PyObject*>(site.callback->target()),
+      positions.ptr(), static_cast<Py_ssize_t>(operands), moved.ptr(),
+      exception == nullptr ? Py_None : exception));
 }
 
 }  // namespace
@@ -180,9 +165,9 @@ bool CallArrays::SettleKept(bool ok) {
     if (ok) site_.trusted = true;
     return ok;
   }
-  Owned exception = TakeException();
+  nb::object exception = TakeException();
   if (exception) {
-    ClearTracebacks(exception.get());
+    ClearTracebacks(exception.ptr());
     kept = Kept();
   }
   if (!kept.empty()) {
@@ -205,12 +190,12 @@ bool CallArrays::SettleKept(bool ok) {
       const Move move = Detach(arguments_[i], dtype(i), buffer(i));
       if (move.bytes > 0) moves.emplace_back(arguments_[i], move);
     }
-    ReportKept(site_, kept, operands_.size(), moves, exception.get());
+    ReportKept(site_, kept, operands_.size(), moves, exception.ptr());
     ok = false;
   }
   if (exception) {
     PyErr_Clear();  // of a report that failed: the function's own matters more
-    SetException(exception.get());
+    SetException(exception);
   }
   return ok;
 }

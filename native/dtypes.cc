@@ -53,12 +53,12 @@ constexpr int kCodes = 64;
 std::array<Dtype, kCodes> dtypes;
 
 bool ImportRow(const Row& row) {
-  Owned module(PyImport_ImportModule(row.module));
+  nb::object module = nb::steal(PyImport_ImportModule(row.module));
   if (!module) return false;
-  Owned type(PyObject_GetAttrString(module.get(), row.name));
+  nb::object type = nb::steal(PyObject_GetAttrString(module.ptr(), row.name));
   if (!type) return false;
   PyArray_Descr* descr = nullptr;
-  if (!PyArray_DescrConverter(type.get(), &descr)) return false;
+  if (!PyArray_DescrConverter(type.ptr(), &descr)) return false;
   dtypes[row.code] = Dtype{row.name, row.bits,        row.is_signed,
                            descr,    descr->type_num, PyDataType_ELSIZE(descr), row.nan};
   return true;
@@ -82,8 +82,8 @@ const Dtype* FindDtype(int code) noexcept {
 void* EmptyDescr() {
   static PyArray_Descr* descr = nullptr;
   if (descr != nullptr) return descr;
-  Owned fields(Py_BuildValue("[(ss)]", "float0", "V"));
-  if (!fields || !PyArray_DescrConverter(fields.get(), &descr)) return nullptr;
+  nb::object fields = nb::steal(Py_BuildValue("[(ss)]", "float0", "V"));
+  if (!fields || !PyArray_DescrConverter(fields.ptr(), &descr)) return nullptr;
   return descr;
 }
 

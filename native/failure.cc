@@ -32,30 +32,30 @@ std::string DescribeArrays(const std::vector<Buffer>& buffers) {
   return text;
 }
 
-Owned SizesTuple(const std::vector<int64_t>& sizes) {
-  Owned tuple(PyTuple_New(static_cast<Py_ssize_t>(sizes.size())));
+nb::object SizesTuple(const std::vector<int64_t>& sizes) {
+  nb::object tuple = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(sizes.size())));
   for (size_t i = 0; tuple && i < sizes.size(); ++i) {
     PyObject* size = PyLong_FromLongLong(sizes[i]);
-    if (size == nullptr) return Owned();
-    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), size);
+    if (size == nullptr) return nb::object();
+    PyTuple_SET_ITEM(tuple.ptr(), static_cast<Py_ssize_t>(i), size);
   }
   return tuple;
 }
 
 // (message, poison, interrupted), or null with an error set.
-Owned CallReport(PyObject* target, const std::string& flavour, PyObject* exception, int64_t call_number,
-                 const FailedCall& call) {
-  Owned sizes = SizesTuple(call.sizes);
+nb::object CallReport(PyObject* target, const std::string& flavour, PyObject* exception,
+                      int64_t call_number, const FailedCall& call) {
+  nb::object sizes = SizesTuple(call.sizes);
   if (!sizes) return sizes;
-  return Owned(PyObject_CallFunction(GetHooks().report, "OsOLLOs", target, flavour.c_str(), exception,
-                                     static_cast<long long>(call_number),
-                                     static_cast<long long>(call.lane), sizes.get(),
-                                     DescribeArrays(call.arguments).c_str()));
+  return nb::steal(PyObject_CallFunction(GetHooks().report, "OsOLLOs", target, flavour.c_str(),
+                                         exception, static_cast<long long>(call_number),
+                                         static_cast<long long>(call.lane), sizes.ptr(),
+                                         DescribeArrays(call.arguments).c_str()));
 }
 
 std::string NameOf(PyObject* target) {
-  Owned text(PyObject_Str(target));
-  const char* name = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+  nb::object text = nb::steal(PyObject_Str(target));
+  const char* name = text ? PyUnicode_AsUTF8(text.ptr()) : nullptr;
   if (name != nullptr) return name;
   PyErr_Clear();
   return "that cannot be named";
@@ -65,26 +65,21 @@ std::string NameOf(PyObject* target) {
 
 Failure ReportFailure(PyObject* target, const std::string& flavour, int64_t call_number,
                       const FailedCall& call) {
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  if (traceback != nullptr && value != nullptr) PyException_SetTraceback(value, traceback);
-  Owned exception(value);
-  Py_XDECREF(type);
-  Py_XDECREF(traceback);
+  const nb::object exception = TakeException();
   RecursionHeadroom headroom;
-  Owned report = CallReport(target, flavour, exception.get(), call_number, call);
+  nb::object report = CallReport(target, flavour, exception.ptr(), call_number, call);
   std::string trouble;
   if (!report) {
     // An interrupt that another thread sent, or a moment without memory, does not come twice.
     trouble = TakeErrorText();
-    report = CallReport(target, flavour, exception.get(), call_number, call);
+    report = CallReport(target, flavour, exception.ptr(), call_number, call);
   }
   const char* text = nullptr;
   int poison = call_number != 0;
   int interrupted = 0;
-  if (report && !PyArg_ParseTuple(report.get(), "spp", &text, &poison, &interrupted)) text = nullptr;
-  interrupted |= PyErr_GivenExceptionMatches(exception.get(), PyExc_KeyboardInterrupt);
+  if (report && !PyArg_ParseTuple(report.ptr(), "spp", &text, &poison, &interrupted))
+    text = nullptr;
+  interrupted |= PyErr_GivenExceptionMatches(exception.ptr(), PyExc_KeyboardInterrupt);
   if (!GilScope::OnForeignThread() && interrupted && TakeSignal()) {
     // A Ctrl-C that this callback happened to receive is meant for the program: the main thread gets
     // its KeyboardInterrupt once it is back in Python, or code that retries could not be stopped.

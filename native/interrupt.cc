@@ -74,9 +74,9 @@ std::string RunningNames() {
   std::string names;
   for (Worker* worker : *workers) {
     if (worker->running == nullptr) continue;
-    Owned running(Py_NewRef(worker->running));  // str() may let its call end
-    Owned text(PyObject_Str(running.get()));
-    const char* name = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+    nb::object running = nb::steal(Py_NewRef(worker->running));  // str() may let its call end
+    nb::object text = nb::steal(PyObject_Str(running.ptr()));
+    const char* name = text ? PyUnicode_AsUTF8(text.ptr()) : nullptr;
     if (name == nullptr) PyErr_Clear();
     names += std::string(names.empty() ? "" : ", ") + (name ? name : "a callback");
   }
@@ -88,9 +88,9 @@ void EndProcess(const std::string& names) {
       "callbax: interrupted, but %s is inside a C call that Python cannot interrupt, and the main "
       "thread is waiting for it; ending the process.\n",
       names.c_str());
-  Owned stream(PySys_GetObject("stdout"));
-  PyObject* standard_out = stream.release();  // borrowed
-  if (standard_out != nullptr) Owned flushed(PyObject_CallMethod(standard_out, "flush", nullptr));
+  PyObject* standard_out = PySys_GetObject("stdout");  // borrowed
+  if (standard_out != nullptr)
+    nb::object flushed = nb::steal(PyObject_CallMethod(standard_out, "flush", nullptr));
   PyErr_Clear();
   EndBySigint();
 }

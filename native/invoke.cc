@@ -56,20 +56,22 @@ bool CallFunction(const CallSite& site, CallArrays& arrays) {
   auto* keywords = static_cast<PyObject*>(site.callback->keywords.get());
   const size_t named = keywords ? static_cast<size_t>(PyTuple_GET_SIZE(keywords)) : 0;
   // The free place in front may be used for a bound method's self.
-  Owned value(PyObject_Vectorcall(function, arrays.arguments(),
-                                  (arrays.size() - named) | PY_VECTORCALL_ARGUMENTS_OFFSET, keywords));
-  return value && arrays.TakeResults(value.get());
+  nb::object value = nb::steal(
+      PyObject_Vectorcall(function, arrays.arguments(),
+                          (arrays.size() - named) | PY_VECTORCALL_ARGUMENTS_OFFSET, keywords));
+  return value && arrays.TakeResults(value.ptr());
 }
 
 // Sets the exception that the target makes of a kernel's failure. Needs the GIL.
 void RaiseKernelFailure(const CallSite& site, const KernelFailure& failure) {
-  Owned function(PyObject_GetAttrString(Target(site), "function"));
+  nb::object function = nb::steal(PyObject_GetAttrString(Target(site), "function"));
   if (!function) return;
-  Owned message(PyUnicode_DecodeUTF8(failure.message.data(),
-                                     static_cast<Py_ssize_t>(failure.message.size()), "replace"));
+  nb::object message = nb::steal(PyUnicode_DecodeUTF8(
+      failure.message.data(), static_cast<Py_ssize_t>(failure.message.size()), "replace"));
   if (!message) return;
-  Owned error(PyObject_CallMethod(function.get(), "failure", "iO", failure.code, message.get()));
-  if (error) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.get())), error.get());
+  nb::object error =
+      nb::steal(PyObject_CallMethod(function.ptr(), "failure", "iO", failure.code, message.ptr()));
+  if (error) SetException(error);
 }
 
 bool RunLane(CallSite& site, const std::vector<Buffer>& operands,
@@ -124,12 +126,14 @@ CalleePtr ResolveCallee(const std::string& name, std::string* why) {
   }
   GilScope gil;
   // A registration, which keeps the callee alive until it is taken over below, or why there is none.
-  Owned answer(PyObject_CallFunction(resolve, "s#", name.data(), (Py_ssize_t)name.size()));
+  nb::object answer =
+      nb::steal(PyObject_CallFunction(resolve, "s#", name.data(), (Py_ssize_t)name.size()));
   if (!answer) {
     *why = name + ", which could not be looked up: " + TakeErrorText();
-  } else if (PyUnicode_Check(answer.get())) {
-    Owned bytes(PyUnicode_AsEncodedString(answer.get(), "utf-8", "backslashreplace"));
-    *why = bytes ? PyBytes_AS_STRING(bytes.get()) : TakeErrorText();
+  } else if (PyUnicode_Check(answer.ptr())) {
+    nb::object bytes =
+        nb::steal(PyUnicode_AsEncodedString(answer.ptr(), "utf-8", "backslashreplace"));
+    *why = bytes ? PyBytes_AS_STRING(bytes.ptr()) : TakeErrorText();
   }
   return FindCallee(name);
 }

@@ -22,15 +22,6 @@ int RaisedFlags() {
          ((raised & FE_UNDERFLOW) ? kUnderflow : 0) | ((raised & FE_INVALID) ? kInvalid : 0);
 }
 
-PyObject* TakeException() {
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  Py_XDECREF(type);
-  Py_XDECREF(traceback);
-  return value;
-}
-
 }  // namespace
 
 void PythonGuard::Drop() noexcept { Release(static_cast<PyObject*>(exception_.load())); }
@@ -45,9 +36,9 @@ bool PythonGuard::Run(const LoopCall& call, const ThreadPool& pool) noexcept {
 // Needs the GIL.
 void PythonGuard::KeepException() noexcept {
   if (!PyErr_Occurred()) return;
-  PyObject* exception = TakeException();
+  nb::object exception = TakeException();
   void* none = nullptr;
-  if (!exception_.compare_exchange_strong(none, exception)) Py_XDECREF(exception);
+  if (exception_.compare_exchange_strong(none, exception.ptr())) exception.release();
 }
 
 void PythonGuard::Enter() noexcept {
@@ -57,7 +48,8 @@ void PythonGuard::Enter() noexcept {
   }
   {
     GilScope gil;
-    Owned done(PyObject_CallFunction(GetHooks().enter_loop, "s", site_.policy.c_str()));
+    nb::object done =
+        nb::steal(PyObject_CallFunction(GetHooks().enter_loop, "s", site_.policy.c_str()));
     KeepException();
   }
   std::feclearexcept(FE_ALL_EXCEPT);
@@ -73,7 +65,8 @@ void PythonGuard::Leave() noexcept {
   flags_ |= RaisedFlags();
   GilScope gil;
   KeepException();
-  Owned done(PyObject_CallFunction(GetHooks().leave_loop, "s", site_.policy.c_str()));
+  nb::object done =
+      nb::steal(PyObject_CallFunction(GetHooks().leave_loop, "s", site_.policy.c_str()));
   KeepException();
 }
 
@@ -94,14 +87,13 @@ Outcome PythonGuard::Judge(const std::vector<Buffer>& operands,
   KeepException();
   auto* target = static_cast<PyObject*>(loop.target());
   if (exception_.load() == nullptr && flags_.load() != 0) {
-    Owned done(PyObject_CallFunction(GetHooks().judge_loop, "Osi", target, site_.policy.c_str(),
-                                     flags_.load()));
+    nb::object done = nb::steal(PyObject_CallFunction(GetHooks().judge_loop, "Osi", target,
+                                                      site_.policy.c_str(), flags_.load()));
     KeepException();
   }
-  auto* exception = static_cast<PyObject*>(exception_.exchange(nullptr));
-  if (exception == nullptr) return {};
-  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception)), exception);
-  Py_DECREF(exception);
+  const nb::object exception = nb::steal(static_cast<PyObject*>(exception_.exchange(nullptr)));
+  if (!exception) return {};
+  SetException(exception);
   Failure failure = ReportFailure(target, "ufunc", site_.number, FailedCall{-1, {}, operands});
   if (!failure.poison) return {false, std::move(failure.message)};
   Poison(results);

@@ -1,7 +1,5 @@
 // The Python module callbax._native: registrations and little else.
-#include <nanobind/nanobind.h>
 #include <nanobind/stl/pair.h>
-#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -16,8 +14,6 @@
 #include "surroundings.h"
 #include "system.h"
 #include "ufuncs.h"
-
-namespace nb = nanobind;
 
 namespace callbax {
 namespace {

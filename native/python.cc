@@ -35,7 +35,7 @@ void AdoptThread() {
   is_foreign = true;
   PyGILState_Ensure();  // never released: keeps the thread state alive between calls
   if (GetHooks().enter_worker != nullptr) {
-    Owned result(PyObject_CallNoArgs(GetHooks().enter_worker));
+    nb::object result = nb::steal(PyObject_CallNoArgs(GetHooks().enter_worker));
     if (!result) PyErr_WriteUnraisable(GetHooks().enter_worker);
   }
   PyEval_SaveThread();
@@ -103,20 +103,23 @@ bool ThreadHasException() noexcept {
 #endif
 }
 
+nb::object TakeException() {
+  if (!PyErr_Occurred()) return nb::object();
+  return nb::borrow(nb::python_error().value());
+}
+
+void SetException(nb::handle exception) {
+  PyErr_SetObject(exception.type().ptr(), exception.ptr());
+}
+
 std::string TakeErrorText() {
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  std::string text = type ? reinterpret_cast<PyTypeObject*>(type)->tp_name : "unknown error";
-  if (value != nullptr) {
-    Owned rendered(PyObject_Str(value));
-    const char* message = rendered ? PyUnicode_AsUTF8(rendered.get()) : nullptr;
-    if (message != nullptr) text += std::string(": ") + message;
-  }
+  const nb::object error = TakeException();
+  if (!error) return "unknown error";
+  std::string text = Py_TYPE(error.ptr())->tp_name;
+  const nb::object rendered = nb::steal(PyObject_Str(error.ptr()));
+  const char* message = rendered ? PyUnicode_AsUTF8(rendered.ptr()) : nullptr;
+  if (message != nullptr) text += std::string(": ") + message;
   PyErr_Clear();
-  Py_XDECREF(type);
-  Py_XDECREF(value);
-  Py_XDECREF(traceback);
   return text;
 }
 

@@ -16,7 +16,11 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <nanobind/nanobind.h>
+
 #include <string>
+
+namespace nb = nanobind;
 
 namespace callbax {
 
@@ -35,31 +39,6 @@ class GilScope {
 
  private:
   PyGILState_STATE state_;
-};
-
-// An owned reference; GIL held wherever it is used.
-class Owned {
- public:
-  Owned() = default;
-  explicit Owned(PyObject* object) : object_(object) {}
-  Owned(Owned&& other) noexcept : object_(other.release()) {}
-  Owned& operator=(Owned&& other) noexcept {
-    PyObject* old = object_;
-    object_ = other.release();
-    Py_XDECREF(old);
-    return *this;
-  }
-  ~Owned() { Py_XDECREF(object_); }
-  PyObject* get() const { return object_; }
-  PyObject* release() {
-    PyObject* object = object_;
-    object_ = nullptr;
-    return object;
-  }
-  explicit operator bool() const { return object_ != nullptr; }
-
- private:
-  PyObject* object_ = nullptr;
 };
 
 // Drops a reference now if this thread holds the GIL, else soon.
@@ -86,6 +65,10 @@ Hooks& GetHooks() noexcept;
 
 // Whether an exception is set on this thread. Does not need the GIL.
 bool ThreadHasException() noexcept;
+
+// The exception that is set, which is cleared; null if none is. Needs the GIL, as what follows.
+nb::object TakeException();
+void SetException(nb::handle exception);
 
 // "Type: message" of the exception that is set, which is cleared. Never fails.
 std::string TakeErrorText();

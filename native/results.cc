@@ -50,17 +50,18 @@ bool CopyArray(PyArrayObject* array, const Dtype& dtype, const Buffer& target) {
     return true;
   }
   if (dtype.packed() || dtype.type_num == NPY_BOOL) {
-    Owned contiguous(PyArray_NewCopy(array, NPY_CORDER));
+    nb::object contiguous = nb::steal(PyArray_NewCopy(array, NPY_CORDER));
     if (!contiguous) return false;
-    CopyContiguous(dtype, PyArray_DATA(AsArray(contiguous.get())), count, target);
+    CopyContiguous(dtype, PyArray_DATA(AsArray(contiguous.ptr())), count, target);
     return true;
   }
   auto* descr = static_cast<PyArray_Descr*>(dtype.descr);
   Py_INCREF(descr);
-  Owned view(PyArray_NewFromDescr(&PyArray_Type, descr, static_cast<int>(target.rank),
-                                  reinterpret_cast<const npy_intp*>(target.dims), nullptr,
-                                  target.data, NPY_ARRAY_CARRAY, nullptr));
-  return view && PyArray_CopyInto(AsArray(view.get()), array) == 0;
+  nb::object view =
+      nb::steal(PyArray_NewFromDescr(&PyArray_Type, descr, static_cast<int>(target.rank),
+                                     reinterpret_cast<const npy_intp*>(target.dims), nullptr,
+                                     target.data, NPY_ARRAY_CARRAY, nullptr));
+  return view && PyArray_CopyInto(AsArray(view.ptr()), array) == 0;
 }
 
 enum class Written { kYes, kNotDirectly, kFailed };
@@ -132,9 +133,9 @@ Written WriteLeaf(const CallSite& site, PyObject* value, const Buffer& target) {
   if (PyArray_CheckExact(value)) return WriteArray(AsArray(value), *dtype, target);
   if (target.rank != 0) return Written::kNotDirectly;
   if (PyArray_IsScalar(value, Generic) && dtype->type_num < NPY_OBJECT) {
-    Owned descr(reinterpret_cast<PyObject*>(PyArray_DescrFromScalar(value)));
+    nb::object descr = nb::steal(reinterpret_cast<PyObject*>(PyArray_DescrFromScalar(value)));
     if (!descr) return Written::kFailed;
-    if (reinterpret_cast<PyArray_Descr*>(descr.get())->type_num == dtype->type_num) {
+    if (reinterpret_cast<PyArray_Descr*>(descr.ptr())->type_num == dtype->type_num) {
       PyArray_ScalarAsCtype(value, target.data);
       return Written::kYes;
     }
@@ -151,11 +152,11 @@ Written WriteDirectly(const CallSite& site, PyObject* value, const std::vector<B
   }
   if (!PyTuple_CheckExact(value) && !PyList_CheckExact(value)) return Written::kNotDirectly;
   // Copying may release the GIL, and another thread may change a list meanwhile.
-  Owned items(PySequence_Tuple(value));
+  nb::object items = nb::steal(PySequence_Tuple(value));
   if (!items) return Written::kFailed;
-  if (PyTuple_GET_SIZE(items.get()) != count) return Written::kNotDirectly;
+  if (PyTuple_GET_SIZE(items.ptr()) != count) return Written::kNotDirectly;
   for (Py_ssize_t i = 0; i < count; ++i) {
-    const Written written = WriteLeaf(site, PyTuple_GET_ITEM(items.get(), i), results[i]);
+    const Written written = WriteLeaf(site, PyTuple_GET_ITEM(items.ptr(), i), results[i]);
     if (written != Written::kYes) return written;
   }
   return Written::kYes;
@@ -166,13 +167,13 @@ bool IsEmpty(const CallSite& site, Py_ssize_t i) {
   return std::find(site.empty.begin(), site.empty.end(), i) != site.empty.end();
 }
 
-Owned ShapeTuple(const Buffer& target) {
-  Owned shape(PyTuple_New(static_cast<Py_ssize_t>(target.rank)));
+nb::object ShapeTuple(const Buffer& target) {
+  nb::object shape = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(target.rank)));
   if (!shape) return shape;
   for (int64_t i = 0; i < target.rank; ++i) {
     PyObject* size = PyLong_FromLongLong(target.dims[i]);
-    if (size == nullptr) return Owned();
-    PyTuple_SET_ITEM(shape.get(), i, size);
+    if (size == nullptr) return nb::object();
+    PyTuple_SET_ITEM(shape.ptr(), i, size);
   }
   return shape;
 }
@@ -180,8 +181,8 @@ Owned ShapeTuple(const Buffer& target) {
 // Python's part: any tree, any array-like, and the errors.
 bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector<Buffer>& results) {
   const auto count = static_cast<Py_ssize_t>(results.size());
-  Owned shapes(PyTuple_New(count));
-  Owned dtypes(PyTuple_New(count));
+  nb::object shapes = nb::steal(PyTuple_New(count));
+  nb::object dtypes = nb::steal(PyTuple_New(count));
   if (!shapes || !dtypes) return false;
   for (Py_ssize_t i = 0; i < count; ++i) {
     const Dtype* dtype = FindDtype(results[i].dtype);
@@ -189,20 +190,20 @@ bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector
       PyErr_Format(PyExc_TypeError, "XLA data type %d has no NumPy dtype", results[i].dtype);
       return false;
     }
-    Owned shape = ShapeTuple(results[i]);
+    nb::object shape = ShapeTuple(results[i]);
     if (!shape) return false;
-    PyTuple_SET_ITEM(shapes.get(), i, shape.release());
+    PyTuple_SET_ITEM(shapes.ptr(), i, shape.release().ptr());
     PyObject* descr = static_cast<PyObject*>(dtype->descr);
     if (IsEmpty(site, i)) descr = static_cast<PyObject*>(EmptyDescr());
     if (descr == nullptr) return false;
-    PyTuple_SET_ITEM(dtypes.get(), i, Py_NewRef(descr));
+    PyTuple_SET_ITEM(dtypes.ptr(), i, Py_NewRef(descr));
   }
-  Owned arrays(PyObject_CallFunction(
+  nb::object arrays = nb::steal(PyObject_CallFunction(
       GetHooks().convert, "OOOOOs", static_cast<PyObject*>(site.callback->target()), value,
-      shapes.get(), dtypes.get(), site.canonicalize ? Py_True : Py_False, site.casting.c_str()));
+      shapes.ptr(), dtypes.ptr(), site.canonicalize ? Py_True : Py_False, site.casting.c_str()));
   if (!arrays) return false;
   for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* array = PyList_GET_ITEM(arrays.get(), i);
+    PyObject* array = PyList_GET_ITEM(arrays.ptr(), i);
     if (IsEmpty(site, i)) {
       const int64_t elements = CountElements(results[i].rank, results[i].dims);
       std::memset(results[i].data, 0, static_cast<size_t>(elements));

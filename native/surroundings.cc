@@ -50,14 +50,15 @@ bool EnterSettings(const SettingsPtr& settings) {
   auto* context = static_cast<PyObject*>(after.context.get());
   if (before.context.get() != context && !EnterContext(entered, context)) return false;
   if (before.configuration != after.configuration) {
-    Owned done(PyObject_CallFunction(GetHooks().configure, "s#", after.configuration.data(),
-                                     (Py_ssize_t)after.configuration.size()));
+    nb::object done =
+        nb::steal(PyObject_CallFunction(GetHooks().configure, "s#", after.configuration.data(),
+                                        (Py_ssize_t)after.configuration.size()));
     if (!done) return false;
   }
   entered.settings = settings;
   const int tracing = tracing_changes.load();
   if (entered.tracing != tracing) {
-    Owned done(PyObject_CallNoArgs(GetHooks().follow_tracing));
+    nb::object done = nb::steal(PyObject_CallNoArgs(GetHooks().follow_tracing));
     if (!done) return false;
     entered.tracing = tracing;
   }
@@ -94,12 +95,10 @@ void Surroundings::Leave() noexcept {
     return;
   }
   --this_level;
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  Owned done(PyObject_CallNoArgs(deeper_));
+  const nb::error_scope keeps_error;
+  nb::object done = nb::steal(PyObject_CallNoArgs(deeper_));
   if (!done) PyErr_WriteUnraisable(deeper_);
   Py_CLEAR(deeper_);
-  PyErr_Restore(type, value, traceback);
 }
 
 void RenewTracing() noexcept { ++tracing_changes; }

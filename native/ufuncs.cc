@@ -80,14 +80,14 @@ PyObject* MakeScalarUfunc(const std::string& name, const std::string& doc,
   storage->loops[0] = reinterpret_cast<PyUFuncGenericFunction>(loop);
   storage->data[0] = &storage->callee;
   Storage* raw = storage.get();
-  Owned capsule(PyCapsule_New(raw, kCapsuleName, DeleteStorage));
+  nb::object capsule = nb::steal(PyCapsule_New(raw, kCapsuleName, DeleteStorage));
   if (!capsule) return nullptr;
   storage.release();  // the capsule owns it now
   PyObject* ufunc = PyUFunc_FromFuncAndData(raw->loops, raw->data, raw->types.data(), 1,
                                             static_cast<int>(arguments), 1, PyUFunc_None,
                                             raw->name.c_str(), raw->doc.c_str(), 0);
   // NumPy's place for an object that the loops need; the ufunc drops it when it dies.
-  if (ufunc != nullptr) reinterpret_cast<PyUFuncObject*>(ufunc)->obj = capsule.release();
+  if (ufunc != nullptr) reinterpret_cast<PyUFuncObject*>(ufunc)->obj = capsule.release().ptr();
   return ufunc;
 }
 
