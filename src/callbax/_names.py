@@ -44,7 +44,7 @@ def _renew_process() -> None:
 os.register_at_fork(after_in_child=_renew_process)
 
 
-def mark_of_process() -> str:
+def _mark_of_process() -> str:
     """What marks a name in an exported program as that of something in this process only."""
     _jax_cache.keep_out_of_cache(_process)
     return _process
@@ -125,7 +125,7 @@ class Kind:
                 if (keeper := _keeper()) is not None:
                     vars(keeper).setdefault("exported", []).append(registration)
         if is_new_local:
-            warn_of_export(self.describe(callee))
+            _warn_of_export(self.describe(callee))
         return registration
 
     def _stable_name(self, callee: Any) -> str | None:
@@ -142,7 +142,7 @@ class Kind:
 
     def _process_name(self, callee: Any) -> str:
         name = {
-            "process": mark_of_process(),
+            "process": _mark_of_process(),
             "number": next(_numbers),
             "label": self.describe(callee),
         }
@@ -198,7 +198,7 @@ def _first(is_free: Callable[[int], bool]) -> int:
     return free
 
 
-def warn_of_export(what: str) -> None:
+def _warn_of_export(what: str) -> None:
     """Says that an exported program calls something that no other process can find."""
     warnings.warn(
         f"the exported program calls {what}, which has no name that another process could find it by; "

@@ -18,7 +18,7 @@ from jax import lax
 from scipy.special import cython_special
 
 import callbax as cb
-from callbax.interop.signature import parse
+from callbax.interop.c_signature import parse
 
 SOURCE = """
 #include <complex.h>

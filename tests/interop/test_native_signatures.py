@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from callbax import _native
-from callbax.interop.signature import Signature, parse
+from callbax.interop.c_signature import CSignature, parse
 
 READ = {
     "double (double, int)": ("float64", ("float64", "int32")),
@@ -33,14 +33,14 @@ READ = {
 
 @pytest.mark.parametrize("text", READ)
 def test_text_is_read_as_in_c(text):
-    assert parse(text) == Signature(*READ[text])
+    assert parse(text) == CSignature(*READ[text])
 
 
 def test_trailing_arguments_that_are_no_operands():
     cython = parse("double (double, int __pyx_skip_dispatch)")
-    assert cython == Signature("float64", ("float64",), "skip_dispatch")
+    assert cython == CSignature("float64", ("float64",), "skip_dispatch")
     data = parse("double (double, void *data)")
-    assert data == Signature("float64", ("float64",), "void*")
+    assert data == CSignature("float64", ("float64",), "void*")
     assert parse(str(data)) == data
 
 

@@ -47,23 +47,14 @@ def test_numpys_raise(size):
 
 
 @SIZES
-def test_numpys_warn_print_log_and_call(size, capsys):
-    seen = []
-
-    class Log:
-        def write(self, text):
-            seen.append(text)
-
-    with np.errstate(all="warn"), pytest.warns(RuntimeWarning, match="divide by zero .* in log"):
-        log(zeros(size)).block_until_ready()
-    with np.errstate(all="call", call=lambda *args: seen.append(args)):
-        log(zeros(size)).block_until_ready()
-    with np.errstate(all="log", call=Log()):
-        log(zeros(size)).block_until_ready()
-    with np.errstate(all="print"):
-        log(zeros(size)).block_until_ready()
-    assert seen == [("divide by zero", 1), "Warning: divide by zero encountered in log\n"]
-    assert capsys.readouterr().out == "Warning: divide by zero encountered in log\n"
+@pytest.mark.parametrize("mode", ["warn", "print", "log", "call"])
+def test_numpys_warn_and_the_others_that_warn_instead(size, mode, capsys):
+    heard = []
+    with np.errstate(all=mode, call=heard.append):
+        with pytest.warns(RuntimeWarning, match="divide by zero encountered in log"):
+            log(zeros(size)).block_until_ready()
+    assert not heard
+    assert not capsys.readouterr().out
 
 
 def test_each_error_has_its_own_mode():
@@ -74,14 +65,6 @@ def test_each_error_has_its_own_mode():
         assert log(0.0) == -np.inf
     with np.errstate(all="ignore", under="raise"):
         assert "underflow" in str(raised(lambda: exp(-1000.0)))
-
-
-def test_a_function_that_raises_in_its_turn():
-    def refuse(kind, flags):
-        raise KeyError(kind)
-
-    with np.errstate(all="call", call=refuse):
-        assert repr(raised(lambda: log(0.0))) == "KeyError('divide by zero')"
 
 
 @SIZES
@@ -174,24 +157,6 @@ def test_warnings_inside_of_a_loop_that_are_errors_are_errors():
         warnings.simplefilter("error")
         error = raised(lambda: cb.ufunc(scipy.special.expn)(1.5, 1.0))
     assert isinstance(error, RuntimeWarning)
-
-
-@pytest.mark.parametrize("mode", ["call", "log"])
-def test_a_state_that_wants_a_function_and_has_none_is_an_error_as_in_numpy(mode):
-    with np.errstate(all=mode, call=None):
-        error = raised(lambda: log(0.0))
-        assert type(error) is NameError
-        assert f'numpy.errstate says "{mode}" for divide' in str(error)
-
-
-def test_a_log_need_not_be_hashable():
-    class Log(list):
-        write = list.append
-
-    messages = Log()
-    with np.errstate(divide="log", call=messages):
-        jax.jit(log)(0.0).block_until_ready()
-    assert messages == ["Warning: divide by zero encountered in log\n"]
 
 
 def test_an_exception_of_numpys_power_surfaces_on_every_thread():

@@ -19,7 +19,7 @@ from callbax._callbacks.results import flatten_result_spec
 from callbax._errors import KernelError
 from callbax._host_call import HostCall
 from callbax._wrapper import Wrapper
-from callbax.interop.callees import Callee
+from callbax.interop.c_functions import CFunction
 
 # Those of kernel.h. Packed types are left out: their elements have no addresses.
 _DTYPES = frozenset(
@@ -59,15 +59,17 @@ class KernelFunction(Wrapper):
 class Kernel:
     """A kernel as a JAX function of arrays; `callbax.native(..., kernel=True)` makes it."""
 
-    def __init__(self, callee: Callee, result: Any, user_data: int, owners: Any, vmap_method: str):
+    def __init__(
+        self, function: CFunction, result: Any, user_data: int, owners: Any, vmap_method: str
+    ):
         if vmap_method not in VMAP_METHODS:
             raise ValueError(
                 f"vmap_method must be one of {list(VMAP_METHODS)}, but got: {vmap_method}"
             )
-        self._function = KernelFunction(callee.address, user_data, str(callee), owners)
+        self._function = KernelFunction(function.address, user_data, str(function), owners)
         self._result = result
         self._vmap_method = vmap_method
-        self.__name__ = callee.short_name
+        self.__name__ = function.short_name
 
     def __repr__(self) -> str:
         return f"<callbax.native kernel {self._function.name}>"

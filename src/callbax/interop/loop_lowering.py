@@ -74,8 +74,7 @@ def _emit(ctx: Any, operands: Any, loop: Any, errors: Any, batch: int = 0) -> An
     if not loop.parallel:
         attributes["serial"] = np.bool_(True)
     if errors is not None:
-        attributes["errors"] = errors.text(exporting=_jax.is_exporting(ctx))
-        _jax.keep_alive(ctx, errors)
+        attributes["errors"] = str(errors)
     if _jax.device_count(ctx) > 1:
         attributes["shared_run"] = np.bool_(True)
     extra: dict[str, Any] = {}

@@ -9,12 +9,12 @@ from typing import Any, Literal, cast, overload
 import jax
 
 from callbax._trust import OptIn
-from callbax.interop import callees, loop_names
-from callbax.interop.callees import Callee, import_path
+from callbax.interop import c_functions, loop_names
+from callbax.interop.c_functions import CFunction, import_path
+from callbax.interop.c_signature import CSignature, parse
 from callbax.interop.kernels import Kernel
 from callbax.interop.loops import Loop
 from callbax.interop.scalars import Owners, ScalarFunction
-from callbax.interop.signature import Signature, parse
 from callbax.interop.ufunc import Ufunc, ufunc
 
 
@@ -108,73 +108,73 @@ def native(
     >>> jax.jit(jax.vmap(digamma))(jax.numpy.array([1.0, 2.0]))
     Array([-0.5772157 ,  0.42278433], dtype=float32)
     """
-    callee = callees.read_callee(fn)
-    data = callee.user_data if user_data is None else callees.address_of_data(user_data)
-    owners = Owners(callee.needs_alive, user_data)
+    function = c_functions.read(fn)
+    data = function.user_data if user_data is None else c_functions.address_of_data(user_data)
+    owners = Owners(function.needs_alive, user_data)
     if kernel:
-        _check_kernel(callee, signature, result)
+        _check_kernel(function, signature, result)
         if derivatives is not None or derivative is not None:
             raise TypeError(
-                f"the kernel {callee} takes no derivatives=; give its call a derivative with "
+                f"the kernel {function} takes no derivatives=; give its call a derivative with "
                 "jax.custom_jvp or jax.custom_vjp"
             )
         if parallel:
             raise TypeError(
-                f"the kernel {callee} takes no parallel=: it gets whole arrays, and threads are its own"
+                f"the kernel {function} takes no parallel=: it gets whole arrays, and threads are its own"
             )
-        return Kernel(callee, result, data, owners, vmap_method or "sequential")
+        return Kernel(function, result, data, owners, vmap_method or "sequential")
     for name, value in (("result", result), ("vmap_method", vmap_method)):
         if value is not None:
             raise TypeError(
-                f"{name}= is for kernels, but {callee} is called elementwise: its result follows from "
+                f"{name}= is for kernels, but {function} is called elementwise: its result follows from "
                 "its signature. Say kernel=True if it is a kernel of callbax/kernel.h."
             )
     path = None if data else import_path(fn)
-    agreed = _agree(callee, signature)
+    agreed = _agree(function, signature)
     if user_data is not None and agreed.tail != "void*":
         raise TypeError(
-            f"{callee} was given user_data=, but its signature {agreed} has no trailing void* for it"
+            f"{function} was given user_data=, but its signature {agreed} has no trailing void* for it"
         )
-    scalar = ScalarFunction.of(callee, agreed, data, owners, path, parallel, OptIn(fn))
+    scalar = ScalarFunction.of(function, agreed, data, owners, path, parallel, OptIn(fn))
     return ufunc(scalar, derivatives=derivatives, derivative=derivative)
 
 
-def _agree(callee: Callee, text: str | None) -> Signature:
+def _agree(function: CFunction, text: str | None) -> CSignature:
     """The signature that the object carries and the one that the user gives, if they are the same."""
     given = None if text is None else parse(text)
-    known = callee.signature
+    known = function.signature
     if known is None and given is None:
         raise TypeError(
-            f"{callee} does not say what its signature is; give it as "
+            f"{function} does not say what its signature is; give it as "
             'callbax.native(fn, "double (double, int)")'
         )
     if known is None or given is None:
         return known or given  # type: ignore[return-value]
     if not known.is_said_by(given):
-        raise TypeError(f"{callee} is declared as {known}, but was given the signature {given}")
+        raise TypeError(f"{function} is declared as {known}, but was given the signature {given}")
     return known
 
 
-def _check_kernel(callee: Callee, signature: str | None, result: Any) -> None:
+def _check_kernel(function: CFunction, signature: str | None, result: Any) -> None:
     if result is None:
         raise TypeError(
-            f"the kernel {callee} needs result=: shape and dtype of what it writes, as a pytree of "
+            f"the kernel {function} needs result=: shape and dtype of what it writes, as a pytree of "
             "jax.ShapeDtypeStruct, or a function of the abstract arguments that returns one"
         )
     if signature is not None:
         raise TypeError(
-            f"the kernel {callee} was given the signature {signature!r}, but every kernel has the one "
+            f"the kernel {function} was given the signature {signature!r}, but every kernel has the one "
             "of callbax/kernel.h: int (const callbax_call*)"
         )
-    known = callee.signature
+    known = function.signature
     if known is not None and not _may_be_kernel(known):
         raise TypeError(
-            f"{callee} is declared as {known}, but a kernel is int (const callbax_call*), see "
+            f"{function} is declared as {known}, but a kernel is int (const callbax_call*), see "
             "callbax/kernel.h; without kernel=True it is called elementwise"
         )
 
 
-def _may_be_kernel(signature: Signature) -> bool:
+def _may_be_kernel(signature: CSignature) -> bool:
     """One pointer in, whatever the library that wraps it calls its target."""
     pointers = [*signature.arguments, *([signature.tail] if signature.tail else [])]
     return signature.result == "int32" and len(pointers) == 1 and pointers[0].endswith("*")

@@ -12,15 +12,15 @@ import numpy as np
 
 from callbax import _native
 from callbax._trust import OptIn
-from callbax.interop.callees import Callee
+from callbax.interop.c_functions import CFunction
+from callbax.interop.c_signature import CSignature
 from callbax.interop.dtypes import Resolution, resolve_only_loop
 from callbax.interop.loops import Loop
-from callbax.interop.signature import Signature
 from callbax.interop.ufunc import Ufunc
 
 
 @dataclasses.dataclass(frozen=True)
-class ScalarLoop:
+class ScalarSource:
     """The source of a C function's loop (see loops.LoopSource)."""
 
     ufunc: np.ufunc
@@ -34,7 +34,7 @@ class ScalarLoop:
 class ScalarFunction(Ufunc[..., jax.Array]):
     """A C function that is called elementwise; `callbax.native` makes it."""
 
-    def __init__(self, source: ScalarLoop, parallel: bool):
+    def __init__(self, source: ScalarSource, parallel: bool):
         super().__init__(source.ufunc, (None,) * source.ufunc.nin)
         self._source = source
         self._parallel = parallel
@@ -43,17 +43,17 @@ class ScalarFunction(Ufunc[..., jax.Array]):
     @classmethod
     def of(
         cls,
-        callee: Callee,
-        signature: Signature,
+        function: CFunction,
+        signature: CSignature,
         user_data: int,
         owners: Owners,
         path: str | None,
         parallel: bool,
         opt_in: OptIn,
     ) -> Self:
-        code = _callable_code(callee, signature)
-        inner = _scalar_ufunc(callee.address, code, user_data, callee, owners)
-        made = cls(ScalarLoop(inner, callee.short_name, path), parallel)
+        code = _callable_code(function, signature)
+        inner = _scalar_ufunc(function.address, code, user_data, function, owners)
+        made = cls(ScalarSource(inner, function.short_name, path), parallel)
         made._opt_in = opt_in  # of what has the path
         return made
 
@@ -106,21 +106,23 @@ class Owners:
 
 
 @functools.lru_cache(maxsize=256)
-def _scalar_ufunc(address: int, code: str, data: int, callee: Callee, owners: Owners) -> np.ufunc:
+def _scalar_ufunc(
+    address: int, code: str, data: int, function: CFunction, owners: Owners
+) -> np.ufunc:
     """One ufunc for one function, so that equal calls share their traces and programs.
 
     What is kept here keeps its owners, so no other function can come to lie at its address.
     """
-    doc = f"The C function {callee}."
-    made = _native.scalar_ufunc(callee.short_name, doc, code, address, data, owners)
+    doc = f"The C function {function}."
+    made = _native.scalar_ufunc(function.short_name, doc, code, address, data, owners)
     return cast(np.ufunc, made)
 
 
-def _callable_code(callee: Callee, signature: Signature) -> str:
+def _callable_code(function: CFunction, signature: CSignature) -> str:
     code = signature.code
     if code is None or not _native.has_scalar_loop(code):
         raise TypeError(
-            f"{callee} has the signature {signature}, which cannot be called elementwise. Scalar "
+            f"{function} has the signature {signature}, which cannot be called elementwise. Scalar "
             "functions have a result and one to four arguments of the types double, float, int and "
             "int64_t; or up to three of double complex, double, int and int64_t, or of float "
             "complex, float, int and int64_t; a trailing void* of a double function gets user_data. "

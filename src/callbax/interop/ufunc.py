@@ -20,7 +20,7 @@ from callbax.interop.dtypes import Resolution
 
 
 @dataclasses.dataclass(frozen=True)
-class UfuncLoop:
+class UfuncSource:
     """One loop of a ufunc, as a source of loops.
 
     Attributes:
@@ -118,7 +118,7 @@ class Ufunc(Generic[P, R]):
         return dimensions.squeeze(results)
 
     def _loop(self, resolution: Resolution, core: tuple[tuple[int, ...], ...] = ()) -> loops.Loop:
-        source = UfuncLoop(self._original, resolution.index)
+        source = UfuncSource(self._original, resolution.index)
         return loops.Loop(source, resolution.operands, resolution.results, core, source.may_raise)
 
     @functools.cached_property
@@ -258,7 +258,7 @@ def _find(found: Any, types: str) -> loops.Loop | None:
     if not isinstance(inner, np.ufunc) or types not in inner.types:
         return None
     operands, results = (tuple(map(np.dtype, letters)) for letters in types.split("->"))
-    source = UfuncLoop(found, inner.types.index(types))
+    source = UfuncSource(found, inner.types.index(types))
     core = gufuncs.core_numbers(inner.signature) if inner.signature else ()
     return loops.Loop(source, operands, results, core, source.may_raise)
 

@@ -1,6 +1,6 @@
 """Signatures of C functions: reading them, and the code that names them to the runtime.
 
-    parse("double (double, int n)")   ->  Signature("float64", ("float64", "int32"))
+    parse("double (double, int n)")   ->  CSignature("float64", ("float64", "int32"))
 
 Types are named as in NumPy where NumPy has them, and as they were written where it has not, so that a
 message can show them.
@@ -79,7 +79,7 @@ _USER_DATA = "void*"
 
 
 @dataclasses.dataclass(frozen=True)
-class Signature:
+class CSignature:
     """Of a C function.
 
     Attributes:
@@ -108,7 +108,7 @@ class Signature:
         letters = [_LETTERS[name] for name in types]
         return f"{''.join(letters[:-1])}>{letters[-1]}{_TAIL_LETTERS[self.tail]}"
 
-    def is_said_by(self, other: Signature) -> bool:
+    def is_said_by(self, other: CSignature) -> bool:
         """Whether a user who writes `other` means this one: nobody writes Cython's extra argument."""
         if self.tail == "skip_dispatch" and not other.tail:
             return dataclasses.replace(self, tail="") == other
@@ -118,14 +118,14 @@ class Signature:
 _TAIL_LETTERS = {"": "", "skip_dispatch": "0", _USER_DATA: "p"}
 
 
-def parse(text: str) -> Signature:
+def parse(text: str) -> CSignature:
     """Reads "double (double, int n)" or, as in Numba, "float64(float64, int32)".
 
     Raises:
       ValueError: the text is no signature.
 
     >>> parse("double complex f(long n, const double complex z)")
-    Signature(result='complex128', arguments=('int64', 'complex128'), tail='')
+    CSignature(result='complex128', arguments=('int64', 'complex128'), tail='')
     >>> print(parse("float64(float64, int32)"))
     double (double, int)
     """
@@ -145,7 +145,7 @@ def parse(text: str) -> Signature:
         tail = "skip_dispatch"
     elif types and types[-1] == _USER_DATA:
         tail = _USER_DATA
-    return Signature(_read_type(result), tuple(types[:-1] if tail else types), tail)
+    return CSignature(_read_type(result), tuple(types[:-1] if tail else types), tail)
 
 
 def _read_type(text: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from callbax import _native, _trust
 from callbax._errors import attribute
-from callbax.interop.signature import Signature, parse
+from callbax.interop.c_signature import CSignature, parse
 
 ACCEPTED = (
     "a function of ctypes or cffi, a Numba @cfunc, a scipy.LowLevelCallable, a capsule of a Cython "
@@ -29,7 +29,7 @@ _ADDRESSES = 1 << 8 * ctypes.sizeof(ctypes.c_void_p)
 
 
 @dataclasses.dataclass(frozen=True)
-class Callee:
+class CFunction:
     """A compiled function.
 
     Attributes:
@@ -42,7 +42,7 @@ class Callee:
     """
 
     address: int
-    signature: Signature | None
+    signature: CSignature | None
     short_name: str
     owner: Any = dataclasses.field(compare=False, repr=False)
     user_data: int = 0
@@ -58,24 +58,24 @@ class Callee:
         return f"{self.short_name} ({self.library})" if self.library else self.short_name
 
 
-def read_callee(item: Any) -> Callee:
+def read(item: Any) -> CFunction:
     """The function that `item` stands for. Its shared library stays loaded from now on.
 
     Raises:
       TypeError: `item` is nothing of the kind.
       ValueError: it is a null pointer.
     """
-    callee = _read(item)
-    if callee.address == 0:
+    function = _read(item)
+    if function.address == 0:
         raise ValueError(f"{item!r} is a null pointer, not a compiled function")
-    if not 0 < callee.address < _ADDRESSES:
+    if not 0 < function.address < _ADDRESSES:
         raise ValueError(f"{item!r} is not an address")
-    name, library = _native.keep_library(callee.address)
-    name = callee.short_name or name or f"function at {callee.address:#x}"
-    return dataclasses.replace(callee, short_name=name, library=library)
+    name, library = _native.keep_library(function.address)
+    name = function.short_name or name or f"function at {function.address:#x}"
+    return dataclasses.replace(function, short_name=name, library=library)
 
 
-def _read(item: Any) -> Callee:
+def _read(item: Any) -> CFunction:
     for is_kind, read in _READERS:
         if is_kind(item):
             return read(item)
@@ -108,7 +108,7 @@ def _is_ctypes(item: Any) -> bool:
     return isinstance(item, _CtypesFunction)
 
 
-def _read_ctypes(item: Any) -> Callee:
+def _read_ctypes(item: Any) -> CFunction:
     if any(type(part).__name__ == "CThunkObject" for part in (item._objects or {}).values()):
         raise TypeError(
             f"{item!r} is a Python function that ctypes wraps for C: each call of it takes the GIL. "
@@ -124,7 +124,7 @@ def _read_ctypes(item: Any) -> Callee:
         names = ", ".join(map(_ctypes_name, item.argtypes))
         signature = parse(f"{_ctypes_name(item.restype)} ({names})")
     address = ctypes.cast(item, ctypes.c_void_p).value or 0
-    return Callee(address, signature, attribute(item, "__name__") or "", item)
+    return CFunction(address, signature, attribute(item, "__name__") or "", item)
 
 
 def _ctypes_name(kind: Any) -> str:
@@ -149,16 +149,16 @@ def _is_cffi(item: Any) -> bool:
     return _cffi() is not None and isinstance(item, _cffi()._CDataBase)
 
 
-def _read_cffi(item: Any) -> Callee:
+def _read_cffi(item: Any) -> CFunction:
     kind = _cffi().typeof(item)
     if kind.kind == "pointer" and kind.item.kind == "void":
-        return Callee(_cffi_address(item), None, "", item)
+        return CFunction(_cffi_address(item), None, "", item)
     if kind.kind != "function":
         raise TypeError(
             f"callbax.native takes {ACCEPTED}, but got {item!r}, which is not a function"
         )
     names = ", ".join([*(argument.cname for argument in kind.args), *["..."] * kind.ellipsis])
-    return Callee(_cffi_address(item), parse(f"{kind.result.cname} ({names})"), "", item)
+    return CFunction(_cffi_address(item), parse(f"{kind.result.cname} ({names})"), "", item)
 
 
 def _cffi_address(item: Any) -> int:
@@ -172,14 +172,14 @@ def _is_numba(item: Any) -> bool:
     return _module(type(item)) == "numba.core.ccallback" and hasattr(item, "address")
 
 
-def _read_numba(item: Any) -> Callee:
+def _read_numba(item: Any) -> CFunction:
     signature = parse(f"{item._sig.return_type} ({', '.join(map(str, item._sig.args))})")
     if "complex64" in (signature.result, *signature.arguments):
         raise TypeError(
             f"Numba does not pass complex64 as C does, so {item!r} cannot be called by its C "
             "signature; use complex128"
         )
-    return Callee(item.address, signature, item.__name__, item)
+    return CFunction(item.address, signature, item.__name__, item)
 
 
 # -- capsules, SciPy's and others --------------------------------------------------------------------
@@ -196,20 +196,20 @@ def _is_capsule(item: Any) -> bool:
     return type(item).__name__ == "PyCapsule" and _module(type(item)) == "builtins"
 
 
-def _read_capsule(item: Any) -> Callee:
+def _read_capsule(item: Any) -> CFunction:
     name = _get_name(item)
     text = (name or b"").decode("utf-8", "replace")
     signature = parse(text) if "(" in text else None
     # By SciPy's convention for LowLevelCallable, the capsule's context is the user data.
     data = _get_context(item) or 0
-    return Callee(_get_pointer(item, name) or 0, signature, "", item, data)
+    return CFunction(_get_pointer(item, name) or 0, signature, "", item, data)
 
 
 def _is_low_level_callable(item: Any) -> bool:
     return type(item).__name__ == "LowLevelCallable" and _module(type(item)).startswith("scipy.")
 
 
-def _read_low_level_callable(item: Any) -> Callee:
+def _read_low_level_callable(item: Any) -> CFunction:
     inner = _read(item.function)
     signature = parse(item.signature) if item.signature else inner.signature
     data = inner.user_data if item.user_data is None else address_of_data(item.user_data)
@@ -223,11 +223,11 @@ def _is_address(item: Any) -> bool:
     return isinstance(item, (int, np.integer)) and not isinstance(item, bool)
 
 
-def _read_address(item: Any) -> Callee:
-    return Callee(int(item), None, "", None)
+def _read_address(item: Any) -> CFunction:
+    return CFunction(int(item), None, "", None)
 
 
-_READERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Callee]], ...] = (
+_READERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], CFunction]], ...] = (
     (_is_ctypes, _read_ctypes),
     (_is_cffi, _read_cffi),
     (_is_numba, _read_numba),
