@@ -39,7 +39,7 @@ def numba4jax_negate():
 
 
 def negations():
-    """Name and function of each; and a line for each that cannot be had."""
+    """The name and function of each, and a line for each that is not available."""
     found, missing = {}, []
     for name, find in (
         ("jax-tvm-ffi, C++ callee", tvm_ffi_negate),

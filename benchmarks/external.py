@@ -3,8 +3,9 @@
     python benchmarks/external.py         # about half a minute; prints Markdown
     python benchmarks/external.py --quick
 
-Beside "threads" stands a plain Python thread for each core, without JAX, that runs its part of the
-lanes: that is what the machine can give at the moment. NumPy's own threads (OpenBLAS) are off.
+"threads" is compared with plain Python threads, one for each core, without JAX, that each run their
+part of the lanes: that is what the machine can give at the moment. NumPy's own threads (OpenBLAS)
+are off.
 """
 
 # ruff: noqa: E402

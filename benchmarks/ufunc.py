@@ -3,11 +3,11 @@
     python benchmarks/ufunc.py            # about a minute; prints Markdown
     python benchmarks/ufunc.py --quick
 
-What one call costs is measured inside of `lax.scan`, also while another Python thread computes and
-thus wants the GIL all the time. Large arrays are measured with all threads of XLA's pool and, in a
-process of their own, with one; beside them NumPy on one thread, and on as many threads as there are
-cores, each with its part of the array: that is what the machine can give at the moment. Other
-libraries' compiled callees (compiled_peers.py) negate a number, as `numpy.negative` does.
+What one call costs is measured inside `lax.scan`, also while another Python thread computes and so
+wants the GIL all the time. Large arrays are measured with all threads of XLA's pool and, in a
+process of their own, with one. They are compared with NumPy on one thread, and on as many threads
+as there are cores, each with its part of the array: that is what the machine can give at the moment.
+Other libraries' compiled callees (compiled_peers.py) negate a number, as `numpy.negative` does.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Host functions of the table in test_contract.py; worker processes import them.
 
-They take vectors `x` and `w` of three numbers, or batches of these, so that each route may call them.
+They take vectors `x` and `w` of three numbers, or batches of these, so each route may call them.
 """
 
 import numpy as np

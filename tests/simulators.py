@@ -78,7 +78,7 @@ def on_jax(x):
 
 
 class Stubborn(Exception):
-    """Has no text and takes no attributes, so that it cannot be sent with a note."""
+    """Has no text and takes no attributes, so it cannot be sent with a note."""
 
     def __str__(self):
         raise RuntimeError("no text")

@@ -1,4 +1,4 @@
-"""The documentation is true: its examples run and show what they print, its links lead somewhere.
+"""The documentation is true: its examples run and print what is shown, its links lead somewhere.
 
 A ```python block of a page is executed; the ```text block that follows it, if there is one, is what
 it prints, or ends with the exception that it raises. Without one it prints nothing. The blocks of a

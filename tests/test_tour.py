@@ -1,4 +1,4 @@
-"""The tour's examples, the pages that they are shown on, and what measures."""
+"""The tour's examples, the pages that show them, and the measurements."""
 
 import importlib
 import io

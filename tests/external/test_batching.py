@@ -1,4 +1,4 @@
-"""vmap of external functions: every method, threads, effects, rules of one's own."""
+"""vmap of external functions: every method, threads, effects, the user's own rules."""
 
 import contextlib
 import hashlib
@@ -173,7 +173,7 @@ def test_the_first_failing_lane_is_named(failing):
     assert type(original) is KeyError and original.args == (f"item {failing[0]}",)
     assert f"in lane {failing[0]} of a batch of 20 of " in str(caught.value)
     assert set(range(failing[0] + 1)) <= set(ran)
-    # What runs beside may have begun one or two lanes more, no others.
+    # What runs at the same time may have begun one or two more lanes, no others.
     assert len(ran) <= failing[-1] + 1 + 2 * threads_at_most()
 
 

@@ -101,7 +101,7 @@ RULES = [
     Rule(functions.fills, options=out | views),
     refused(functions.forgets_out, "it returned another object", **out),
     refused(functions.returns_a_view_of_out, "it returned another object", **out),
-    # Effects change none of it.
+    # Effects change nothing about it.
     Rule(functions.add, options={"effects": "io"}),
     refused(functions.wrong_shape, "Incorrect output shape", effects="io"),
 ]
@@ -129,7 +129,7 @@ class Route:
 
     @property
     def copies(self):
-        """Whether arguments are copies even with zero_copy, so that one may keep them."""
+        """Whether arguments are copies even with zero_copy, which may be kept."""
         return self.executor is not None or (self.masked and self.method == "broadcast_all")
 
     @property

@@ -1,4 +1,4 @@
-"""executor=: lanes over executors of the user's."""
+"""executor=: lanes over the user's executors."""
 
 import concurrent.futures
 import gc

@@ -1,4 +1,4 @@
-"""zero_copy, out and arrays: how a host function gets its arrays and gives its result."""
+"""zero_copy, out and arrays: how a host function gets its arrays and hands over its result."""
 
 import gc
 
@@ -83,7 +83,7 @@ def test_views_and_jax_arrays_exclude_each_other():
         cb.external(np.sin, result=cb.like(0), arrays="jax", zero_copy=True)
 
 
-def test_a_given_name_stands_in_the_program():
+def test_a_given_name_is_written_in_the_program():
     named = cb.external(lambda a: a, result=cb.like(0), name="my.simulator")
     assert "my.simulator" in jax.jit(named).lower(x).as_text()
 

@@ -89,7 +89,7 @@ def test_broadcast_with_a_dtype():
 
 
 def test_broadcast_batches_align_whatever_the_ranks():
-    # expand_dims alone would put the batch of a scalar beside the columns of a matrix.
+    # expand_dims alone would line up the batch of a scalar with the columns of a matrix.
     add = cb.external(np.add, result="broadcast")
     square = np.arange(9.0, dtype=np.float32).reshape(3, 3)
     lanes = np.array([10, 20, 30], np.float32)

@@ -1,4 +1,4 @@
-"""def_vmap: a batching rule of the user's."""
+"""def_vmap: the user's batching rule."""
 
 import jax
 import jax.numpy as jnp

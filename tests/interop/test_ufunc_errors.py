@@ -152,7 +152,7 @@ def test_exceptions_of_numba_surface(size):
 
 
 def test_warnings_inside_of_a_loop_that_are_errors_are_errors():
-    """SciPy warns by itself that it truncates; NumPy makes a SystemError of it."""
+    """SciPy itself warns that it truncates; NumPy turns that into a SystemError."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         error = raised(lambda: cb.ufunc(scipy.special.expn)(1.5, 1.0))

@@ -80,7 +80,7 @@ def test_sharding_chooses_the_device(flavour, index):
 
 @pytest.mark.parametrize("flavour", ["pure_callback", "io_callback"])
 def test_sharding_is_in_the_lowered_program(flavour):
-    """`sharding=`'s device is what the partitioner is told."""
+    """The partitioner is given the device of `sharding=`."""
     for library in LIBRARIES:
         callback = getattr(library, flavour)
         placed = SingleDeviceSharding(MESH.devices[3])

@@ -121,7 +121,7 @@ def test_ordered_effects_of_both_libraries_share_one_order():
 
 @pytest.mark.parametrize("ordered", [False, True])
 def test_io_works_in_pallas_interpreter(ordered):
-    """Effect classes of one's own would make ordered IO through Pallas fail with a KeyError."""
+    """Effect classes of our own would make ordered IO through Pallas fail with a KeyError."""
 
     @both
     def outcome(library, record):

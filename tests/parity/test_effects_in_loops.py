@@ -312,7 +312,7 @@ def test_a_while_loop_whose_linear_function_needs_a_result_is_refused():
 
 
 def test_results_that_the_linear_function_does_not_need_are_no_obstacle():
-    """A number of draws that ends up beside what is differentiated."""
+    """A number of draws, next to what is differentiated."""
     streams = Streams()
 
     def f(x):

@@ -71,7 +71,7 @@ def test_vmap_of_cond_with_a_batched_predicate_and_io_is_an_error(ordered):
 
 @pytest.mark.parametrize("where", ["cond", "body"])
 def test_while_with_batched_predicate_and_io_is_an_error(where):
-    """While with batched predicate and IO: likewise not supported."""
+    """A while loop with a batched predicate and IO is not supported either."""
 
     def program(library, record):
         def io(place, x):

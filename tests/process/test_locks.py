@@ -1,4 +1,4 @@
-"""Callbacks beside threads that hold locks, change objects, or never end."""
+"""Callbacks alongside threads that hold locks, change objects, or never end."""
 
 
 def test_a_failure_while_the_main_thread_logs_the_result(run_program):

@@ -1,5 +1,5 @@
 """Exceptions, callbacks and log handlers whose own code fails: the error names the callback all the
-same, its exception can be had, and the process goes on."""
+same, its exception is available, and the process goes on."""
 
 import io
 import logging

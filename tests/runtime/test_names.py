@@ -21,7 +21,7 @@ def text_of(function, *args):
     return program.lower(*args).as_text()
 
 
-def test_a_given_name_stands_in_the_program_with_the_structure_of_the_call():
+def test_a_given_name_is_written_in_the_program_with_the_structure_of_the_call():
     function = HostFunction(lambda *a, out=None: None, name="my.sim", out=True)
     text = text_of(function, np.float32(1), (np.float32(2),))
     structure = [["tuple", 0, ["tuple", 0]], ["dict"], 0]

@@ -71,7 +71,7 @@ def scipys(name, args):
 
 
 def assert_bitwise(ours, theirs):
-    """The same bits, but for those of NaN, which mean nothing."""
+    """The same bits, except those of NaN, which mean nothing."""
     for left, right in zip(jax.tree.leaves(ours), theirs, strict=True):
         left = np.asarray(left)
         assert (left.shape, left.dtype) == (right.shape, right.dtype)

@@ -29,7 +29,7 @@ def test_values_are_scipys():
 
 def test_single_precision():
     with jax.enable_x64(False):
-        # There is no loop of float32 that takes an int32: the arguments and the result convert.
+        # No float32 loop takes an int32: the arguments and the result are converted.
         np.testing.assert_allclose(lambertw(X, 1), scipy.special.lambertw(X, 1), rtol=1e-6)
         assert lambertw(1.0).dtype == np.complex64
         assert zeta(2.0).dtype == zeta(2.0, 3.0).dtype == np.float32

@@ -133,7 +133,7 @@ class Case:
         """The points: an array for each argument."""
         if not self.domain:
             return self.draw(self.count)
-        # Always as many, so that one program will do for the special ones too.
+        # Always as many, so one program will do for the special ones too.
         drawn = self.draw(self.count - len(self.points))
         extra = zip(*self.points, strict=True) if self.points else [()] * len(drawn)
         return [np.append(column, more) for column, more in zip(drawn, extra, strict=True)]

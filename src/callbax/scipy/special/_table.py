@@ -17,16 +17,16 @@ _PAGE = """\
 This page is generated, for SciPy {version}: `python -m callbax.scipy.special._table`.
 
 Of {functions} functions with {arguments} arguments, {known_functions} have a derivative in closed
-form in at least one argument, {known_arguments} arguments in all.
+form with respect to at least one argument: {known_arguments} arguments in all.
 
-- **closed form**: by a rule, whose source is given. DLMF is the NIST Digital Library of Mathematical
-  Functions, <https://dlmf.nist.gov>. Higher orders follow from the rules of the functions that a
-  rule is made of.
+- **closed form**: by a rule, whose source is given. DLMF is the NIST Digital Library of
+  Mathematical Functions, <https://dlmf.nist.gov>. Higher orders follow from the rules of the
+  functions that a rule is made of.
 - **numerical only**: differentiating raises an error that gives the reason, unless you ask for a
-  central difference: `cb.ufunc(cb.scipy.special.jv, derivative="central")`. The rules in closed form
-  stay as they are.
-- **not differentiable**: an argument that takes integers only, or a function that is constant but
-  for its jumps.
+  central difference: `cb.ufunc(cb.scipy.special.jv, derivative="central")`. The rules in closed
+  form stay as they are.
+- **not differentiable**: an argument that takes only integers, or a function that is constant
+  except for its jumps.
 
 | function | argument | derivative | source or reason |
 |---|---|---|---|
