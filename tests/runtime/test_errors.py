@@ -260,6 +260,13 @@ class Holder:
         self.array = array
 
 
+class Brief(ValueError):
+    """Its text has nothing of its arguments: that of 40 MB of bytes has 160 million characters."""
+
+    def __str__(self):
+        return "brief"
+
+
 @pytest.mark.parametrize(
     "makes",
     [
@@ -267,7 +274,7 @@ class Holder:
         lambda x: ValueError([{"nested": (x[1:], 1)}]),
         lambda x: ValueError(Holder(x)),
         lambda x: ExceptionGroup("group", [ValueError(x)]),
-        lambda x: ValueError(x.tobytes()),
+        lambda x: Brief(x.tobytes()),
         lambda x: ValueError(jnp.asarray(x)),
         lambda x: ValueError(memoryview(x)),
     ],
