@@ -55,6 +55,9 @@ def read_examples(page: Path) -> Iterator[Example]:
         yield Example(found["source"], line, found["shown"] or "")
 
 
+PAGES_WITH_EXAMPLES = [page for page in PAGES if any(read_examples(page))]
+
+
 def run_example(example: Example, page: Path, namespace: dict[str, object]) -> str:
     """What the example shows. An exception counts as a last line, as in a traceback."""
     from callbax import effects_barrier
@@ -90,7 +93,7 @@ def main(page: Path) -> int:
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES_WITH_EXAMPLES, ids=lambda page: page.name)
 def test_examples_show_what_the_page_says(page: Path, devices: int) -> None:
     if devices == 1 and "jax.make_mesh((4,)" in page.read_text(encoding="utf-8"):
         pytest.skip("the page has examples for several devices")
