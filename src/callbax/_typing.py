@@ -1,6 +1,8 @@
-"""The type variables of what users call: its parameters and its result; any, where none are given."""
+"""The types of what users call: variables for parameters and result, any where none are given."""
 
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 # Defaults come with Python 3.13; checkers know them from typing_extensions, which needs no install.
 if TYPE_CHECKING:
@@ -13,3 +15,5 @@ else:
 
     P = ParamSpec("P")
     R = TypeVar("R", covariant=True)
+
+Values = np.ndarray | np.generic | complex  # for a checker, a complex is every Python number

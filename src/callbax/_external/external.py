@@ -6,7 +6,7 @@ import functools
 import types
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, Generic, Never, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from callbax._external.call import Call, Definition
 from callbax._external.executors import ExecutorSlot
 from callbax._external.host import on_host
 from callbax._external.numerical import NumericalRule
-from callbax._external.options import MISSING, Options, make_options
+from callbax._external.options import MISSING, Keywords, Options, make_options
 from callbax._external.results import Arguments
 from callbax._external.rule_methods import RuleMethods
 from callbax._external.rules import inexact_only
@@ -26,10 +26,11 @@ from callbax._external.signature import Shape, broadcast, equalise_ranks, over_b
 from callbax._external.transposes import TransposeRule
 from callbax._host_structure import flatten, positional_parameters, signature_of
 from callbax._trust import OptIn
+from callbax._typing import P, R, Values
 from callbax._wrapper import Wrapper
 
 
-class External(RuleMethods, Wrapper):
+class External(RuleMethods, Wrapper, Generic[P, R]):
     """A host function as a JAX function; `callbax.external` makes it.
 
     It has the name, the docstring and the signature of the host function. Two are equal if they wrap
@@ -74,6 +75,15 @@ class External(RuleMethods, Wrapper):
         """What `callbax.external` was told."""
         return self.definition.options
 
+    # What declares no result fits Never, too. JAX's arrays go where NumPy's are declared.
+    @overload
+    def __call__(self: External[..., Never], /, *args: Any, **kwargs: Any) -> Any: ...
+    @overload
+    def __call__(self: External[P, Values], /, *args: P.args, **kwargs: P.kwargs) -> jax.Array: ...
+    @overload
+    def __call__(self: External[..., Values], /, *args: Any, **kwargs: Any) -> jax.Array: ...
+    @overload
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the host function; arguments are pytrees of arrays and of static values."""
         return self._call(masks.current(), args, kwargs)[0]
@@ -187,6 +197,12 @@ class External(RuleMethods, Wrapper):
         return hash(self.definition)  # stays as it is when rules are added
 
 
+@overload
+def external(function: Callable[P, R], **options: Unpack[Keywords]) -> External[P, R]: ...
+@overload
+def external(
+    function: None = None, **options: Unpack[Keywords]
+) -> Callable[[Callable[P, R]], External[P, R]]: ...
 def external(
     function: Callable[..., Any] | None = None,
     *,
@@ -263,20 +279,7 @@ def external(
     Array([[1., 2., 3.],
            [1., 2., 3.]], dtype=float32)
     """
-    keywords = dict(
-        result=result,
-        signature=signature,
-        dtype=dtype,
-        vmap_method=vmap_method,
-        executor=executor,
-        effects=effects,
-        derivative=derivative,
-        step=step,
-        zero_copy=zero_copy,
-        out=out,
-        arrays=arrays,
-        name=name,
-    )
+    keywords = {name: value for name, value in locals().items() if name != "function"}
     if function is None:
         return functools.partial(external, **keywords)
     check_callable("external", function)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +26,23 @@ class _Missing:
 
 
 MISSING: Any = _Missing()
+
+
+class Keywords(TypedDict, total=False):
+    """The keywords of `callbax.external`, for its overloads."""
+
+    result: Any
+    signature: str | None
+    dtype: Any
+    vmap_method: str | None
+    executor: Any
+    effects: str
+    derivative: str | None
+    step: Any
+    zero_copy: bool
+    out: bool
+    arrays: str
+    name: str | None
 
 
 @dataclasses.dataclass(frozen=True)
