@@ -35,7 +35,7 @@ struct Lanes {
 
 // In which settings a callback runs on XLA's threads. Immutable.
 struct Settings {
-  std::string configuration;  // of JAX, as _surroundings.py writes it
+  std::string configuration;  // of JAX, as _runtime/surroundings.py writes it
   Reference context;          // contextvars.Context; null: an empty one
 };
 

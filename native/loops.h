@@ -51,7 +51,7 @@ struct Loop final : Callee {
 // One call of a loop in one executable: the state that XLA keeps for it.
 struct LoopSite {
   std::shared_ptr<Loop> loop;
-  std::string policy;          // about floating-point errors, as interop/error_state.py writes it
+  std::string policy;          // about floating-point errors, as _compiled/error_state.py writes it
   int64_t number = 0;          // of numbered_calls, if the program runs on several devices
   bool serial = false;         // one thread runs the whole call
   std::atomic<float> cost{0};  // of one item as measured, in ns; 0: not known

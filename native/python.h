@@ -46,9 +46,9 @@ void Release(PyObject* object) noexcept;
 // Drops what Release queued. Needs the GIL.
 void ReleasePending();
 
-// Functions of the Python half of the runtime, set once when callbax is imported (see _runtime.py).
+// Functions of the Python half of the runtime, set once when callbax is imported (see _start.py).
 struct Hooks {
-  PyObject* report = nullptr;         // see _failures.report
+  PyObject* report = nullptr;         // see failures.report
   PyObject* convert = nullptr;  // (target, value, shapes, dtypes, canonicalize, casting) -> arrays
   PyObject* resolve = nullptr;        // (name) -> Registration, or why there is none
   PyObject* enter_worker = nullptr;   // () -> None, once on each XLA worker thread

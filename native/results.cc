@@ -90,7 +90,7 @@ bool Holds(int64_t number) {
   return -kLargest <= number && number <= kLargest;
 }
 
-// Python's own numbers, where _host_results.py converts them too.
+// Python's own numbers, where _host/results.py converts them too.
 [[gnu::noinline]] Written WritePythonScalar(const CallSite& site, PyObject* value, const Dtype& dtype,
                           const Buffer& target) {
   const bool casts = !site.casting.empty();

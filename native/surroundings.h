@@ -13,7 +13,7 @@
 // the same client; all others wait for deeper clients only, of which the deepest waits for none. By
 // induction from there each level gets on. A level that is too deep does no harm.
 // Arrays that are committed to a shallower client are worked on there. Callbacks that visibly hold such
-// ones are counted (_nested.py).
+// ones are counted (_runtime/nested.py).
 //
 // Settings. On XLA's threads a callback runs in the contextvars and the JAX settings of the trace of its
 // program. A thread stays in those of its last callback, so that calls with the same ones cost nothing. A

@@ -12,7 +12,7 @@ import scipy.special
 from jax import lax
 
 import callbax as cb
-from callbax import _host_function
+from callbax._host import function
 
 x = np.arange(4, dtype=np.float32)
 
@@ -306,7 +306,7 @@ def test_equal_results_make_equal_functions(make_result):
 def test_names_hold_from_the_start(arrays):
     """A program of another process finds the function before it has been called here."""
     f = cb.external(lambda x: 2 * x, result=cb.like(0), name="doubling", arrays=arrays)
-    assert _host_function.find_named("doubling").function == f.definition.host_function.function
+    assert function.find_named("doubling").function == f.definition.host_function.function
     np.testing.assert_array_equal(jax.jit(f)(x), 2 * x)
     with pytest.raises(ValueError, match="name 'doubling', given to .* is already that of"):
         cb.external(lambda x: 3 * x, result=cb.like(0), name="doubling")

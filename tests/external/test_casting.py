@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import callbax as cb
-from callbax._host_call import HostCall
-from callbax._host_function import Hashable
-from callbax._host_results import convert_results
-from callbax._host_structure import Structure
+from callbax._host.call import HostCall
+from callbax._host.function import Hashable
+from callbax._host.results import convert_results
+from callbax._host.structure import Structure
 
 DTYPES = [
     *("bool", "uint2", "int4", "int8", "uint8", "int16", "int32", "uint32", "int64", "uint64"),

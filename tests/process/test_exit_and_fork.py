@@ -142,10 +142,11 @@ def test_a_child_that_was_forked_early_starts_the_threads_that_it_needs(run_befo
         """
         import signal
         logging.basicConfig(level=logging.ERROR, stream=sys.stdout)
-        from callbax import _native, _threads
+        from callbax import _native
+        from callbax._runtime import threads
         _native.watch_interrupts()  # as a program does that is compiled
-        _threads._writer = threading.Thread(target=_threads._write_all, daemon=True)
-        _threads._writer.start()
+        threads._writer = threading.Thread(target=threads._write_all, daemon=True)
+        threads._writer.start()
         def fails(x):
             raise ValueError("in the child")
         def use():
@@ -305,12 +306,12 @@ def test_a_forked_childs_errors_are_its_own(run_program):
             cb.pure_callback(fails, scalar, 1.0).block_until_ready()
         except jax.errors.JaxRuntimeError as error:
             parents = error
-        from callbax import _failures
-        before = _failures._process
+        from callbax._runtime import failures
+        before = failures._process
         child = os.fork()
         if child == 0:
             print("still known", cb.original_exception(parents), flush=True)
-            print("same token", _failures._process == before, flush=True)
+            print("same token", failures._process == before, flush=True)
             os._exit(0)
         os.waitpid(child, 0)
         """

@@ -302,10 +302,10 @@ def test_more_callbacks_with_committed_arrays_than_a_client_has_places(run_progr
 def test_a_client_that_cannot_be_made_is_an_error_that_names_the_callback(run_program):
     finished = run_program(
         """
-        from callbax import _jax_runtime
+        from callbax._jax import runtime
         def no_client():
             raise MemoryError("no more threads")
-        _jax_runtime.make_cpu_device = no_client
+        runtime.make_cpu_device = no_client
         def nest(depth):
             def nested_callback(x):
                 return np.asarray(nest(depth - 1)(x)) if depth else x

@@ -194,9 +194,9 @@ print(seen)
 
 
 def test_where_jax_is_not_as_expected_its_own_way_stays(monkeypatch):
-    from callbax import _jax_runtime
+    from callbax._jax import runtime
 
-    assert _jax_runtime.waits_for_inputs
+    assert runtime.waits_for_inputs
 
     class Other:
         __slots__ = ()
@@ -205,6 +205,6 @@ def test_where_jax_is_not_as_expected_its_own_way_stays(monkeypatch):
             pass
 
     made = Other.__init__
-    monkeypatch.setattr(_jax_runtime.pxla, "ExecuteReplicated", Other)
-    assert not _jax_runtime._wait_for_inputs()
+    monkeypatch.setattr(runtime.pxla, "ExecuteReplicated", Other)
+    assert not runtime._wait_for_inputs()
     assert Other.__init__ is made

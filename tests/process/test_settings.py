@@ -147,16 +147,16 @@ def test_programs_without_settings_of_their_own_are_the_same_text(run_program):
 def test_contexts_that_are_equal_are_kept_once():
     import contextvars
 
-    from callbax import _surroundings
+    from callbax._runtime import surroundings
 
     variable = contextvars.ContextVar("variable")
 
     def same_twice():
         variable.set([])
-        assert _surroundings.context() is _surroundings.context()
-        before = _surroundings.context()
+        assert surroundings.context() is surroundings.context()
+        before = surroundings.context()
         variable.set([])
-        assert _surroundings.context() is not before
+        assert surroundings.context() is not before
 
     contextvars.copy_context().run(same_twice)
 

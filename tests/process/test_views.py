@@ -5,7 +5,7 @@ def test_kept_arrays_survive_their_buffers_and_the_interpreter(run_program):
     finished = run_program(
         """
         import gc
-        from callbax._host_call import HostFunction
+        from callbax._host.call import HostFunction
 
         logging.disable()
         size = 8 * 2**20  # large enough for its memory to be unmapped, not kept by malloc
@@ -43,7 +43,7 @@ def test_kept_arrays_survive_their_buffers_and_the_interpreter(run_program):
 def test_a_thread_that_goes_on_writing_does_not_reach_xlas_memory(run_program):
     finished = run_program(
         """
-        from callbax._host_call import HostFunction
+        from callbax._host.call import HostFunction
 
         logging.disable()
         go, written = threading.Event(), threading.Event()

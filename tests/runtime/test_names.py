@@ -11,7 +11,7 @@ import pytest
 from helpers import names_in
 
 import callbax as cb
-from callbax._host_call import HostFunction
+from callbax._host.call import HostFunction
 
 SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
 
@@ -72,7 +72,7 @@ def test_a_redefined_function_takes_the_name_and_leaves_old_programs_alone():
 
 EXPORTER = """
 import sys, jax, jax.numpy as jnp, numpy as np, callbax as cb
-from callbax._host_call import HostFunction
+from callbax._host.call import HostFunction
 
 def fill(x, *, out):
     np.multiply(x["x"], 2, out=out["y"][0])

@@ -12,7 +12,7 @@ from helpers import error_of, finish, names_in
 from jax import lax
 
 import callbax as cb
-from callbax._host_call import HostFunction
+from callbax._host.call import HostFunction
 
 SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
 DTYPES = (

@@ -13,7 +13,8 @@ import scipy.special
 from jax import export
 
 import callbax as cb
-from callbax import _names, _native, _program_names, _trust
+from callbax import _native
+from callbax._host import names, program_names, trust
 
 SCALAR = jax.ShapeDtypeStruct((), np.float32)
 ONE_ARGUMENT = {"structure": [["tuple", 0], ["dict"]]}
@@ -64,7 +65,7 @@ def models(monkeypatch, tmp_path):
     (tmp_path / "my_package" / "__init__.py").write_text("from my_package.models import half\n")
     (tmp_path / "my_package" / "models.py").write_text(MODELS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(_trust, "_allowed", set())
+    monkeypatch.setattr(trust, "_allowed", set())
     import my_package.models
 
     yield my_package.models
@@ -74,7 +75,7 @@ def models(monkeypatch, tmp_path):
 
 def resolved(kind, path):
     """The function that a loaded program would call, or why it would not."""
-    answer = _names.resolve(_program_names.write({kind: path, **ONE_ARGUMENT}))
+    answer = names.resolve(program_names.write({kind: path, **ONE_ARGUMENT}))
     return answer if isinstance(answer, str) else answer.target.function
 
 
@@ -82,7 +83,7 @@ def is_refused(path):
     for kind in ("function", "debug"):
         why = resolved(kind, path)
         assert isinstance(why, str) and path in why
-    why = _names.resolve(_program_names.write({"loop": path, "types": "d->d"}))
+    why = names.resolve(program_names.write({"loop": path, "types": "d->d"}))
     assert isinstance(why, str) and path in why
     return True
 
@@ -107,9 +108,9 @@ def is_refused(path):
         "numpy.linalg:norm",
         "scipy.special:seterr",
         "callbax:native",
-        "callbax._trust:allow",
-        "callbax._trust:_allowed.add",
-        "callbax.interop.native:native",
+        "callbax._host.trust:allow",
+        "callbax._host.trust:_allowed.add",
+        "callbax._compiled.native:native",
         "jax:jit",
     ],
 )
@@ -192,7 +193,7 @@ def test_what_is_let_in_is_imported_and_nothing_else(models):
 
 
 def test_the_reason_of_a_failed_import_is_in_the_message(monkeypatch, tmp_path):
-    monkeypatch.setattr(_trust, "_allowed", set())
+    monkeypatch.setattr(trust, "_allowed", set())
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "broken_models.py").write_text("import not_installed_anywhere\n")
     (tmp_path / "leaving_models.py").write_text("raise SystemExit('no licence')\n")
@@ -276,7 +277,7 @@ def test_the_main_script_of_another_process_is_not_this_one(monkeypatch, main):
 def test_what_cannot_be_let_in(name):
     with pytest.raises(ValueError, match="takes .package.module:function. or .package.module:"):
         cb.allow(name)
-    assert not any(name in path for path in _trust._allowed)
+    assert not any(name in path for path in trust._allowed)
 
 
 def test_functions_without_a_name_cannot_be_let_in():
@@ -310,7 +311,7 @@ def test_functions_without_a_name_cannot_be_let_in():
     ],
 )
 def test_what_is_not_a_name_is_an_error(text):
-    assert isinstance(_names.resolve(text), str)
+    assert isinstance(names.resolve(text), str)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +328,7 @@ def test_what_is_not_a_name_is_an_error(text):
 def test_format_strings_of_files_show_values_and_nothing_that_hangs_on_them(field):
     options = np.get_printoptions()
     name = {"print": field, "options": options, **ONE_ARGUMENT}
-    why = _names.resolve(_program_names.write(name))
+    why = names.resolve(program_names.write(name))
     assert "which is refused: it asks for the attribute" in why
 
 
@@ -342,7 +343,7 @@ def test_format_strings_of_files_show_values_and_nothing_that_hangs_on_them(fiel
 def test_prints_are_found_by_their_content(capsys, fmt, shown):
     options = np.get_printoptions()
     name = {"print": fmt, "options": options, **ONE_ARGUMENT}
-    answer = _names.resolve(_program_names.write(name))
+    answer = names.resolve(program_names.write(name))
     assert not isinstance(answer, str), answer
     answer.target.function(np.float32(2)[...])
     assert capsys.readouterr().out == shown
@@ -351,7 +352,7 @@ def test_prints_are_found_by_their_content(capsys, fmt, shown):
 @pytest.mark.parametrize("options", [None, [], {"unknown": 1}, {"formatter": {"all": 1}}])
 def test_odd_print_options_are_refused(options):
     name = {"print": "{}", "options": options, **ONE_ARGUMENT}
-    assert "which is refused" in _names.resolve(_program_names.write(name))
+    assert "which is refused" in names.resolve(program_names.write(name))
 
 
 @pytest.mark.parametrize(
@@ -365,8 +366,8 @@ def test_odd_print_options_are_refused(options):
 )
 def test_structures_are_read_as_they_were_written(tree):
     structure = jax.tree.structure(tree)
-    data = _program_names.read(_program_names.write({"it": _program_names.write_tree(structure)}))
-    assert _program_names.read_tree(data["it"]) == structure
+    data = program_names.read(program_names.write({"it": program_names.write_tree(structure)}))
+    assert program_names.read_tree(data["it"]) == structure
 
 
 CHECKS = [export.DisabledSafetyCheck.custom_call("callbax_call")]

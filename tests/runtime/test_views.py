@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 import callbax as cb
-from callbax._host_call import HostFunction
+from callbax._host.call import HostFunction
 
 SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
 EACH_CALL = pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from callbax import _jax, _jax_control_flow
+from callbax import _jax
 from callbax._callbacks.flavours import Flavour
+from callbax._jax import control_flow
 
 VMAP_METHODS = (
     "sequential",
@@ -139,7 +140,7 @@ def _needed_again(params: Any) -> Exception:
     )
 
 
-IN_CONTROL_FLOW = _jax_control_flow.Effectful(
+IN_CONTROL_FLOW = control_flow.Effectful(
     is_masked=lambda params: params["host_call"].masked,
     error=_refused_under_batched_predicate,
     needed_again=_needed_again,

@@ -8,15 +8,15 @@ from typing import Any, overload
 
 import numpy as np
 
-from callbax import _identity, _trust
 from callbax._callbacks import primitives
 from callbax._callbacks.flavours import DEBUG
 from callbax._callbacks.printing import FormatChecker, Printer
 from callbax._callbacks.results import check_callable
-from callbax._errors import describe_function
-from callbax._host_call import HostCall
-from callbax._host_function import Hashable
-from callbax._wrapper import Wrapper
+from callbax._host import identity, trust
+from callbax._host.call import HostCall
+from callbax._host.function import Hashable
+from callbax._runtime.errors import describe_function
+from callbax._runtime.wrapper import Wrapper
 
 
 @overload
@@ -161,8 +161,8 @@ class ResultIgnored(Wrapper):
 
     @property
     def program_name(self) -> dict[str, Any] | None:
-        path = _trust.import_path(self.func)
-        return None if path is None or _trust.is_of_main(path) else {"debug": path}
+        path = trust.import_path(self.func)
+        return None if path is None or trust.is_of_main(path) else {"debug": path}
 
     @property
     def host_function(self) -> Callable[..., Any]:
@@ -182,4 +182,4 @@ class ResultIgnored(Wrapper):
         self.func(*args, **kwargs)
 
 
-_identity.add_kind("debug", lambda name: ResultIgnored(_identity.find_function(name, "debug")))
+identity.add_kind("debug", lambda name: ResultIgnored(identity.find_function(name, "debug")))

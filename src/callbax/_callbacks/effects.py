@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from callbax import _failures, _jax, _threads
+from callbax import _jax
+from callbax._runtime import failures, threads
 
 
 def effects_barrier() -> None:
@@ -22,9 +23,9 @@ def effects_barrier() -> None:
     """
     try:
         _jax.wait_for_effects()
-        _threads.finish_logging()
+        threads.finish_logging()
     except Exception as error:
-        for message in _failures.take_pending():
+        for message in failures.take_pending():
             error.add_note(f"Another callback failed before this surfaced: {message}")
         raise
-    _failures.raise_pending()
+    failures.raise_pending()

@@ -102,7 +102,7 @@ DEBUG = Flavour(
     saveable=True,
 )
 
-# A compiled kernel (see interop/kernels.py): pure, with its own name in messages.
+# A compiled kernel (see _compiled/kernels.py): pure, with its own name in messages.
 KERNEL = dataclasses.replace(
     PURE,
     name="native_kernel",

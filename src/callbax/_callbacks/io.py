@@ -10,7 +10,7 @@ import jax
 from callbax._callbacks import primitives
 from callbax._callbacks.flavours import IO
 from callbax._callbacks.results import check_callable, flatten_result_spec
-from callbax._host_call import HostCall
+from callbax._host.call import HostCall
 
 
 def io_callback(

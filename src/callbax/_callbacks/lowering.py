@@ -1,6 +1,6 @@
 """The lowering of every flavour: one custom call of one native handler.
 
-The call carries the callback's name (see _names.py) and a few attributes that the handler reads
+The call carries the callback's name (see _host/names.py) and a few attributes that the handler reads
 once, when the program is compiled. Ordered calls take and give a token.
 """
 
@@ -17,10 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
-from callbax import _identity, _jax, _jax_placement, _jax_runtime, _runtime, _surroundings
+from callbax import _jax, _start
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import Flavour
-from callbax._host_call import HostCall
+from callbax._host import identity
+from callbax._host.call import HostCall
+from callbax._jax import placement, runtime
+from callbax._runtime import surroundings
 
 
 def lower(
@@ -52,9 +55,9 @@ def lower(
     if partitioned and lanes.sizes and distributed:
         return _lower_lane_by_lane(ctx, operands, lanes, partial(bind, lanes=Lanes()))
     op_sharding = _op_sharding(flavour, axis_context, sharding, ctx.avals_out)
-    _runtime.prepare()
-    registration = _identity.CALLBACKS.register(host_call, exporting=_jax.is_exporting(ctx))
-    registration.keep_context(_surroundings.context())
+    _start.prepare()
+    registration = identity.CALLBACKS.register(host_call, exporting=_jax.is_exporting(ctx))
+    registration.keep_context(surroundings.context())
     _jax.keep_alive(ctx, registration)
     shared_run = _device_count(axis_context) > 1
     if flavour.effect is not None or host_call.holds_jax_arrays:
@@ -62,9 +65,9 @@ def lower(
     if shared_run or host_call.holds_jax_arrays:
         # On several devices a result that has failed must not reach another program: the device that
         # has it would not run that, and those that wait for it in a collective would wait for ever.
-        _jax.keep_alive(ctx, _jax_runtime.Waits.ALWAYS)
+        _jax.keep_alive(ctx, runtime.Waits.ALWAYS)
     elif flavour.effect is not None:
-        _jax.keep_alive(ctx, _jax_runtime.Waits.IF_READY)
+        _jax.keep_alive(ctx, runtime.Waits.IF_READY)
     attributes: dict[str, Any] = {
         "callback": registration.name,
         "flavour": flavour.public_name,
@@ -113,21 +116,21 @@ def _emit(
             avals_out=[_jax.ABSTRACT_TOKEN, *ctx.avals_out],
         )
     if not attributes["shared_run"]:
-        target = _runtime.TARGET
+        target = _start.TARGET
     else:
-        target = _runtime.PARTITIONED_TARGET if partitioned else _runtime.PLACED_TARGET
+        target = _start.PARTITIONED_TARGET if partitioned else _start.PLACED_TARGET
     build = jax.ffi.build_ffi_lowering_function(target, has_side_effect=flavour.effect is not None)
     operation = build(call_ctx, *operands, **attributes)
     if op_sharding is not None:
         if effect is not None and ctx.avals_out:
-            op_sharding = _jax_placement.with_token_sharding(op_sharding)
-        _jax_placement.set_sharding(ctx.module_context, operation, op_sharding)
+            op_sharding = placement.with_token_sharding(op_sharding)
+        placement.set_sharding(ctx.module_context, operation, op_sharding)
     results = list(operation.results)
     if effect is not None:
         token, *results = results
         ctx.set_tokens_out(ctx.tokens_in.update_tokens(_jax.TokenSet({effect: token})))
     if ctx.avals_out and _jax.is_partitioned_automatically(ctx):
-        return _jax_placement.replicated(ctx, results)
+        return placement.replicated(ctx, results)
     return results
 
 
@@ -195,10 +198,10 @@ def _op_sharding(flavour: Flavour, axis_context: Any, sharding: Any, avals_out: 
             raise NotImplementedError(
                 "callbacks do not support specifying sharding inside spmd computations"
             )
-        return _jax_placement.per_device_op_sharding(avals_out)
+        return placement.per_device_op_sharding(avals_out)
     if isinstance(axis_context, _jax.ShardingContext):
         index = 0 if sharding is None else _device_index(flavour, axis_context, sharding)
-        return _jax_placement.single_device_op_sharding(index, len(avals_out))
+        return placement.single_device_op_sharding(index, len(avals_out))
     return None
 
 

@@ -10,18 +10,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from callbax import (
-    _errors,
-    _failures,
-    _jax,
-    _jax_control_flow,
-    _jax_while,  # noqa: F401 (changes a rule of JAX's)
-    _runtime,
-)
+from callbax import _jax, _start
 from callbax._callbacks import autodiff, batching, lowering
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import FLAVOURS, Flavour
-from callbax._host_call import HostCall
+from callbax._host.call import HostCall
+from callbax._jax import control_flow
+from callbax._runtime import errors, failures
 
 
 def _abstract_eval(
@@ -36,15 +31,15 @@ def _call_directly(
     """An eager call that has no result: the host function runs here and now."""
     arrays = [_jax.to_numpy(arg) for arg in args]
     for number, lane in enumerate(lanes.split(arrays)):
-        shapes = _errors.describe_arrays(lane)  # the function may change its arguments
+        shapes = errors.describe_arrays(lane)  # the function may change its arguments
         try:
             host_call(*lane)
         except BaseException as error:
-            callback = _failures.describe(host_call)
-            number, sizes = _errors.outermost_first(number, lanes.sizes)
-            place = _errors.describe_lanes(callback, sizes, number)
-            _errors.note_call(error, callback, place, shapes)
-            _failures.log_failure(host_call, flavour.public_name, error)
+            callback = failures.describe(host_call)
+            number, sizes = errors.outermost_first(number, lanes.sizes)
+            place = errors.describe_lanes(callback, sizes, number)
+            errors.note_call(error, callback, place, shapes)
+            failures.log_failure(host_call, flavour.public_name, error)
             raise
     return []
 
@@ -67,8 +62,8 @@ def _define(flavour: Flavour) -> Any:
         _jax.register_discharge(primitive)
         _jax.consumes_no_keys(primitive)
     if flavour.effect is not None:
-        _jax_control_flow.keep_effects(primitive, batching.IN_CONTROL_FLOW)
-    _runtime.register_lowering(
+        control_flow.keep_effects(primitive, batching.IN_CONTROL_FLOW)
+    _start.register_lowering(
         primitive,
         partial(lowering.lower, flavour, primitive),
         lambda params: f"callbax.{flavour.public_name} of {params['host_call']}",

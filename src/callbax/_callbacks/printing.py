@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from callbax import _identity, _program_names
-from callbax._wrapper import Wrapper
+from callbax._host import identity, program_names
+from callbax._runtime.wrapper import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Printer(Wrapper):
         Raises:
           LookupError: it is none, or its format string asks for more than values.
         """
-        fmt, options = _program_names.string(name, "print"), name.get("options")
+        fmt, options = program_names.string(name, "print"), name.get("options")
         try:
             if not isinstance(options, dict) or not all(
                 type(value) in _WRITABLE for value in options.values()
@@ -128,4 +128,4 @@ class FormatChecker(string.Formatter):
             )
 
 
-_identity.add_kind("print", Printer.from_name)
+identity.add_kind("print", Printer.from_name)

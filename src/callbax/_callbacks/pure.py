@@ -12,7 +12,7 @@ from callbax._callbacks import primitives
 from callbax._callbacks.batching import VMAP_METHODS
 from callbax._callbacks.flavours import PURE
 from callbax._callbacks.results import check_callable, flatten_result_spec
-from callbax._host_call import HostCall
+from callbax._host.call import HostCall
 
 
 def pure_callback(

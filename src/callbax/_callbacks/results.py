@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from callbax import _jax
-from callbax._errors import describe_function
+from callbax._runtime.errors import describe_function
 
 DECLARED = "result_shape_dtypes"
 

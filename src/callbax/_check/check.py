@@ -14,7 +14,7 @@ from callbax._check.report import CheckError, Finding, NotTested, Report
 from callbax._check.samples import Sample
 from callbax._external.external import External
 from callbax._external.probing import CostlyDerivativeWarning
-from callbax._failures import original_exception
+from callbax._runtime.failures import original_exception
 
 Test = Callable[[Sample], str]
 

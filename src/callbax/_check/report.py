@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from callbax._errors import CallbackError
+from callbax._runtime.errors import CallbackError
 
 
 class CheckError(CallbackError, AssertionError):

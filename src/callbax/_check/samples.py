@@ -11,7 +11,7 @@ import numpy as np
 
 from callbax._external.external import External
 from callbax._external.transposes import TransposeRule
-from callbax._host_structure import Structure, flatten
+from callbax._host.structure import Structure, flatten
 
 LANES = 3
 

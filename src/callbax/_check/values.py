@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from callbax._check.samples import LANES, Sample, difference
-from callbax._host_call import HostCall
-from callbax._host_results import convert_results
+from callbax._host.call import HostCall
+from callbax._host.results import convert_results
 
 
 def on_host(sample: Sample) -> Any:

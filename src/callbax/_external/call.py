@@ -16,8 +16,8 @@ from jax.tree_util import PyTreeDef
 from callbax._callbacks.results import flatten_result_spec
 from callbax._external.options import Options
 from callbax._external.signature import is_constant
-from callbax._host_function import Hashable, HostFunction, JaxArrays
-from callbax._host_structure import Structure
+from callbax._host.function import Hashable, HostFunction, JaxArrays
+from callbax._host.structure import Structure
 
 VmapRule = Callable[..., tuple[Any, Any]]
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from typing import Any
 
-from callbax._errors import ExecutorError
 from callbax._external import portable
 from callbax._external.lanes import Batch, InTurn
 from callbax._external.portable import Chunk, Outcome, Portable
+from callbax._runtime.errors import ExecutorError
 
 _CHUNKS_PER_WORKER = 4
 _CHUNKS = 64  # for executors that do not say how many workers they have

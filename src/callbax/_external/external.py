@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from callbax._callbacks.results import check_callable
-from callbax._errors import describe_function
 from callbax._external import masks
 from callbax._external.call import Call, Definition
 from callbax._external.executors import ExecutorSlot
@@ -24,10 +23,11 @@ from callbax._external.rule_methods import RuleMethods
 from callbax._external.rules import inexact_only
 from callbax._external.signature import Shape, broadcast, equalise_ranks, over_batch
 from callbax._external.transposes import TransposeRule
-from callbax._host_structure import flatten, positional_parameters, signature_of
-from callbax._trust import OptIn
+from callbax._host.structure import flatten, positional_parameters, signature_of
+from callbax._host.trust import OptIn
+from callbax._runtime.errors import describe_function
+from callbax._runtime.wrapper import Wrapper
 from callbax._typing import P, R, Values
-from callbax._wrapper import Wrapper
 
 
 class External(RuleMethods, Wrapper, Generic[P, R]):

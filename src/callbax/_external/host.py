@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from callbax import _jax, _jax_placement
+from callbax import _jax
 from callbax._callbacks import primitives
 from callbax._callbacks.flavours import EXTERNAL
 from callbax._external.call import Call, VmapRule
@@ -17,9 +17,10 @@ from callbax._external.lanes import InTurn, LaneCall, Runner, Whole
 from callbax._external.options import Options
 from callbax._external.pool import Threads
 from callbax._external.signature import is_constant
-from callbax._host_call import HostCall
-from callbax._host_function import HostFunction
-from callbax._host_structure import Structure
+from callbax._host.call import HostCall
+from callbax._host.function import HostFunction
+from callbax._host.structure import Structure
+from callbax._jax import placement
 
 
 def on_host(call: Call, leaves: Sequence[Any]) -> list[Any]:
@@ -31,7 +32,7 @@ def on_host(call: Call, leaves: Sequence[Any]) -> list[Any]:
     rule = call.definition.vmap_rule
     if rule is not None and not call.masked:
         function = _with_vmap_rule(call, rule, function)
-    return _jax_placement.vary_alike(function(*leaves), leaves)
+    return placement.vary_alike(function(*leaves), leaves)
 
 
 def _bind(call: Call, *leaves: Any) -> list[Any]:

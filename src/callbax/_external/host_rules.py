@@ -29,8 +29,8 @@ from callbax._external.rules import (
     result_leaves,
     with_jvp,
 )
-from callbax._host_function import Hashable
-from callbax._wrapper import Wrapper
+from callbax._host.function import Hashable
+from callbax._runtime.wrapper import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)

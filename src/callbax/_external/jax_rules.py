@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from callbax import _jax, _jax_placement
+from callbax import _jax
 from callbax._external import masks
 from callbax._external.call import Call
 from callbax._external.host import on_host
@@ -26,7 +26,8 @@ from callbax._external.rules import (
     without_keyword_tangents,
     zero_of,
 )
-from callbax._host_function import Hashable
+from callbax._host.function import Hashable
+from callbax._jax import placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +135,7 @@ class VjpRule:
 
         differentiable = jax.custom_vjp(lambda *leaves: on_host(call, leaves))
         differentiable.defvjp(forward, backward)
-        return differentiable(*_jax_placement.vary_alike(leaves))
+        return differentiable(*placement.vary_alike(leaves))
 
     def _forward(self, call: Call, primals: Sequence[Any]) -> tuple[list[Any], Any]:
         args, kwargs = call.structure.unflatten(primals)

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from callbax._errors import describe_arrays, describe_lanes, note_call
-from callbax._host_call import HostCall
-from callbax._host_results import convert_results
-from callbax._wrapper import Wrapper
+from callbax._host.call import HostCall
+from callbax._host.results import convert_results
+from callbax._runtime.errors import describe_arrays, describe_lanes, note_call
+from callbax._runtime.wrapper import Wrapper
 
 Index = tuple[int, ...]
 

@@ -21,7 +21,9 @@ from typing import Any, Protocol, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from callbax import _jax, _jax_placement, _names
+from callbax import _jax
+from callbax._host import names
+from callbax._jax import placement
 
 Struct: TypeAlias = jax.ShapeDtypeStruct
 
@@ -48,7 +50,7 @@ def linear_call(
     structs: Sequence[Struct],
 ) -> list[Any]:
     """Flat results of `function.forward`, of the shapes and dtypes `structs`."""
-    values = _jax_placement.vary_alike([*residuals, *operands])
+    values = placement.vary_alike([*residuals, *operands])
     return _PRIMITIVE.bind(
         *values, function=function, residuals=len(residuals), structs=tuple(structs)
     )
@@ -97,7 +99,7 @@ class _Batched:
 
 
 def _abstract_eval(*avals: Any, structs: Any, **_: Any) -> Any:
-    return [_jax_placement.aval_varying_as(struct, avals) for struct in structs]
+    return [placement.aval_varying_as(struct, avals) for struct in structs]
 
 
 def _forward(*values: Any, function: LinearFunction, residuals: int, **_: Any) -> list[Any]:
@@ -114,9 +116,7 @@ def _jvp(
         raise ValueError(function.refusal(differentiated))
     bind = functools.partial(_PRIMITIVE.bind, function=function, residuals=residuals, **params)
     operand_tangents = map(_jax.instantiate_zeros, tangents[residuals:])
-    return bind(*primals), bind(
-        *_jax_placement.vary_alike([*primals[:residuals], *operand_tangents])
-    )
+    return bind(*primals), bind(*placement.vary_alike([*primals[:residuals], *operand_tangents]))
 
 
 def _transpose(
@@ -171,7 +171,7 @@ def _define() -> Any:
 
 def _lower(ctx: Any, *operands: Any, function: LinearFunction, **params: Any) -> Any:
     # The host calls are made here, by `function`, and the jaxpr has nothing of them but this.
-    with _names.exports_kept_by(function):
+    with names.exports_kept_by(function):
         lower = _jax.lower_fun(_forward, multiple_results=True)
         return lower(ctx, *operands, function=function, **params)
 

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from callbax._errors import describe_function
 from callbax._external.call import Call
 from callbax._external.differences import (
     Directions,
@@ -32,8 +31,9 @@ from callbax._external.host import on_host
 from callbax._external.linear import linear_call
 from callbax._external.probing import assemble, coordinates, is_complex, warn_if_costly
 from callbax._external.rules import HostCode, Struct, inexact_only, is_inexact, with_jvp
-from callbax._host_function import Hashable
-from callbax._wrapper import Wrapper
+from callbax._host.function import Hashable
+from callbax._runtime.errors import describe_function
+from callbax._runtime.wrapper import Wrapper
 
 DENSE = 64
 

@@ -29,8 +29,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from callbax import _surroundings
 from callbax._external.lanes import Batch, InTurn
+from callbax._runtime import surroundings
 
 # So many pieces of work for each thread, while much is left: few locks, yet nobody waits long.
 _PIECES = 4
@@ -73,7 +73,7 @@ def run_lanes(
 ) -> None:
     """Does `call(lane, prepare(lane))` for each lane, over the pool and the calling thread.
 
-    The caller's settings are those of each lane (`_surroundings.Caller`).
+    The caller's settings are those of each lane (`surroundings.Caller`).
     Raises what the first lane that fails has raised.
 
     Args:
@@ -191,7 +191,7 @@ class _Pool:
 
     def ask(self, work: _Work) -> None:
         """Some thread that is free, or will be, takes part in the work."""
-        self._asked.put((work, _surroundings.Caller()))
+        self._asked.put((work, surroundings.Caller()))
         with self._lock:
             if self._threads < cores() - 1:
                 name = f"callbax-lanes-{self._threads}"
@@ -206,7 +206,7 @@ class _Pool:
             _take_part(*self._asked.get())
 
 
-def _take_part(work: _Work, caller: _surroundings.Caller) -> None:
+def _take_part(work: _Work, caller: surroundings.Caller) -> None:
     try:
         caller.run(work.take_part)
     except BaseException:  # noqa: BLE001 - kept with the work, whose caller raises it

@@ -21,13 +21,20 @@ from typing import Any
 
 import jax
 
-from callbax import _surroundings, _trust
-from callbax._errors import attribute, describe_function
-from callbax._exceptions import add_note, forget_causes, format_exception, text_of, type_name
 from callbax._external.lanes import Operand, new_outs
-from callbax._host_call import HostCall
-from callbax._host_function import Hashable, JaxArrays
-from callbax._host_structure import Structure
+from callbax._host import trust
+from callbax._host.call import HostCall
+from callbax._host.function import Hashable, JaxArrays
+from callbax._host.structure import Structure
+from callbax._runtime import surroundings
+from callbax._runtime.errors import attribute, describe_function
+from callbax._runtime.exceptions import (
+    add_note,
+    forget_causes,
+    format_exception,
+    text_of,
+    type_name,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +94,7 @@ class Portable:
         self.is_stopped = False  # set when nobody waits any more; holds in this process only
         # What Dask calls the task, in its messages and on its dashboard.
         self.__name__ = str(attribute(host_call.function, "__name__") or "lanes")
-        self._caller = _surroundings.Caller()
+        self._caller = surroundings.Caller()
 
     def __call__(self, chunk: Chunk) -> Outcome:
         return self._caller.run(self._run, chunk)
@@ -130,7 +137,7 @@ class Portable:
             ) from error
 
     def _portable(self, function: Any) -> ByPath | ByPickle:
-        path = _trust.import_path(function)
+        path = trust.import_path(function)
         if path is not None and not (self.by_value and path.startswith("__main__:")):
             return ByPath(path)
         if self.by_value and importlib.util.find_spec("cloudpickle") is not None:
@@ -160,7 +167,7 @@ class ByPath:
     path: str
 
     def find(self) -> Any:
-        return _trust.imported(self.path)
+        return trust.imported(self.path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +192,7 @@ class Shipped:
             host_call = _received(self.data)
         except Exception as error:  # noqa: BLE001 - it travels as a value
             return [], Failure(None, _sendable(error))
-        with _surroundings.configured(self.configuration):
+        with surroundings.configured(self.configuration):
             values, failure = chunk.run(host_call)
         if failure is not None:
             failure = Failure(failure.position, _sendable(failure.error))

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from callbax._external.signature import Signature, broadcast, is_constant
-from callbax._host_function import Hashable
-from callbax._host_structure import Structure
+from callbax._host.function import Hashable
+from callbax._host.structure import Structure
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from callbax._external.host_rules import HostRule
 from callbax._external.jax_rules import JvpRule, JvpRules, VjpRule
 from callbax._external.rules import HostCode
 from callbax._external.transposes import Same, TransposeRule
-from callbax._host_function import Hashable
+from callbax._host.function import Hashable
 
 
 class RuleMethods:

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import PyTreeDef
 
-from callbax import _jax_placement, _trust
-from callbax._errors import describe_function
 from callbax._external.call import Call
-from callbax._host_function import Hashable
-from callbax._host_structure import Structure
+from callbax._host import trust
+from callbax._host.function import Hashable
+from callbax._host.structure import Structure
+from callbax._jax import placement
+from callbax._runtime.errors import describe_function
 
 Struct: TypeAlias = jax.ShapeDtypeStruct
 
@@ -34,14 +35,14 @@ class HostCode(Hashable):
     __slots__ = ()
 
     def __reduce__(self) -> Any:
-        path = _trust.import_path(self.value)
+        path = trust.import_path(self.value)
         if path is None or path.startswith("__main__:"):
             return HostCode, (self.value,)
         return _imported, (path,)
 
 
 def _imported(path: str) -> HostCode:
-    return HostCode(_trust.imported(path))
+    return HostCode(trust.imported(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +97,8 @@ def with_jvp(call: Call, function: Callable[..., list[Any]], jvp: FlatJvp) -> Ca
             unchanged = function(*leaves)
             return unchanged, [_zero_tangent(result) for result in unchanged]
         results, result_tangents = jvp(leaves, nonzero)
-        varying = _jax_placement.vary_alike(results, leaves)
-        remaining = iter(_jax_placement.vary_alike(result_tangents, leaves))
+        varying = placement.vary_alike(results, leaves)
+        remaining = iter(placement.vary_alike(result_tangents, leaves))
         return varying, [
             next(remaining) if is_inexact(result) else _zero_tangent(result) for result in varying
         ]

@@ -19,8 +19,8 @@ from callbax._external.host import on_host
 from callbax._external.host_rules import batch_shape, fit
 from callbax._external.linear import linear_call
 from callbax._external.rules import Layout, Struct, describe, is_inexact
-from callbax._host_function import Hashable
-from callbax._wrapper import Wrapper
+from callbax._host.function import Hashable
+from callbax._runtime.wrapper import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)

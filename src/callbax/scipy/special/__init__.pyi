@@ -4,8 +4,8 @@ from collections.abc import Callable
 from jax import Array
 from jax.typing import ArrayLike
 
+from callbax._compiled.ufunc import Ufunc
 from callbax._typing import P, R
-from callbax.interop.ufunc import Ufunc
 from callbax.scipy.special._wrappers import lambertw as lambertw
 from callbax.scipy.special._wrappers import polygamma as polygamma
 from callbax.scipy.special._wrappers import zeta as zeta

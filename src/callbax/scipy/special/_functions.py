@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from callbax.interop import dtypes
-from callbax.interop.ufunc import Ufunc
-from callbax.interop.ufunc import ufunc as callbax_ufunc
+from callbax._compiled import dtypes
+from callbax._compiled.ufunc import Ufunc
+from callbax._compiled.ufunc import ufunc as callbax_ufunc
 from callbax.scipy.special._catalogue import (
     ClosedForm,
     Derivative,

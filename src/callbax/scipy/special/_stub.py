@@ -15,8 +15,8 @@ from collections.abc import Callable
 from jax import Array
 from jax.typing import ArrayLike
 
+from callbax._compiled.ufunc import Ufunc
 from callbax._typing import P, R
-from callbax.interop.ufunc import Ufunc
 {wrappers}
 
 def _ufunc(signature: Callable[P, R]) -> Ufunc[P, R]: ...

@@ -1,0 +1,286 @@
+"""HostCall: a Python function with the structure of its arguments, as a primitive's parameter.
+
+JAX compares and hashes parameters to decide whether it may reuse a trace or an executable, so two
+calls of the same function with arguments of the same structure must give equal HostCalls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.tree_util import PyTreeDef, treedef_tuple
+
+from callbax import _jax
+from callbax._host import program_names
+from callbax._host.function import Casting, Hashable, HostFunction
+from callbax._host.structure import Structure, is_flat, is_leaf, outline
+from callbax._runtime import nested, surroundings
+from callbax._runtime.errors import CallbackResultError, describe_function
+
+
+@dataclasses.dataclass(frozen=True)
+class HostCall:
+    """A host function with the structure of its arguments.
+
+    The other fields are the options of a HostFunction; `out` is the structure of the result, if the
+    function writes it into arrays that it is given; `result`, the structure that what it returns must
+    have.
+    """
+
+    _function: Hashable
+    structure: Structure
+    views: bool = False
+    out: PyTreeDef | None = dataclasses.field(default=None, compare=False)
+    result: PyTreeDef | None = dataclasses.field(default=None, compare=False)
+    casting: Casting = "none"
+    masked: bool = False
+    name: str | None = None
+    external: str = ""
+    # What JAX is set to where the call is (_runtime/surroundings.py): other settings, other traces.
+    configuration: str = ""
+    # `out` and `result`, to be compared: a PyTreeDef refuses to be compared with None.
+    _trees: Any = dataclasses.field(init=False, repr=False)
+    # What _host/names.py keeps here: its name in programs, if it has no stable one; what keeps it
+    # registered for exported programs; what lets it be named by programs.
+    local_name: str | None = dataclasses.field(default=None, init=False, compare=False, repr=False)
+    exported: Any = dataclasses.field(default=None, init=False, compare=False, repr=False)
+    opt_in: Any = dataclasses.field(default=None, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        trees = [() if tree is None else (tree,) for tree in (self.out, self.result)]
+        object.__setattr__(self, "_trees", tuple(trees))
+
+    @classmethod
+    def from_arguments(
+        cls,
+        function: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        *,
+        split_static: bool = False,
+        result_tree: PyTreeDef | None = None,
+    ) -> tuple[HostCall, list[Any]]:
+        """The HostCall of `function(*args, **kwargs)`, and the values to bind.
+
+        The function may be a HostFunction.
+        """
+        if split_static:
+            leaves, tree = _jax.flatten_with_refs((args, kwargs))
+            structure, leaves = Structure.split(tree, leaves)
+        else:
+            leaves, tree = jax.tree.flatten((args, kwargs))
+            structure = Structure(tree)
+        return cls.of(function, structure, result_tree), leaves
+
+    @classmethod
+    def of(
+        cls,
+        function: Callable[..., Any],
+        structure: Structure,
+        result_tree: PyTreeDef | None = None,
+    ) -> HostCall:
+        """The HostCall of a function, or of a HostFunction with its options."""
+        configuration = surroundings.configuration()
+        if not isinstance(function, HostFunction):
+            return cls(Hashable(function), structure, configuration=configuration)
+        out = _out_tree(function, structure, result_tree) if function.out else None
+        return cls(
+            Hashable(function.function),
+            structure,
+            views=function.views,
+            out=out,
+            result=result_tree if function.external and out is None else None,
+            casting=function.casting,
+            masked=function.masked,
+            name=function.name,
+            external=function.external,
+            configuration=configuration,
+        )
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        return self._function.value
+
+    def __str__(self) -> str:
+        return describe_function(self.function)
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+    def __call__(self, *values: Any) -> Any:
+        """What the runtime calls."""
+        if not self.holds_jax_arrays:
+            return self.call(values)
+        with nested.counted_if_committed(self):
+            return self.call(values)
+
+    def call(self, values: Sequence[Any]) -> Any:
+        """Calls the function with `values` put into the tree; returns what it returns.
+
+        With `views` the arrays are read-only for the function. The last values are the arrays for its
+        results, if it has asked for them; then this returns None.
+
+        Raises:
+          CallbackResultError: the result has another structure; or there are arrays for the results,
+            and the function returned anything else.
+        """
+        if self._calls_directly:
+            return self.function(*values)
+        leaves, outs = values, values[:0]
+        if self.out is not None:
+            first = len(values) - self.out.num_leaves
+            leaves, outs = values[:first], values[first:]
+        if self.views:
+            for leaf in leaves:
+                leaf.flags.writeable = False
+        if self._takes_values:
+            return self._checked(self.function(*leaves))
+        args, kwargs = self.structure.unflatten(leaves)
+        if self.out is None:
+            return self._checked(self.function(*args, **kwargs))
+        value = self.function(*args, **kwargs, out=jax.tree.unflatten(self.out, outs))
+        if value is not None and not _same_objects(jax.tree.leaves(value), outs):
+            raise self.not_out(value)
+        return None
+
+    @functools.cached_property
+    def _calls_directly(self) -> bool:
+        """Whether nothing is to be done but to call the function with the values."""
+        watches_result = self.result is not None and not is_flat(self.result)
+        return self._takes_values and not self.views and not watches_result
+
+    @functools.cached_property
+    def _takes_values(self) -> bool:
+        """Whether each argument is one array, given by position, and nothing else is given."""
+        tree = self.structure.tree
+        flat = tree == jax.tree.structure(((0,) * tree.num_leaves, {}))
+        return flat and not self.structure.static and self.out is None
+
+    def _checked(self, value: Any) -> Any:
+        """`value`; what the runtime would take as several results must have their structure."""
+        if self.result is not None and type(value) in (tuple, list) and not is_flat(self.result):
+            self.check_structure(value)
+        return value
+
+    def check_structure(self, value: Any) -> None:
+        """Refuses a result whose arrays could be taken for others: by another order, or other names.
+
+        Lists and named tuples count as tuples, and a single array may be in any container.
+        """
+        expected, actual = self.result, jax.tree.structure(value)
+        if expected is None or expected == actual or expected.num_leaves != actual.num_leaves:
+            return  # what has another number of arrays is refused with a message of its own
+        if expected.num_leaves > 1 and outline(expected) != outline(actual):
+            raise CallbackResultError(
+                f"Mismatched structure of the result. Expected: {expected}, Actual: {actual}. "
+                f"Returned by the callback {self}; return the structure that {self.declared} says."
+            )
+
+    @property
+    def declared(self) -> str:
+        """What says, in messages, which results it has."""
+        return "result= or signature=" if self.external else "result_shape_dtypes"
+
+    def not_out(self, value: Any) -> CallbackResultError:
+        """The error of a function with out=True that has returned something else."""
+        return CallbackResultError(
+            f"The callback {self} has out=True, so it must write its result into the argument `out` (as "
+            f"in out[...] = x) and return None or `out` itself, but it returned another object, of type "
+            f"{type(value).__name__}."
+        )
+
+    @functools.cached_property
+    def holds_jax_arrays(self) -> bool:
+        """Whether JAX work of the function may run on the client that calls it."""
+        return nested.holds_jax_arrays(self.function)
+
+    @functools.cached_property
+    def holds_committed_arrays(self) -> bool:
+        """Whether JAX work of the function may run on another client than its thread's."""
+        return nested.holds_committed_arrays(self.function)
+
+    def direct(self) -> tuple[Callable[..., Any], tuple[str, ...] | None]:
+        """What the runtime calls with flat values, and the names of trailing keyword arguments.
+
+        That is the user's function itself if each argument is one array and nothing is to be
+        watched, else this object.
+        """
+        positional, named = self.structure.tree.children()
+        flat = all(is_leaf(child) for child in (*positional.children(), *named.children()))
+        if self.out is not None:
+            flat = flat and is_leaf(self.out)
+        if self.result is not None:
+            flat = flat and is_flat(self.result)
+        if self.structure.static or not flat or self.holds_jax_arrays:
+            return self, None
+        names = (*self.structure.keywords, *(() if self.out is None else ("out",)))
+        return self.function, names or None
+
+    @functools.cached_property
+    def structure_data(self) -> dict[str, Any] | None:
+        """The structure as JSON data, for names in programs: of (args, kwargs) or (args, kwargs, out),
+        and of a result that is no mere array, or several. None if users' own types are nodes of it:
+        these may refuse other leaves. (A result is then described: functions that return different
+        ones differ, and each is checked.)"""
+        children = (*self.structure.tree.children(), *(() if self.out is None else (self.out,)))
+        try:
+            data = {"structure": list(map(program_names.write_tree, children))}
+        except TypeError:
+            return None
+        if self.result is None or is_flat(self.result):
+            return data
+        try:
+            return {**data, "result": program_names.write_tree(self.result)}
+        except TypeError:
+            return {**data, "result": str(self.result)}
+
+    @classmethod
+    def from_structure(cls, function: Callable[..., Any], data: Any, result: Any) -> HostCall:
+        """The HostCall of that `structure_data`.
+
+        Raises:
+          LookupError: the data have another form.
+        """
+        if not isinstance(data, list) or len(data) not in (2, 3):
+            raise LookupError(f"{data!r} does not say what structure is meant")
+        args, kwargs, *out = map(program_names.read_tree, data)
+        if not _is_call(args, kwargs):
+            raise LookupError(f"{data!r} is not the structure of a call's arguments")
+        known = None if result is None or isinstance(result, str) else result
+        return cls(
+            Hashable(function),
+            Structure(treedef_tuple((args, kwargs))),
+            out=out[0] if out else None,
+            result=None if known is None else program_names.read_tree(known),
+        )
+
+
+def _is_call(args: PyTreeDef, kwargs: PyTreeDef) -> bool:
+    """Whether these are structures of a tuple, and of a dict with strings as keys."""
+    if is_leaf(args) or is_leaf(kwargs):
+        return False
+    named, keys = kwargs.node_data()
+    return args.node_data()[0] is tuple and named is dict and all(type(key) is str for key in keys)
+
+
+def _out_tree(
+    function: HostFunction, structure: Structure, result_tree: PyTreeDef | None
+) -> PyTreeDef:
+    if result_tree is None or not result_tree.num_leaves:
+        raise ValueError(f"{function.description} has out=True, but no result to write")
+    if "out" in structure.keywords:
+        raise ValueError(
+            f"{function.description} has out=True, so it gets its argument 'out' from the "
+            "runtime, and it cannot be passed; omit it, or omit out=True"
+        )
+    return result_tree
+
+
+def _same_objects(values: Sequence[Any], others: Sequence[Any]) -> bool:
+    return len(values) == len(others) and all(
+        value is other for value, other in zip(values, others, strict=True)
+    )

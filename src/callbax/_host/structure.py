@@ -1,0 +1,177 @@
+"""Structure: the arguments of a host function without their arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.tree_util import PyTreeDef
+
+from callbax import _jax
+from callbax._host.function import Hashable
+from callbax._runtime.errors import describe_function
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """The tree of (args, kwargs), and the leaves that are static, as JAX cannot trace them.
+
+    `static` holds (position among all leaves, value). Equal for equal calls, so it may be a part of
+    what JAX compares to reuse a trace.
+    """
+
+    tree: PyTreeDef
+    static: tuple[tuple[int, Hashable], ...] = ()
+
+    @classmethod
+    def split(cls, tree: PyTreeDef, leaves: Sequence[Any]) -> tuple[Structure, list[Any]]:
+        """The structure of flattened arguments, and their arrays."""
+        traced = [_jax.is_array_like(leaf) for leaf in leaves]
+        static = tuple((i, Hashable(leaf)) for i, leaf in enumerate(leaves) if not traced[i])
+        return cls(tree, static), [leaf for i, leaf in enumerate(leaves) if traced[i]]
+
+    def unflatten(self, leaves: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """(args, kwargs) with `leaves` in the places of the arrays."""
+        return self._fill(leaves, lambda static: static.value)
+
+    def unflatten_without_static(
+        self, leaves: Sequence[Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """(args, kwargs) with `leaves` in the places of the arrays, None in those of static leaves.
+
+        For what has one entry for each array: tangents, cotangents.
+        """
+        return self._fill(leaves, lambda static: None)
+
+    def _fill(
+        self, leaves: Sequence[Any], of_static: Callable[[Hashable], Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        filled = list(leaves)
+        for position, value in self.static:
+            filled.insert(position, of_static(value))
+        return jax.tree.unflatten(self.tree, filled)
+
+    def names(self, parameters: Sequence[str]) -> list[str]:
+        """What messages call each array: `x`, `params['mass']`, or `argument 2`."""
+        static = {position for position, _ in self.static}
+        try:
+            slots = jax.tree.unflatten(self.tree, list(range(self.tree.num_leaves)))
+        except Exception:  # noqa: BLE001 - a user's node may refuse what is no array
+            return [f"array {i}" for i in range(self.tree.num_leaves - len(static))]
+        names = []
+        for (slot, key, *path), leaf in jax.tree_util.tree_flatten_with_path(slots)[0]:
+            if leaf in static:
+                continue
+            if slot.idx == 1:
+                root = str(key.key)
+            else:
+                root = parameters[key.idx] if key.idx < len(parameters) else f"argument {key.idx}"
+            names.append(root + jax.tree_util.keystr(tuple(path)))
+        return names
+
+    @property
+    def arrays(self) -> int:
+        """How many arrays the arguments have."""
+        return self.tree.num_leaves - len(self.static)
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The names of the keyword arguments, in order."""
+        return tuple(self.tree.children()[1].node_data()[1])
+
+    @property
+    def positional_leaves(self) -> int:
+        """How many arrays are in positional arguments; those of keyword arguments follow."""
+        count = self.tree.children()[0].num_leaves
+        return count - sum(position < count for position, _ in self.static)
+
+
+def is_leaf(tree: PyTreeDef) -> bool:
+    return tree.node_data() is None
+
+
+def is_flat(tree: PyTreeDef) -> bool:
+    """Whether it is one leaf, or a tuple or list of leaves."""
+    return is_leaf(tree) or (
+        tree.node_data()[0] in (tuple, list) and all(map(is_leaf, tree.children()))
+    )
+
+
+def outline(tree: PyTreeDef) -> Any:
+    """The structure, where every sequence is a tuple; None stands for no array."""
+    if tree.node_data() is None:
+        return 0
+    kind, data = tree.node_data()
+    children = tuple(map(outline, tree.children()))
+    return children if issubclass(kind, (tuple, list)) else (kind, data, children)
+
+
+def positional_parameters(signature: inspect.Signature | None) -> list[str]:
+    """Names of the parameters that may be given by position."""
+    if signature is None:
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in signature.parameters.values() if p.kind in positional]
+
+
+def signature_of(
+    function: Callable[..., Any], *, without_out: bool = False
+) -> inspect.Signature | None:
+    """The function's signature, as callers see it; None for much of what is written in C.
+
+    `without_out` leaves out the parameter `out`, which the runtime gives.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    if not without_out or "out" not in signature.parameters:
+        return signature
+    others = [p for p in signature.parameters.values() if p.name != "out"]
+    return signature.replace(parameters=others)
+
+
+def flatten(
+    function: Callable[..., Any],
+    signature: inspect.Signature | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[Structure, list[Any]]:
+    """The structure of a call of `function`, and its arrays.
+
+    Arguments given by name move to their positions where the function's signature has these, so
+    that rules meet them as positional arguments, as they do in `jax.custom_jvp`.
+
+    Raises:
+      TypeError: the arguments do not fit the function's signature; a leaf is neither an array nor
+        hashable.
+    """
+    if signature is not None:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(
+                f"{describe_function(function)} was called with arguments that it does not take: "
+                f"{error}; its signature is {signature}"
+            ) from None
+        args, kwargs = bound.args, bound.kwargs
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    structure, arrays = Structure.split(tree, leaves)
+    for position, value in structure.static:
+        try:
+            hash(value.value)
+        except Exception as error:
+            name = Structure(tree).names(positional_parameters(signature))[position]
+            dtype = getattr(value.value, "dtype", None)
+            of_dtype = "" if dtype is None else f" with the dtype {dtype}"
+            raise TypeError(
+                f"{name} of {describe_function(function)} is of type {type(value.value).__name__}"
+                f"{of_dtype}, which is neither an array for JAX nor hashable. What is not "
+                "an array is static: it is a part of the key of compiled programs, so it must be "
+                "hashable. Pass a hashable object, for instance a tuple or a frozen dataclass, or "
+                "arrays."
+            ) from error
+    return structure, [_jax.key_data(array) for array in arrays]

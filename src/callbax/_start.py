@@ -1,0 +1,177 @@
+"""Thin Python face of the native module: registration with XLA, shutdown, fork."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from callbax import _jax, _native
+from callbax._host import names, results, views
+from callbax._jax import placement, programs, runtime
+from callbax._runtime import exceptions, failures, nested, streams, surroundings, threads
+
+TARGET = "callbax_call"
+# The same handler under the names that XLA's partitioner needs, for programs on several devices.
+PLACED_TARGET = placement.PLACED_TARGET
+PARTITIONED_TARGET = placement.PARTITIONED_TARGET
+
+LOOP_TARGET = "callbax_loop"
+
+_MARKERS = (_native.Registration,)  # what programs keep alive
+
+_POLL_SECONDS = 0.05
+_DAEMON_SECONDS = 1.0
+_INTERRUPTED_SECONDS = 0.3
+
+
+def _shut_down() -> None:
+    """At exit: effects run to their end, errors that nobody asked for are shown, calls stop.
+
+    The last is what counts: a thread that came back from its callback later would find no interpreter
+    and end the process by a signal. So nothing before it may fail, wherever output goes.
+    """
+    try:
+        _finish_effects()
+        _wait_for_calls()
+    except KeyboardInterrupt:
+        _end_by_interrupt()
+    failures.forget_all()
+
+
+def _finish_effects() -> None:
+    messages = []
+    try:
+        _jax.wait_for_effects()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is shown
+        messages.append(exceptions.text_of(error) or exceptions.type_name(error))
+    for message in messages + failures.take_pending():
+        streams.show(f"callbax: an error surfaced only at exit: {message}")
+    threads.finish_logging()
+    streams.flush("stdout")
+
+
+def _wait_for_calls() -> None:
+    """Refuses new calls and waits for those that run: their threads could not end without the GIL.
+
+    After an unhandled KeyboardInterrupt it waits for a moment only. The callbacks were sent one too
+    (see interrupt.h); one that has not ended by then is inside a C call and cannot be stopped.
+    """
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
+    start = time.monotonic()
+    waited = False
+    while not _native.close(_POLL_SECONDS):
+        waited = True
+        seconds = time.monotonic() - start
+        if interrupted and seconds > _INTERRUPTED_SECONDS:
+            raise KeyboardInterrupt
+        if seconds > _DAEMON_SECONDS and not _native.statistics()["in_flight_on_workers"]:
+            break  # Python ends daemon threads itself
+    if waited:
+        # Their threads still have to come back through XLA, which must not lose them half-way.
+        time.sleep(_POLL_SECONDS)
+
+
+def _end_by_interrupt() -> None:
+    """Ends the process as an unhandled KeyboardInterrupt does, without waiting for its threads."""
+    streams.show("callbax: interrupted while a callback runs that cannot be stopped")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+_forked = False
+
+
+def prepare() -> None:
+    """Called for each call that is compiled.
+
+    Raises in a child that was forked after JAX had started: the threads that would compile and run
+    a program are missing there.
+    """
+    if _forked:
+        raise RuntimeError(_FORK_MESSAGE)
+    _native.watch_interrupts()
+    if threads.tracing_has_changed():
+        _native.renew_tracing()
+
+
+def register_lowering(
+    primitive: Any, lower: Callable[..., Any], describe: Callable[[dict[str, Any]], str]
+) -> None:
+    """Registers how a primitive is lowered, and that it is refused where callbax has no runtime.
+
+    Args:
+      primitive: the primitive.
+      lower: its lowering on CPU.
+      describe: called with the primitive's parameters; returns what messages call the callee.
+    """
+
+    def elsewhere(ctx: Any, *operands: Any, **params: Any) -> Any:
+        platforms = ctx.module_context.platforms
+        if len(platforms) > 1:
+            # One module for several platforms: it works on CPU, and XLA says so elsewhere.
+            return lower(ctx, *operands, **params)
+        raise NotImplementedError(
+            f"{describe(params)} runs on CPU only, but this program is compiled for "
+            f"{platforms[0]}. Run the part that calls it on a CPU device, for instance under "
+            "jax.default_device(jax.devices('cpu')[0])."
+        )
+
+    _jax.register_lowering(primitive, elsewhere)
+    _jax.register_lowering(primitive, lower, platform="cpu")
+
+
+_FORK_MESSAGE = (
+    "callbax does not work in a forked child of a process in which JAX has started: XLA's threads stay "
+    "behind in the parent, and a program would wait for them for ever. Fork before anything is "
+    "computed, or start the process by another method, for instance "
+    "multiprocessing.get_context('spawn')."
+)
+
+
+def _after_fork_in_child() -> None:
+    """A child of a process that has no threads of XLA yet starts with all that it needs."""
+    global _forked
+    _native.forget_threads()
+    if not runtime.has_backends():
+        return
+    _forked = True
+    atexit.unregister(_shut_down)  # nothing of the parent's is the child's to wait for
+    if _native.statistics()["registered"]:
+        programs.disable_programs(_MARKERS, _FORK_MESSAGE)
+
+
+def _start() -> None:
+    _native.set_hooks(
+        failures.report,
+        results.convert_returned,
+        names.resolve,
+        nested.enter_worker,
+        views.clear_tracebacks,
+        views.report_kept,
+        nested.go_deeper,
+        surroundings.configure,
+        threads.follow_tracing,
+    )
+    for site, (handlers, state), targets in (
+        ("call", _native.callback_handlers(), (TARGET, PLACED_TARGET, PARTITIONED_TARGET)),
+        ("loop", _native.loop_handlers(), (LOOP_TARGET,)),
+    ):
+        jax.ffi.register_ffi_type(f"callbax_{site}_site", state, platform="cpu")
+        for target in targets:
+            jax.ffi.register_ffi_target(target, handlers, platform="cpu")
+    jax.ffi.register_ffi_target_as_batch_partitionable(LOOP_TARGET)
+    programs.watch_programs(_MARKERS, _native.numbered_calls)
+    atexit.register(_shut_down)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+_start()
