@@ -1,4 +1,4 @@
-// The way of an exception out of a call: kept, logged and described by Python (failures.report).
+// The path of an exception out of a call: kept, logged and described by Python (failures.report).
 #pragma once
 
 #include <string>

@@ -1,6 +1,6 @@
 """The flavours of callback as a table of promises.
 
-What differs between the flavours stands here and nowhere else; every rule reads it.
+What differs between the flavours is written here and nowhere else; every rule reads it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Flavour:
       unordered: the option by which an ordered call becomes one that may.
       canonical_eager: an eager call goes through the compiler, as everything else in JAX does. If
         not, the host function is called directly and its exception is the caller's.
-      partial_auto: may stand in a program that is partitioned only in part by hand.
+      partial_auto: allowed in a program that is partitioned only in part by hand.
       saveable: a checkpoint policy decides about it, as about a value.
     """
 

@@ -1,0 +1,1 @@
+"""callbax.check: tries an external function, and reports what does not hold."""

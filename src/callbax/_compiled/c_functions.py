@@ -60,7 +60,7 @@ class CFunction:
 
 
 def read(item: Any) -> CFunction:
-    """The function that `item` stands for. Its shared library stays loaded from now on.
+    """The function that `item` is. Its shared library stays loaded from now on.
 
     Raises:
       TypeError: `item` is nothing of the kind.

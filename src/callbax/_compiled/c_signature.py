@@ -85,7 +85,7 @@ class CSignature:
     Attributes:
       result: the result's type.
       arguments: the operands' types.
-      tail: an argument after these that is no operand: "" for none, "skip_dispatch" for the int that
+      tail: an argument after these that is not an operand: "" for none, "skip_dispatch" for the int that
         functions of Cython modules have, "void*" for the user's data.
     """
 
@@ -122,7 +122,7 @@ def parse(text: str) -> CSignature:
     """Reads "double (double, int n)" or, as in Numba, "float64(float64, int32)".
 
     Raises:
-      ValueError: the text is no signature.
+      ValueError: the text is not a signature.
 
     >>> parse("double complex f(long n, const double complex z)")
     CSignature(result='complex128', arguments=('int64', 'complex128'), tail='')

@@ -171,7 +171,7 @@ def check(
 
     Raises:
       ValueError: there is not one for each argument.
-      TypeError: an entry is no rule.
+      TypeError: an entry is not a rule.
     """
     rules = tuple(rules)
     if len(rules) != nin:

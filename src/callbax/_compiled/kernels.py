@@ -1,7 +1,7 @@
 """Kernels: compiled functions that get whole arrays, as JAX functions.
 
 A kernel is a pure callback whose function the runtime calls itself, by the prototype of
-callbax/kernel.h; vmap, lowering, names and the way of an error are those of every callback.
+callbax/kernel.h; vmap, lowering, names and the path of an error are those of every callback.
 """
 
 from __future__ import annotations

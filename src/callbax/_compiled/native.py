@@ -100,7 +100,7 @@ def native(
     Raises:
       TypeError: `fn` is none of these objects, or what it says differs from `signature`; there is no
         signature, or one that cannot be called; later, arguments that the function cannot take.
-      ValueError: a null pointer; text that is no signature.
+      ValueError: a null pointer; text that is not a signature.
 
     >>> import callbax as cb, jax
     >>> from scipy.special import cython_special

@@ -201,7 +201,7 @@ def ufunc(
       and the other transformations.
 
     Raises:
-      TypeError: `u` is no ufunc, or one without compiled loops; later, no loop for given types.
+      TypeError: `u` is not a ufunc, or is one without compiled loops; later, no loop for given types.
       NotImplementedError: later, the derivative for an argument without a rule.
 
     >>> import callbax as cb, jax, numpy as np
@@ -231,7 +231,7 @@ def ufunc_inside(original: Any) -> np.ufunc:
     """The ufunc itself.
 
     Raises:
-      TypeError: it is no ufunc, or nothing in it is compiled.
+      TypeError: it is not a ufunc, or nothing in it is compiled.
     """
     inner = original if isinstance(original, np.ufunc) else attribute(original, "ufunc")
     if not isinstance(inner, np.ufunc):

@@ -1,0 +1,1 @@
+"""callbax.external: host functions that know their result, batching and derivatives."""

@@ -243,7 +243,7 @@ def external(
       vmap_method: how a batch reaches the function. "sequential" (the default) and
         "sequential_unrolled": lane by lane; "threads": lane by lane, on a pool of threads;
         "expand_dims" (the default with "broadcast"): one call for all, with the batch dimension in
-        front, of size 1 where an argument has none; "broadcast_all": likewise, with each argument
+        front, of size 1 for an argument without it; "broadcast_all": likewise, with each argument
         repeated.
       executor: a `concurrent.futures.Executor`, whose workers run the lanes of a batch, or a function
         without arguments that makes one.
@@ -266,7 +266,7 @@ def external(
 
     Raises:
       TypeError: `function` is not callable; no `result`; options that exclude one another.
-      ValueError: an option has none of its values; a signature that does not parse; a name that
+      ValueError: an option has another value; a signature that does not parse; a name that
         another living function has. Calls raise them
         at trace time if the arguments contradict the signature or the result, and
         `jax.errors.JaxRuntimeError` if the function failed or returned something else.

@@ -120,7 +120,7 @@ def make_options(
     if executor is not None and vmap_method is not None:
         raise ValueError(
             f"external function {where} has executor= and vmap_method={vmap_method!r}, but with an "
-            "executor each lane is a call of its own there; leave vmap_method= off"
+            "executor each lane is a call of its own there; omit vmap_method="
         )
     if derivative is not None and effects != "none":
         raise ValueError(
@@ -150,7 +150,7 @@ def make_options(
 def _check_choice(where: str, option: str, value: Any, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(
-            f"external function {where}: {option}={value!r} is none of {', '.join(map(repr, choices))}"
+            f"external function {where}: {option}={value!r} is not one of {', '.join(map(repr, choices))}"
         )
 
 

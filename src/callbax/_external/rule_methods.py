@@ -35,7 +35,7 @@ class RuleMethods:
         Args:
           rule: called as `rule(primals, tangents, **keyword_arguments)`; returns the result and its
             tangents, both in the result's structure. An integer or boolean array has a float0
-            tangent; None stands for a zero tangent in what the rule returns.
+            tangent; None means a zero tangent in what the rule returns.
 
         Returns:
           The rule.
@@ -86,7 +86,7 @@ class RuleMethods:
         Args:
           forward: called as the function itself; returns the result, and residuals for `backward`.
           backward: called as `backward(residuals, cotangents)`; returns a tuple with the cotangent of
-            each positional argument, in that argument's structure. None stands for zeros, for a whole
+            each positional argument, in that argument's structure. None means zeros, for a whole
             argument or for an array of it.
 
         Raises:
@@ -190,7 +190,7 @@ class RuleMethods:
           function: called as `function(primals, outputs, cotangents, **keyword_arguments)` with NumPy
             arrays; `outputs` and `cotangents` have the result's structure. The cotangent of an
             integer or boolean array is None. It returns a tuple with the cotangent of each positional
-            argument, in that argument's structure; None stands for zeros, for a whole argument or for
+            argument, in that argument's structure; None means zeros, for a whole argument or for
             an array of it. Their shapes and dtypes are those of the primals. JAX's convention for
             complex numbers holds: no conjugate, f(z) = a z has the cotangent a c.
 

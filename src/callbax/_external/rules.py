@@ -155,7 +155,7 @@ def _refuse_keyword_tangents(call: Call, differentiated: Sequence[bool]) -> None
 
 
 def result_leaves(call: Call | Layout, value: Any, rule: str) -> list[Any]:
-    """What a rule returned in the result's structure, flat; None may stand for an array.
+    """What a rule returned in the result's structure, flat; None may be given for an array.
 
     Raises:
       TypeError: it has another structure.
@@ -172,7 +172,7 @@ def _leaves_like(tree: Any, value: Any, rule: str, like: str) -> list[Any]:
     if not fits:
         raise TypeError(
             f"{rule} returned, for {like}, the structure {jax.tree.structure(value)}; expected that of "
-            f"{like} itself, {tree}, where None may stand for an array of zeros"
+            f"{like} itself, {tree}, where None may be given for an array of zeros"
         )
     return leaves
 

@@ -72,7 +72,7 @@ class Signature:
         return sizes
 
     def batch_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
-        """What stands before the core dimensions of each argument."""
+        """What comes before the core dimensions of each argument."""
         return [
             shape[: len(shape) - len(core)] for core, shape in zip(self.inputs, shapes, strict=True)
         ]
@@ -94,8 +94,8 @@ def parse(text: str) -> Signature:
     """The signature that `text` says.
 
     Raises:
-      TypeError: it is no string.
-      ValueError: it is no gufunc signature.
+      TypeError: it is not a string.
+      ValueError: it is not a gufunc signature.
 
     >>> parse("(n,k),(k)->(n)").inputs
     (('n', 'k'), ('k',))
@@ -110,7 +110,7 @@ def parse(text: str) -> Signature:
     match = _SIGNATURE.fullmatch(text)
     if match is None:
         raise ValueError(
-            f"signature {text!r} is no gufunc signature. It lists the core dimensions of each "
+            f"signature {text!r} is not a gufunc signature. It lists the core dimensions of each "
             "argument and result, as in '(n,k),(k)->(n)', '(),()->()' or '(3)->(3,3)'."
         )
     for core in re.findall(_CORE, text):
@@ -167,7 +167,7 @@ def over_batch(
 
     Args:
       function: takes and returns flat lists.
-      batches: what stands before the core dimensions of each leaf.
+      batches: what comes before the core dimensions of each leaf.
       batch: what they broadcast to.
     """
     if not batch:

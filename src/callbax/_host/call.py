@@ -223,7 +223,7 @@ class HostCall:
     @functools.cached_property
     def structure_data(self) -> dict[str, Any] | None:
         """The structure as JSON data, for names in programs: of (args, kwargs) or (args, kwargs, out),
-        and of a result that is no mere array, or several. None if users' own types are nodes of it:
+        and of a result that is not one array, or several. None if users' own types are nodes of it:
         these may refuse other leaves. (A result is then described: functions that return different
         ones differ, and each is checked.)"""
         children = (*self.structure.tree.children(), *(() if self.out is None else (self.out,)))

@@ -23,7 +23,7 @@ from callbax._runtime.wrapper import Wrapper
 #   none       none, as JAX has it;
 #   safe       what loses nothing: what NumPy calls safe, and integers as floating-point or complex
 #              numbers that hold them exactly. Python's own numbers take the promised dtype as in
-#              JAX's promotion: bool, int, float, complex become what stands later in this row, and
+#              JAX's promotion: bool, int, float, complex become what comes later in this row, and
 #              integers any integer dtype that holds them;
 #   same_kind  that, and what NumPy calls same_kind: also narrower numbers.
 Casting = Literal["none", "safe", "same_kind"]

@@ -10,7 +10,7 @@ What programs call is a *callee*: a callback (_host/identity.py) or a compiled l
   died, has the same name: JAX's persistent compilation cache hits on equal programs, each of which
   calls what its own process means by the name.
 - In an exported program, which travels, what has no stable name is named by a random mark of the
-  process and a number that is never used again. Elsewhere it stands for nothing.
+  process and a number that is never used again. Elsewhere it means nothing.
 
 A registration keeps the callee. That of an exported program is kept by the callee's own object, which
 JAX's Exported keeps; so the registry gets a copy, or both would keep each other for ever.
@@ -228,7 +228,7 @@ def _is_internal(module: str) -> bool:
 
 
 def _local_only(name: dict[str, Any]) -> str | None:
-    """Why a name stands for nothing here, if it is one that only another process knows."""
+    """Why a name means nothing here, if it is one that only another process knows."""
     if "process" in name:
         where = (
             "existed only in the process that exported the program (a lambda, a function inside "

@@ -20,7 +20,7 @@ _LEAF = 0
 
 
 def write(name: dict[str, Any]) -> str:
-    """The name as it stands in a program: ASCII, whatever is in it."""
+    """The name as it is written in a program: ASCII, whatever is in it."""
     return json.dumps(name, separators=(",", ":"))
 
 

@@ -59,7 +59,7 @@ class Structure:
         static = {position for position, _ in self.static}
         try:
             slots = jax.tree.unflatten(self.tree, list(range(self.tree.num_leaves)))
-        except Exception:  # noqa: BLE001 - a user's node may refuse what is no array
+        except Exception:  # noqa: BLE001 - a user's node may refuse what is not an array
             return [f"array {i}" for i in range(self.tree.num_leaves - len(static))]
         names = []
         for (slot, key, *path), leaf in jax.tree_util.tree_flatten_with_path(slots)[0]:
@@ -101,7 +101,7 @@ def is_flat(tree: PyTreeDef) -> bool:
 
 
 def outline(tree: PyTreeDef) -> Any:
-    """The structure, where every sequence is a tuple; None stands for no array."""
+    """The structure, where every sequence is a tuple; None means no array."""
     if tree.node_data() is None:
         return 0
     kind, data = tree.node_data()

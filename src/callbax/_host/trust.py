@@ -115,7 +115,7 @@ def is_of_main(path: str) -> bool:
 
 
 def find(path: str) -> Any:
-    """What a path in a program stands for, if this process lets it in.
+    """What a path in a program means, if this process lets it in.
 
     Raises:
       LookupError: it does not, or there is no such thing; the message says what to write.

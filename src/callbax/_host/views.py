@@ -114,8 +114,8 @@ def report_kept(
 def _message(call: HostCall, kept: Sequence[str]) -> str:
     return (
         f"The callback {call} kept {' and '.join(kept)} after it returned: a view of XLA's memory, "
-        "which holds other data from now on. Keep a copy instead (x.copy()), or leave zero_copy and "
-        "out off (views and out of a HostFunction). What a library in C made from the view without a "
+        "which holds other data from now on. Keep a copy instead (x.copy()), or omit zero_copy and "
+        "out (views and out of a HostFunction). What a library in C made from the view without a "
         "copy (a tensor, through DLPack) must not be used any more."
     )
 

@@ -1,7 +1,7 @@
 """The one gateway to JAX's private modules.
 
 Everything that callbax needs from `jax._src` is imported here and nowhere else (a test and a lint
-rule keep it so); where versions of JAX differ, the branch stands here with the version and the
+rule keep it so); where versions of JAX differ, the branch is here, with the version and the
 reason. Tested with JAX 0.10.0, 0.10.2 and 0.12.0.
 """
 
@@ -166,7 +166,7 @@ def consumes_no_keys(primitive: Any) -> None:
 def flatten_with_refs(tree: Any) -> tuple[list[Any], Any]:
     """`jax.tree.flatten`, which also takes views of Refs (`ref.at[...]`) apart.
 
-    From JAX 0.11 on these are no pytrees, but nodes of a register of its own.
+    From JAX 0.11 on these are not pytrees, but nodes of a registry of its own.
     """
     leaves, structure = jax.tree.flatten(tree)
     registry = getattr(_tree_util, "tracing_registry", None)

@@ -70,7 +70,7 @@ def text_in(exception: BaseException) -> str:
 
 
 def text_of(exception: BaseException) -> str:
-    """Its `str`, or what stands for that. A KeyboardInterrupt is let through."""
+    """Its `str`, or what is shown in its place. A KeyboardInterrupt is let through."""
     try:
         return str(exception)
     except KeyboardInterrupt:

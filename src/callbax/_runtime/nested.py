@@ -231,7 +231,7 @@ def _held_by_function(function: types.FunctionType) -> Iterator[Any]:
         if not isinstance(value, types.ModuleType):
             yield value
             continue
-        # `module.name`: both names stand in the code; others of the module do not matter.
+        # `module.name`: both names are in the code; others of the module do not matter.
         yield from (a for a in map(vars(value).get, names) if isinstance(a, jax.Array))
 
 

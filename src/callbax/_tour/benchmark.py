@@ -37,7 +37,7 @@ def run_benchmark(page: Page, quick: bool) -> None:
             results[name] = measure(CASES[name](peers), seconds=0.5 if quick else 6)
             _show(page, results[name])
     rows = [target.row(results) for target in TARGETS if target.can_be_checked(results)]
-    page.table(("promise", "measured", "holds"), rows, "What callbax stands for")
+    page.table(("promise", "measured", "holds"), rows, "What callbax promises")
     page.paragraph(_noise(list(results.values())))
 
 

@@ -75,7 +75,7 @@ def under_grad() -> None:
     """The derivative, by a rule.
 
     Bessel functions of neighbouring orders give it: J0' = -J1, and otherwise
-    Jn' = (J(n-1) - J(n+1)) / 2. SciPy's own derivative `jvp` stands beside it.
+    Jn' = (J(n-1) - J(n+1)) / 2. SciPy's own derivative `jvp` is shown beside it.
     """
     for order in (0, 1, 2):
         derivative = jax.grad(partial(jv, order))(2.0)
@@ -113,7 +113,7 @@ def with_external() -> None:
     """The same in three lines.
 
     `callbax.external` works out shapes, dtypes and batches from `result="broadcast"`, and the rule
-    stands beside it.
+    is shown beside it.
     """
     z = jnp.arange(1.0, 5.0)
     second = jax.jit(jax.vmap(jax.hessian(partial(short_jv, 1))))

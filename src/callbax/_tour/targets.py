@@ -1,4 +1,4 @@
-"""The speed that callbax stands for, and whether a set of measurements reaches it."""
+"""The speed that callbax promises, and whether a set of measurements reaches it."""
 
 from __future__ import annotations
 
