@@ -15,7 +15,7 @@ from callbax._callbacks import autodiff, batching, lowering
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import FLAVOURS, Flavour
 from callbax._host.call import HostCall
-from callbax._jax import control_flow
+from callbax._jax import control_flow, while_loops
 from callbax._runtime import errors, failures
 
 
@@ -72,6 +72,7 @@ def _define(flavour: Flavour) -> Any:
 
 
 _PRIMITIVES = {flavour: _define(flavour) for flavour in FLAVOURS}
+while_loops.call_in_the_known_loop_only()
 
 
 def bind(

@@ -38,7 +38,8 @@ class _Restaging:
         return self._trace.default_process_primitive(primitive, tracers, self._params)
 
 
-def _call_in_the_known_loop_only() -> None:
+def call_in_the_known_loop_only() -> None:
+    """Makes linearised while loops run each callback once."""
     rules = _partial_eval.custom_partial_eval_rules
     rule: Any = rules[loops.while_p]
     expected = ["trace", "tracers", "cond_nconsts", "cond_jaxpr", "body_nconsts", "body_jaxpr"]
@@ -182,6 +183,3 @@ def _remove_in(value: Any) -> Any:
     if isinstance(value, core.ClosedJaxpr) and control_flow.effects_in(value.jaxpr):
         return value.replace(jaxpr=_remove_calls(value.jaxpr))
     return value
-
-
-_call_in_the_known_loop_only()

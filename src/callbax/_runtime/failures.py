@@ -29,7 +29,7 @@ from callbax._runtime.errors import attribute, describe_lanes, logger, note_call
 from callbax._runtime.exceptions import is_a
 from callbax._runtime.wrapper import Wrapper
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MARK = re.compile(r"\[callbax error ([0-9a-f]+-\d+)\]")
 _MOST_KEPT = 64
 # Of what is kept beside the newest exception.
