@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items):
     """Each case costs the start of a process."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.sampled(3))
+            item.add_marker(pytest.mark.sampled(4))
 
 
 @pytest.fixture
