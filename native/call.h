@@ -83,7 +83,8 @@ struct Outcome {
   std::string message;
 };
 
-// Calls the callback once for each lane and fills `results`. Takes the GIL; never throws.
+// Calls the callback once for each lane and fills `results`. Takes the GIL; never throws. A negative
+// run id means that it is not known.
 Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
                const std::vector<Buffer>& results, int64_t run_id) noexcept;
 

@@ -49,7 +49,7 @@ constexpr Row kRows[] = {
     {33, "ml_dtypes", "float8_e8m0fnu", 8, false, 0xFF},
 };
 
-constexpr int kCodes = 64;
+constexpr int kCodes = kDtypeCodes;
 std::array<Dtype, kCodes> dtypes;
 
 bool ImportRow(const Row& row) {

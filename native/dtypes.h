@@ -19,6 +19,8 @@ struct Dtype {
   int64_t stored_bytes(int64_t count) const { return (count * bits + 7) / 8; }
 };
 
+constexpr int kDtypeCodes = 64;  // XLA's codes are below
+
 // Imports NumPy and ml_dtypes; call once with the GIL. False with a Python error set on failure.
 bool ImportDtypes();
 

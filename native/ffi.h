@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "call.h"
+#include "sites.h"
 #include "xla/ffi/api/c_api.h"
 
 namespace callbax {
@@ -32,15 +33,18 @@ inline bool Ignore(const XLA_FFI_Api* api, XLA_FFI_Error* error) {
   return true;
 }
 
+inline Buffer ReadBuffer(const void* pointer) {
+  const auto* buffer = static_cast<const XLA_FFI_Buffer*>(pointer);
+  return Buffer{static_cast<int>(buffer->dtype), buffer->data, buffer->rank, buffer->dims};
+}
+
 // The operands or results of a frame. Tokens carry no data: they order calls, and no callee sees them.
 inline std::vector<Buffer> ReadBuffers(void* const* pointers, int64_t size) {
   std::vector<Buffer> buffers;
   buffers.reserve(static_cast<size_t>(size));
   for (int64_t i = 0; i < size; ++i) {
-    const auto* buffer = static_cast<const XLA_FFI_Buffer*>(pointers[i]);
-    if (buffer->dtype == XLA_FFI_DataType_TOKEN) continue;
-    buffers.push_back(
-        Buffer{static_cast<int>(buffer->dtype), buffer->data, buffer->rank, buffer->dims});
+    const Buffer buffer = ReadBuffer(pointers[i]);
+    if (buffer.dtype != XLA_FFI_DataType_TOKEN) buffers.push_back(buffer);
   }
   return buffers;
 }
@@ -139,8 +143,7 @@ class Attributes {
 // thread: it reads the attributes and looks the callee up by its name, and leaves the site for Execute,
 // which runs on any XLA thread, several at once.
 //
-// Handler has `Site`, `Read(attributes, site, why)`, which returns whether there is a callee, and
-// `Execute(frame, site)`.
+// Handler has `Site`, what messages call its callee (`kCallee`), and `Execute(frame, site)`.
 template <class Handler>
 struct Stages {
   using Site = typename Handler::Site;
@@ -148,13 +151,9 @@ struct Stages {
 
   static XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
     if (AnswerMetadata(frame, State::Id())) return nullptr;
-    auto site = std::make_unique<Site>();
-    const Attributes attributes(frame->attrs);
-    bool shared_run = false;
-    attributes.Read("shared_run", &shared_run);
-    if (shared_run) site->number = ++numbered_calls;
     std::string why;
-    if (Handler::Read(attributes, site.get(), &why)) return State::Set(frame, std::move(site));
+    auto site = NewSite<Site>(Attributes(frame->attrs), &why);
+    if (site) return State::Set(frame, std::move(site));
     return MakeError(frame->api, XLA_FFI_Error_Code_NOT_FOUND,
                      std::string("callbax: this program calls ") + Handler::kCallee + " " + why);
   }
@@ -171,17 +170,5 @@ struct Stages {
             State::Info()};
   }
 };
-
-// The callee that an attribute names, of the kind that this call is for; null if there is none.
-template <class Kind>
-std::shared_ptr<Kind> ReadCallee(const Attributes& attributes, const char* attribute,
-                                 std::string* why) {
-  std::string name;
-  attributes.Read(attribute, &name);
-  const CalleePtr callee = ResolveCallee(name, why);
-  auto wanted = std::dynamic_pointer_cast<Kind>(callee);
-  if (callee && !wanted) *why = name + ", which is called in another way";
-  return wanted;
-}
 
 }  // namespace callbax

@@ -74,29 +74,6 @@ struct CallbackHandler {
   using Site = CallSite;
   static constexpr const char* kCallee = "the host function";
 
-  static bool Read(const Attributes& attributes, CallSite* site, std::string* why) {
-    attributes.Read("flavour", &site->flavour);
-    attributes.Read("canonicalize", &site->canonicalize);
-    attributes.Read("casting", &site->casting);
-    attributes.Read("shared_run", &site->shared_run);
-    attributes.Read("no_results", &site->no_results);
-    attributes.Read("views", &site->views);
-    attributes.Read("out", &site->out);
-    attributes.Read("empty", &site->empty);
-    attributes.Read("needs_pool", &site->needs_pool);
-    attributes.Read("lanes", &site->lanes.sizes);
-    attributes.Read("operand_lanes", &site->lanes.operand_axes);
-    Settings settings;
-    attributes.Read("configuration", &settings.configuration);
-    site->callback = ReadCallee<Callback>(attributes, "callback", why);
-    if (!site->callback) return false;
-    settings.context = site->callback->Context();
-    if (settings.context || !settings.configuration.empty()) {
-      site->settings = std::make_shared<const Settings>(std::move(settings));
-    }
-    return true;
-  }
-
   static XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame, CallSite& site) {
     const std::vector<Buffer> operands = ReadBuffers(frame->args.args, frame->args.size);
     std::vector<Buffer> results;

@@ -98,7 +98,7 @@ class ExpandedBuffers {
     storage_.resize(buffers.size());
     for (size_t i = 0; i < buffers.size(); ++i) {
       const Dtype* dtype = FindDtype(buffers[i].dtype);
-      if (dtype == nullptr || !dtype->packed()) continue;
+      if (dtype == nullptr || !dtype->packed() || buffers[i].expanded) continue;
       storage_[i].resize(static_cast<size_t>(CountElements(buffers[i].rank, buffers[i].dims)));
       whole_[i].data = storage_[i].data();
       whole_[i].expanded = true;
@@ -106,14 +106,14 @@ class ExpandedBuffers {
   }
   void Load() {
     for (size_t i = 0; i < whole_.size(); ++i) {
-      if (!whole_[i].expanded) continue;
+      if (storage_[i].empty()) continue;
       Unpack(*FindDtype(whole_[i].dtype), packed_[i].data,
              static_cast<int64_t>(storage_[i].size()), whole_[i].data);
     }
   }
   void Store() {
     for (size_t i = 0; i < whole_.size(); ++i) {
-      if (!whole_[i].expanded) continue;
+      if (storage_[i].empty()) continue;
       Pack(*FindDtype(whole_[i].dtype), whole_[i].data, static_cast<int64_t>(storage_[i].size()),
            packed_[i].data);
     }

@@ -7,6 +7,7 @@
 #include "block_pool.h"
 #include "call.h"
 #include "dtypes.h"
+#include "host_sites.h"
 #include "interrupt.h"
 #include "loops.h"
 #include "python.h"
@@ -200,6 +201,7 @@ NB_MODULE(_native, m) {
   m.def(
       "loop_handlers", [] { return Capsules(LoopHandlers()); },
       "Capsules of the FFI handlers of loops, by stage, and of their state type.");
+  DefineHostSites(m);
   m.def("statistics", &Statistics, "Counts of what the runtime holds.");
   m.def(
       "numbered_calls", [] { return numbered_calls.load(); },

@@ -38,7 +38,6 @@ void AdoptThread() {
     nb::object result = nb::steal(PyObject_CallNoArgs(GetHooks().enter_worker));
     if (!result) PyErr_WriteUnraisable(GetHooks().enter_worker);
   }
-  PyEval_SaveThread();
 }
 
 }  // namespace
@@ -52,11 +51,20 @@ bool InterpreterAlive() noexcept {
 }
 
 GilScope::GilScope() {
-  if (!is_foreign && PyGILState_GetThisThreadState() == nullptr) AdoptThread();
+  if (!is_foreign && PyGILState_GetThisThreadState() == nullptr) {
+    AdoptThread();
+    PyEval_SaveThread();
+  }
   state_ = PyGILState_Ensure();
 }
 
 bool GilScope::OnForeignThread() noexcept { return is_foreign; }
+
+void GilScope::KeepThread() {
+  // A state that ends with the innermost PyGILState_Ensure was made by it. Those of Python's threads
+  // count one for the thread itself.
+  if (!is_foreign && PyThreadState_Get()->gilstate_counter == 1) AdoptThread();
+}
 
 void Release(PyObject* object) noexcept {
   if (object == nullptr || !InterpreterAlive()) return;

@@ -37,6 +37,10 @@ class GilScope {
   // True on a thread that Python did not make (an XLA worker).
   static bool OnForeignThread() noexcept;
 
+  // Gives this thread its lasting state, if it is not Python's and has one for the moment only: that of
+  // whoever has called Python on it. Needs the GIL.
+  static void KeepThread();
+
  private:
   PyGILState_STATE state_;
 };

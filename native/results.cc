@@ -254,7 +254,8 @@ void Poison(const std::vector<Buffer>& results) noexcept {
     if (dtype == nullptr) continue;
     const int64_t count = CountElements(target.rank, target.dims);
     if (dtype->nan == 0) {
-      std::memset(target.data, 0, static_cast<size_t>(dtype->stored_bytes(count)));
+      const int64_t bytes = target.expanded ? count * dtype->itemsize : dtype->stored_bytes(count);
+      std::memset(target.data, 0, static_cast<size_t>(bytes));
       continue;
     }
     const bool is_complex = dtype->type_num == NPY_CFLOAT || dtype->type_num == NPY_CDOUBLE;

@@ -20,6 +20,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import jax  # noqa: E402 - reads the settings above
+from portable_differences import expect_differences  # noqa: E402 - found by the path above
 
 
 def pytest_addoption(parser):
@@ -33,6 +34,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     """Without --full, leaves out what is marked so. A sample is the same in each run, on each machine."""
+    expect_differences(items)
     if config.getoption("--full") or any("::" in argument for argument in config.args):
         return  # a test that is named runs
     cases = defaultdict(list)

@@ -50,6 +50,14 @@ LIBRARIES = (JAX, CALLBAX)
 EACH_LIBRARY = pytest.mark.parametrize("library", LIBRARIES, ids=str)
 EAGER_AND_JIT = pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
 
+
+def devices(count: int) -> list[jax.Device]:
+    """The first devices. A machine with fewer skips the test, or the file."""
+    if jax.device_count() < count:
+        pytest.skip(f"needs {count} devices", allow_module_level=True)
+    return jax.devices()[:count]
+
+
 Program = Callable[[Library, "Recorder"], Any]
 
 

@@ -94,6 +94,24 @@ def loop_handlers() -> tuple[dict, dict]:
     Capsules of the FFI handlers of loops, by stage, and of their state type.
     """
 
+class CallbackSite:
+    """A callback's call in a program, made by JAX."""
+
+    def __init__(self, attributes: dict) -> None: ...
+    def __call__(self, operands: list, results: list) -> str | None:
+        """
+        Calls the callee; returns the message of its failure. The arrays are contiguous.
+        """
+
+class LoopSite:
+    """A loop's call in a program, made by JAX."""
+
+    def __init__(self, attributes: dict) -> None: ...
+    def __call__(self, operands: list, results: list) -> str | None:
+        """
+        Calls the callee; returns the message of its failure. The arrays are contiguous.
+        """
+
 def statistics() -> dict:
     """Counts of what the runtime holds."""
 

@@ -7,8 +7,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
 
 import jax
 
@@ -52,7 +50,8 @@ def _finish_effects() -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is shown
-        messages.append(exceptions.text_of(error) or exceptions.type_name(error))
+        text = exceptions.text_of(error) or exceptions.type_name(error)
+        messages.append(failures.without_jax_text(text))
     for message in messages + failures.take_pending():
         streams.show(f"callbax: an error surfaced only at exit: {message}")
     threads.finish_logging()
@@ -101,32 +100,6 @@ def prepare() -> None:
     _native.watch_interrupts()
     if threads.tracing_has_changed():
         _native.renew_tracing()
-
-
-def register_lowering(
-    primitive: Any, lower: Callable[..., Any], describe: Callable[[dict[str, Any]], str]
-) -> None:
-    """Registers how a primitive is lowered, and that it is refused where callbax has no runtime.
-
-    Args:
-      primitive: the primitive.
-      lower: its lowering on CPU.
-      describe: called with the primitive's parameters; returns what messages call the callee.
-    """
-
-    def elsewhere(ctx: Any, *operands: Any, **params: Any) -> Any:
-        platforms = ctx.module_context.platforms
-        if len(platforms) > 1:
-            # One module for several platforms: it works on CPU, and XLA says so elsewhere.
-            return lower(ctx, *operands, **params)
-        raise NotImplementedError(
-            f"{describe(params)} runs on CPU only, but this program is compiled for "
-            f"{platforms[0]}. Run the part that calls it on a CPU device, for instance under "
-            "jax.default_device(jax.devices('cpu')[0])."
-        )
-
-    _jax.register_lowering(primitive, elsewhere)
-    _jax.register_lowering(primitive, lower, platform="cpu")
 
 
 _FORK_MESSAGE = (

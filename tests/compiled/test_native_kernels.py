@@ -308,8 +308,8 @@ def test_in_a_distributed_program_it_runs_once_on_the_whole(cumulative):
     np.testing.assert_allclose(jax.jit(cumulative)(sharded), np.cumsum(x, axis=1))
 
 
-def test_other_platforms_are_refused(cumulative):
-    with pytest.raises(
-        NotImplementedError, match="callbax.native of cumulative .* runs on CPU only"
-    ):
+def test_other_platforms_need_a_device_there(cumulative):
+    if jax.default_backend() != "cpu":
+        pytest.skip("it may be there")
+    with pytest.raises(NotImplementedError, match="callbax.native of cumulative .*here for cuda: "):
         jax.jit(cumulative).trace(X).lower(lowering_platforms=("cuda",))

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import LIBRARIES, Recorder, both, both_in_any_order, both_raise
+from helpers import LIBRARIES, Recorder, both, both_in_any_order, both_raise, devices
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 P = PartitionSpec
 SPLIT = P("i")
-MESH = Mesh(np.array(jax.devices()[:4]), ("i",))
+MESH = Mesh(np.array(devices(4)), ("i",))
 WHOLE = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
 
 
@@ -142,7 +142,7 @@ def test_the_result_stays_on_the_device_of_the_arguments(call):
 
     @both
     def outcome(library, record):
-        x = jax.device_put(jnp.float32(3), jax.devices()[5])
+        x = jax.device_put(jnp.float32(3), devices(6)[-1])
         value = jax.jit(lambda x: call(library, record, x) * 2)(x)
         return value, sorted(device.id for device in value.devices())
 
@@ -158,7 +158,7 @@ def test_scan_and_vmap_in_a_sharded_program(call, explicit):
     @both_in_any_order
     def outcome(library, record):
         kind = jax.sharding.AxisType.Explicit if explicit else jax.sharding.AxisType.Auto
-        mesh = jax.make_mesh((4,), ("i",), axis_types=(kind,), devices=jax.devices()[:4])
+        mesh = jax.make_mesh((4,), ("i",), axis_types=(kind,), devices=devices(4))
         x = jax.device_put(jnp.arange(8.0), NamedSharding(mesh, P()))
 
         def body(carry, y):

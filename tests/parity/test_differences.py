@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import CALLBAX, EAGER_AND_JIT, LIBRARIES, run
+from helpers import CALLBAX, EAGER_AND_JIT, LIBRARIES, devices, run
 from jax import export
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -316,7 +316,7 @@ MESH_KINDS = pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 DIRECT = {
     "pure": lambda f, x: callbax.pure_callback(f, x, x),
     "pure, placed": lambda f, x: callbax.pure_callback(
-        f, x, x, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[2])
+        f, x, x, sharding=jax.sharding.SingleDeviceSharding(devices(3)[-1])
     ),
     "io": lambda f, x: callbax.io_callback(f, x, x),
     "ordered io": lambda f, x: callbax.io_callback(f, x, x, ordered=True),
@@ -339,7 +339,7 @@ DIRECT = {
 def test_the_direct_result_in_a_partitioned_program_is_replicated(transform, call, kind):
     """13. The direct result of a callback in a partitioned program is usable outside as it is."""
     axis = getattr(jax.sharding.AxisType, kind)
-    mesh = jax.make_mesh((4,), ("i",), axis_types=(axis,), devices=jax.devices()[:4])
+    mesh = jax.make_mesh((4,), ("i",), axis_types=(axis,), devices=devices(4))
     spread = NamedSharding(mesh, PartitionSpec() if call == "lanes" else PartitionSpec("i"))
     x = jax.device_put(jnp.arange(8.0), spread)
     y = transform(lambda x: DIRECT[call](np.square, x))(x)
@@ -356,7 +356,7 @@ def test_the_direct_result_in_a_partitioned_program_is_replicated(transform, cal
 def test_a_replicated_result_costs_no_collective_more(kind):
     """13. A value of one device is brought to the others once, wherever it is used."""
     axis = getattr(jax.sharding.AxisType, kind)
-    mesh = jax.make_mesh((4,), ("i",), axis_types=(axis,), devices=jax.devices()[:4])
+    mesh = jax.make_mesh((4,), ("i",), axis_types=(axis,), devices=devices(4))
     split = NamedSharding(mesh, PartitionSpec("i"))
     x = jax.device_put(jnp.arange(8.0), split)
 

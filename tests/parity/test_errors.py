@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import CALLBAX, EACH_LIBRARY, EAGER_AND_JIT, both, both_raise, run
+from helpers import CALLBAX, EACH_LIBRARY, EAGER_AND_JIT, both, both_raise, devices, run
 
 import callbax
 
@@ -182,7 +182,7 @@ def test_errors_on_another_device_surface_too(call):
     """An error surfaces with 8 CPU devices as with one."""
 
     def program(library, record):
-        x = jax.device_put(np.float32(-1), jax.devices()[5])
+        x = jax.device_put(np.float32(-1), devices(6)[-1])
         return jax.jit(lambda x: call(library, Broken(record), x))(x)
 
     both_raise(program, JaxRuntimeError, "lost in the callback")

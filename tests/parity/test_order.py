@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import CALLBAX, JAX, LIBRARIES, Recorder, both
+from helpers import CALLBAX, JAX, LIBRARIES, Recorder, both, devices
 from jax.sharding import NamedSharding, PartitionSpec
-
-FOUR = jax.devices()[:4]
 
 
 def test_one_order_across_programs_on_different_devices():
     """One order across programs and re-dispatch on different devices: 8 jits over device pairs."""
+    four = devices(4)
 
     @both
     def outcome(library, record):
@@ -26,7 +25,7 @@ def test_one_order_across_programs_on_different_devices():
 
         f = jax.jit(lambda x: library.io_callback(slow, None, x, ordered=True))
         for i in range(8):
-            pair = FOUR[:2] if i % 2 else FOUR[2:]
+            pair = four[:2] if i % 2 else four[2:]
             mesh = jax.sharding.Mesh(np.array(pair), ("i",))
             f(jax.device_put(jnp.full(2, i), NamedSharding(mesh, PartitionSpec("i"))))
 
@@ -36,6 +35,7 @@ def test_one_order_across_programs_on_different_devices():
 @flavours.each([flavours.ordered_io, flavours.ordered_debug])
 def test_one_order_when_a_program_moves_between_devices(call):
     """Re-dispatch on different devices keeps the order."""
+    three = devices(3)
 
     @both
     def outcome(library, record):
@@ -51,7 +51,7 @@ def test_one_order_when_a_program_moves_between_devices(call):
 
         slow = Slow()
         f = jax.jit(lambda x: call(library, slow, x))
-        for i, device in zip(range(8), itertools.cycle(FOUR[:3]), strict=False):
+        for i, device in zip(range(8), itertools.cycle(three), strict=False):
             f(jax.device_put(np.int32(i), device))
 
     assert outcome.calls == list(range(8))

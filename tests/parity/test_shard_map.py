@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import EAGER_AND_JIT, both, both_in_any_order, both_raise
+from helpers import EAGER_AND_JIT, both, both_in_any_order, both_raise, devices
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 P = PartitionSpec
 SPLIT = P("i")
-MESH = Mesh(np.array(jax.devices()[:4]), ("i",))
-SQUARE = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("i", "j"))
+MESH = Mesh(np.array(devices(4)), ("i",))
+SQUARE = Mesh(np.array(devices(4)).reshape(2, 2), ("i", "j"))
 WHOLE = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
 SHARDS = [WHOLE[i : i + 2] for i in range(0, 8, 2)]
 PARTIAL_AUTO = (

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import both_in_any_order, both_raise
+from helpers import both_in_any_order, both_raise, devices
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -117,6 +117,7 @@ def _without_jit(f):
         return jax.jit(f)(ONE)
 
 
+DISTRIBUTED = {"pmap", "pmap of vmap", "shard_map", "sharded jit", "vmap over devices"}
 # What both libraries refuse: (transformations, flavours, error, phrase).
 LANES = {name for name in PROGRAMS if "vmap" in name} | {"pmap of vmap"}
 REFUSED = [
@@ -134,6 +135,8 @@ REFUSED = [
 @flavours.each(flavours.ALL)
 def test_every_flavour_under_every_transformation(name, call):
     """The same program through both libraries: values, calls, errors."""
+    if name in DISTRIBUTED:
+        devices(2)
     transformed, calls, value = PROGRAMS[name]
 
     def program(library, record):

@@ -94,7 +94,8 @@ def test_jaxs_own_callbacks_are_used_nowhere_in_the_package(file):
             "jax.debug.callback",
             "jax.debug.print",
         }
-        assert "emit_python_callback" not in source
+        # Where there is no native runtime, one file goes through JAX's lowering.
+        assert "emit_python_callback" not in source or file.name == "python_callbacks.py"
         assert not source.startswith(("_callback.pure", "_callback.io", "debugging.debug_callback"))
     assert "jax.experimental.io_callback" not in imports(file)
 

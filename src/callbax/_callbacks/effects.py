@@ -25,6 +25,8 @@ def effects_barrier() -> None:
         _jax.wait_for_effects()
         threads.finish_logging()
     except Exception as error:
+        if error.args and isinstance(error.args[0], str):
+            error.args = (failures.without_jax_text(error.args[0]), *error.args[1:])
         for message in failures.take_pending():
             error.add_note(f"Another callback failed before this surfaced: {message}")
         raise

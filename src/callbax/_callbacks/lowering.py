@@ -1,7 +1,8 @@
 """The lowering of every flavour: one custom call of one native handler.
 
 The call carries the callback's name (see _host/names.py) and a few attributes that the handler reads
-once, when the program is compiled. Ordered calls take and give a token.
+once, when the program is compiled. Ordered calls take and give a token. Where there is no native
+runtime, JAX's own callbacks call what the handler would (see _runtime/portable_calls.py).
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
-from callbax import _jax, _start
+from callbax import _jax, _native, _start
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import Flavour
 from callbax._host import identity
 from callbax._host.call import HostCall
-from callbax._jax import placement, runtime
-from callbax._runtime import surroundings
+from callbax._jax import placement
+from callbax._jax.runtime import Waits
+from callbax._runtime import platforms, portable_calls, surroundings
+from callbax._runtime.platforms import Runtime
 
 
 def lower(
@@ -54,20 +57,22 @@ def lower(
     distributed = isinstance(axis_context, _jax.ShardingContext) and axis_context.num_devices > 1
     if partitioned and lanes.sizes and distributed:
         return _lower_lane_by_lane(ctx, operands, lanes, partial(bind, lanes=Lanes()))
-    op_sharding = _op_sharding(flavour, axis_context, sharding, ctx.avals_out)
+    op_sharding = _op_sharding(flavour, ctx, sharding)
+    exporting = _jax.is_exporting(ctx)
+    runtime = platforms.runtime_of(ctx.module_context.platforms, exporting=exporting)
     _start.prepare()
-    registration = identity.CALLBACKS.register(host_call, exporting=_jax.is_exporting(ctx))
+    registration = identity.CALLBACKS.register(host_call, exporting=exporting)
     registration.keep_context(surroundings.context())
     _jax.keep_alive(ctx, registration)
     shared_run = _device_count(axis_context) > 1
-    if flavour.effect is not None or host_call.holds_jax_arrays:
+    if runtime.is_native and (flavour.effect is not None or host_call.holds_jax_arrays):
         _jax.run_synchronously(ctx, host_call)
     if shared_run or host_call.holds_jax_arrays:
         # On several devices a result that has failed must not reach another program: the device that
         # has it would not run that, and those that wait for it in a collective would wait for ever.
-        _jax.keep_alive(ctx, runtime.Waits.ALWAYS)
+        _jax.keep_alive(ctx, Waits.ALWAYS)
     elif flavour.effect is not None:
-        _jax.keep_alive(ctx, runtime.Waits.IF_READY)
+        _jax.keep_alive(ctx, Waits.IF_READY)
     attributes: dict[str, Any] = {
         "callback": registration.name,
         "flavour": flavour.public_name,
@@ -95,10 +100,39 @@ def lower(
     if empty:
         attributes["empty"] = np.array(empty, np.int64)
     effect = flavour.ordered_effect if ordered else None
-    return _emit(ctx, operands, attributes, effect, op_sharding, partitioned, flavour)
+    emit = _emit_native if runtime.is_native else partial(_emit_portable, runtime, host_call)
+    results = emit(ctx, operands, attributes, effect, op_sharding, partitioned, flavour)
+    if ctx.avals_out and _jax.is_partitioned_automatically(ctx):
+        return placement.replicated(ctx, results)
+    return results
 
 
-def _emit(
+def _emit_portable(
+    runtime: Runtime,
+    host_call: HostCall,
+    ctx: Any,
+    operands: Any,
+    attributes: Any,
+    effect: Any,
+    op_sharding: Any,
+    partitioned: bool,
+    flavour: Flavour,
+) -> Any:
+    return portable_calls.emit(
+        ctx,
+        operands,
+        _native.CallbackSite,
+        attributes,
+        f"callbax.{flavour.public_name} of {host_call}",
+        reason=runtime.reason,
+        effect=effect,
+        has_side_effect=flavour.effect is not None,
+        partitioned=partitioned and attributes["shared_run"] and not ctx.avals_out,
+        sharding=op_sharding,
+    )
+
+
+def _emit_native(
     ctx: Any,
     operands: Any,
     attributes: Any,
@@ -129,8 +163,6 @@ def _emit(
     if effect is not None:
         token, *results = results
         ctx.set_tokens_out(ctx.tokens_in.update_tokens(_jax.TokenSet({effect: token})))
-    if ctx.avals_out and _jax.is_partitioned_automatically(ctx):
-        return placement.replicated(ctx, results)
     return results
 
 
@@ -191,17 +223,16 @@ def _device_count(axis_context: Any) -> int:
     return 1
 
 
-def _op_sharding(flavour: Flavour, axis_context: Any, sharding: Any, avals_out: Any) -> Any:
-    """How the compiler places the call: per device, on one device, or unannotated."""
+def _op_sharding(flavour: Flavour, ctx: Any, sharding: Any) -> Any:
+    axis_context = ctx.module_context.axis_context
+    if sharding is None:
+        return placement.op_sharding(ctx)
     if isinstance(axis_context, _jax.SPMDAxisContext):
-        if sharding is not None:
-            raise NotImplementedError(
-                "callbacks do not support specifying sharding inside spmd computations"
-            )
-        return placement.per_device_op_sharding(avals_out)
+        raise NotImplementedError(
+            "callbacks do not support specifying sharding inside spmd computations"
+        )
     if isinstance(axis_context, _jax.ShardingContext):
-        index = 0 if sharding is None else _device_index(flavour, axis_context, sharding)
-        return placement.single_device_op_sharding(index, len(avals_out))
+        return placement.op_sharding(ctx, _device_index(flavour, axis_context, sharding))
     return None
 
 

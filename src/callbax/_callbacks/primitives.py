@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from callbax import _jax, _start
+from callbax import _jax
 from callbax._callbacks import autodiff, batching, lowering
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import FLAVOURS, Flavour
@@ -63,11 +63,7 @@ def _define(flavour: Flavour) -> Any:
         _jax.consumes_no_keys(primitive)
     if flavour.effect is not None:
         control_flow.keep_effects(primitive, batching.IN_CONTROL_FLOW)
-    _start.register_lowering(
-        primitive,
-        partial(lowering.lower, flavour, primitive),
-        lambda params: f"callbax.{flavour.public_name} of {params['host_call']}",
-    )
+    _jax.register_lowering(primitive, partial(lowering.lower, flavour, primitive))
     return primitive
 
 

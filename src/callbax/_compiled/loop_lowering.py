@@ -16,22 +16,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from callbax import _jax, _start
+from callbax import _jax, _native, _start
 from callbax._compiled.loop_names import LOOPS
 from callbax._jax import placement
+from callbax._runtime import platforms, portable_calls
+from callbax._runtime.platforms import Runtime
 
 
 def register(primitive: Any, partitioned: Any) -> None:
     """Registers the lowerings of the two primitives that call loops."""
-    _start.register_lowering(
-        primitive,
-        partial(_lower, partitioned),
-        lambda params: f"the compiled function {params['loop']}",
-    )
+    _jax.register_lowering(primitive, partial(_lower, partitioned))
     _jax.register_lowering(partitioned, _lower_partitioned, platform="cpu")
 
 
 def _lower(partitioned: Any, ctx: Any, *operands: Any, loop: Any, **params: Any) -> Any:
+    runtime = platforms.runtime_of(ctx.module_context.platforms, exporting=_jax.is_exporting(ctx))
+    if not runtime.is_native:
+        return _emit_portable(runtime, ctx, operands, loop, params["errors"])
     rank = len(loop.loop_shape([aval.shape for aval in ctx.avals_in]))
     if not _jax.is_partitioned_automatically(ctx) or rank == 0 or not _can_be_cut(loop):
         return _emit(ctx, operands, loop, params["errors"])
@@ -68,6 +69,18 @@ def _lower_partitioned(ctx: Any, *operands: Any, loop: Any, errors: Any, **_: An
 
 
 def _emit(ctx: Any, operands: Any, loop: Any, errors: Any, batch: int = 0) -> Any:
+    attributes = _attributes(ctx, loop, errors)
+    extra: dict[str, Any] = {}
+    if batch:
+        extra["mhlo.frontend_attributes"] = _jax.string_attributes({"num_batch_dims": str(batch)})
+    build = jax.ffi.build_ffi_lowering_function(_start.LOOP_TARGET, extra_attributes=extra)
+    operation = build(ctx, *operands, **attributes)
+    if batch:
+        placement.set_sharding_rule(operation, _sharding_rule(ctx, batch))
+    return operation.results
+
+
+def _attributes(ctx: Any, loop: Any, errors: Any) -> dict[str, Any]:
     _start.prepare()
     registration = LOOPS.register(loop, exporting=_jax.is_exporting(ctx))
     _jax.keep_alive(ctx, registration)
@@ -78,14 +91,21 @@ def _emit(ctx: Any, operands: Any, loop: Any, errors: Any, batch: int = 0) -> An
         attributes["errors"] = str(errors)
     if _jax.device_count(ctx) > 1:
         attributes["shared_run"] = np.bool_(True)
-    extra: dict[str, Any] = {}
-    if batch:
-        extra["mhlo.frontend_attributes"] = _jax.string_attributes({"num_batch_dims": str(batch)})
-    build = jax.ffi.build_ffi_lowering_function(_start.LOOP_TARGET, extra_attributes=extra)
-    operation = build(ctx, *operands, **attributes)
-    if batch:
-        placement.set_sharding_rule(operation, _sharding_rule(ctx, batch))
-    return operation.results
+    return attributes
+
+
+def _emit_portable(runtime: Runtime, ctx: Any, operands: Any, loop: Any, errors: Any) -> Any:
+    """On one device: JAX does not cut the calls that it makes."""
+    results = portable_calls.emit(
+        ctx,
+        operands,
+        _native.LoopSite,
+        _attributes(ctx, loop, errors),
+        f"the compiled function {loop}",
+        reason=runtime.reason,
+        sharding=placement.op_sharding(ctx),
+    )
+    return placement.replicated(ctx, results) if _jax.is_partitioned_automatically(ctx) else results
 
 
 def _sharding_rule(ctx: Any, batch: int) -> str:

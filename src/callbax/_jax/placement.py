@@ -47,7 +47,7 @@ def _one_device(device_index: int) -> Any:
     )
 
 
-def per_device_op_sharding(avals: Sequence[Any]) -> Any:
+def _per_device_op_sharding(avals: Sequence[Any]) -> Any:
     """The op runs on each device on that device's own values (fully manual programs)."""
     if not _uses_shardy():
         manual = _xla_client.OpSharding()
@@ -65,7 +65,7 @@ def per_device_op_sharding(avals: Sequence[Any]) -> Any:
     )
 
 
-def single_device_op_sharding(device_index: int, results: int) -> Any:
+def _single_device_op_sharding(device_index: int, results: int) -> Any:
     """The op runs once, on the device of that index, on the whole values."""
     if not _uses_shardy():
         maximal = _xla_client.OpSharding()
@@ -74,6 +74,16 @@ def single_device_op_sharding(device_index: int, results: int) -> Any:
         maximal.tile_assignment_devices = [device_index]
         return maximal
     return sharding_impls.SdyArrayList((_one_device(device_index),) * max(1, results))
+
+
+def op_sharding(ctx: Any, device_index: int = 0) -> Any:
+    """How the compiler places a call: per device, on one device, or unannotated."""
+    context = ctx.module_context.axis_context
+    if isinstance(context, sharding_impls.SPMDAxisContext):
+        return _per_device_op_sharding(ctx.avals_out)
+    if isinstance(context, sharding_impls.ShardingContext):
+        return _single_device_op_sharding(device_index, len(ctx.avals_out))
+    return None
 
 
 def replicated(ctx: Any, values: Sequence[Any]) -> list[Any]:

@@ -96,6 +96,13 @@ def go_deeper(level: int) -> Callable[[], Any]:
     return functools.partial(context.__exit__, None, None, None)
 
 
+@contextlib.contextmanager
+def on_cpu() -> Iterator[None]:
+    """Around a callback of a program for another platform: JAX work in it goes to the CPU."""
+    with jax.default_device(_device(max(1, _native.level()))):
+        yield
+
+
 def _is_elsewhere(device: Any) -> bool:
     """Whether the user's default device is one of another platform: that stays."""
     return device is not None and getattr(device, "platform", device) != "cpu"

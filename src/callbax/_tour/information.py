@@ -7,7 +7,7 @@ import importlib.util
 import pathlib
 import platform
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 
 import callbax
 from callbax import _native
+from callbax._runtime import platforms
 from callbax._tour.pages import Page
 
 # Optional packages, and what each is imported as.
@@ -56,11 +57,14 @@ def run_information(page: Page) -> None:
     page.table(
         ("package", "version"), [(name, _installed(name)) for name in EXTRAS], "Optional packages"
     )
-    page.table(("platform", "devices"), list(_platforms()), platform.platform())
-    page.table(("", "CPU", "GPU, TPU"), list(_what_works()), "What works")
+    page.table(
+        ("platform", "devices", "runtime", "because"), list(_platforms()), platform.platform()
+    )
+    devices = {device.platform: device for device in (jax.devices("cpu")[0], jax.devices()[0])}
+    page.table(("", *devices), list(_what_works(list(devices.values()))), "What works")
     page.paragraph(
-        "A program compiled for GPU or TPU that has a callback is refused with an error that says "
-        "so; run that part on a CPU device."
+        "The portable runtime goes through JAX's own callbacks, at their cost, on every platform "
+        "that has them."
     )
     statistics = _native.statistics()
     page.table(("", "now"), [(k, str(v)) for k, v in statistics.items()], "Runtime")
@@ -80,18 +84,23 @@ def _installed(package: str) -> str:
     return importlib.metadata.version(package) if is_installed(package) else "not installed"
 
 
-def _platforms() -> Iterator[tuple[str, str]]:
-    for name in ("cpu", "gpu", "tpu"):
-        try:
-            devices = jax.devices(name)
-        except RuntimeError:
-            continue
-        kinds = ", ".join(sorted({device.device_kind for device in devices}))
-        default = ", JAX's default" if name == jax.default_backend() else ""
-        yield name, f"{len(devices)} ({kinds}){default}"
+def _platforms() -> Iterator[tuple[str, str, str, str]]:
+    for name in ("cpu", "cuda", "rocm", "tpu"):
+        runtime = platforms.runtime_of([name])
+        yield name, _devices(name), runtime.name, runtime.reason
 
 
-def _what_works() -> Iterator[tuple[str, str, str]]:
+def _devices(name: str) -> str:
+    try:
+        devices = jax.devices(name)
+    except RuntimeError:
+        return "none"
+    kinds = ", ".join(sorted({device.device_kind for device in devices}))
+    default = ", JAX's default" if devices[0] == jax.devices()[0] else ""
+    return f"{len(devices)} ({kinds}){default}"
+
+
+def _what_works(devices: Sequence[jax.Device]) -> Iterator[tuple[str, ...]]:
     """Each flavour, tried on the spot."""
     seen: list[float] = []
     scalar = jax.ShapeDtypeStruct((), np.float32)
@@ -104,15 +113,18 @@ def _what_works() -> Iterator[tuple[str, str, str]]:
         callbax.debug.callback(keep, x)
         return x
 
+    def try_on(device: jax.Device, program: Callable[[Any], Any]) -> str:
+        seen.clear()
+        with jax.default_device(device):
+            result = jax.jit(program)(jnp.float32(2))
+            callbax.effects_barrier()
+        return "yes" if result == 2 and seen == [2] else "NO"
+
     flavours: dict[str, Callable[[Any], Any]] = {
         "pure_callback": lambda x: callbax.pure_callback(keep, scalar, x),
         "io_callback": lambda x: callbax.io_callback(keep, scalar, x),
         "io_callback, ordered": lambda x: callbax.io_callback(keep, scalar, x, ordered=True),
         "debug.callback, debug.print": debug,
     }
-    with jax.default_device(jax.devices("cpu")[0]):
-        for name, program in flavours.items():
-            seen.clear()
-            result = jax.jit(program)(jnp.float32(2))
-            callbax.effects_barrier()
-            yield name, "yes" if result == 2 and seen == [2] else "NO", "no"
+    for name, program in flavours.items():
+        yield name, *(try_on(device, program) for device in devices)
