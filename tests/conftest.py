@@ -29,6 +29,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "full: a test that runs with --full only")
+    config.addinivalue_line(
+        "markers", "cold: its programs import JAX themselves, as --full's all do"
+    )
     config.addinivalue_line("markers", "sampled(n): one of n of its cases runs without --full")
 
 

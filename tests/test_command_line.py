@@ -123,11 +123,12 @@ def test_the_tour_with_64_bit_types():
 def test_a_failing_example_gives_a_non_zero_exit_code():
     code = """
 import sys
-from callbax._tour import debug_callback, examples
+from callbax._tour import debug_callback, examples, tour
 
 def wrong():
     raise AssertionError("out of order")
 
+tour.CHAPTERS = ("debug_callback", "digits")
 debug_callback.chapter.examples.append(examples.Example("Wrong", "", "wrong()", wrong, ".*"))
 """
     result = run(code=code + RUN.format(arguments=("tour",)))

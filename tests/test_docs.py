@@ -92,11 +92,17 @@ def main(page: Path) -> int:
     return failures
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-@pytest.mark.parametrize("page", PAGES_WITH_EXAMPLES, ids=lambda page: page.name)
+def on_devices() -> Iterator[object]:
+    """Each page with as few devices as its examples need; with --full, with more too."""
+    for page in PAGES_WITH_EXAMPLES:
+        several = "jax.make_mesh((4,)" in page.read_text(encoding="utf-8")
+        for devices in [4] if several else [1, 4]:
+            marks = [pytest.mark.full] if devices == 4 and not several else []
+            yield pytest.param(page, devices, marks=marks, id=f"{page.name}-{devices}")
+
+
+@pytest.mark.parametrize(("page", "devices"), list(on_devices()))
 def test_examples_show_what_the_page_says(page: Path, devices: int) -> None:
-    if devices == 1 and "jax.make_mesh((4,)" in page.read_text(encoding="utf-8"):
-        pytest.skip("the page has examples for several devices")
     assert page.exists()
     flags = f"--xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-W", "error", __file__, str(page)]

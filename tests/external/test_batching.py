@@ -28,6 +28,7 @@ def external_total(method, **options):
     return cb.external(total, result=cb.like(0), vmap_method=method, **options)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
 @pytest.mark.parametrize("effects", ["none", "io"])
 @pytest.mark.parametrize("method", METHODS)

@@ -98,6 +98,7 @@ def test_pythons_integers_of_any_size():
     assert converted(2**31, "int32") is None and converted(2**31 - 1, "int32") == 2**31 - 1
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("vmap_method", ["sequential", "threads"])
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize(

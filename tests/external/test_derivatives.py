@@ -14,7 +14,7 @@ from jax.test_util import check_grads
 
 import callbax as cb
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(8)
 
 VMAP_METHODS = pytest.mark.parametrize("method", ["sequential", "expand_dims", "broadcast_all"])
 
@@ -295,6 +295,7 @@ def test_cotangents_of_broadcast_arguments_are_summed():
             np.testing.assert_allclose(one, other)
 
 
+@pytest.mark.sampled(8)
 @each(lambda route: route.reverse)
 def test_gradients_around_a_shard_map(route):
     """Without jit."""

@@ -51,6 +51,7 @@ def executor(request):
     return request.getfixturevalue(request.param)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("effects", ["none", "io"])
 def test_agrees_with_a_loop(executor, effects):
     f = cb.external(simulators.scaled, result=cb.like(0), executor=executor, effects=effects)

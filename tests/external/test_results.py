@@ -263,6 +263,7 @@ def pair(x):
     return x, 2 * x
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("wrong", "result"),
     [

@@ -10,7 +10,7 @@ import pytest
 from helpers import both_in_any_order
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-pytestmark = pytest.mark.sampled(4)
+pytestmark = pytest.mark.sampled(8)
 
 MODES = {
     "jax_enable_checks": lambda: jax.enable_checks(True),

@@ -8,7 +8,7 @@ import pytest
 from helpers import EAGER_AND_JIT, both, both_in_any_order
 from jax import lax
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(9)
 
 XS = jnp.array([1.0, 2.0, 3.0])
 

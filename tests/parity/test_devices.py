@@ -150,6 +150,7 @@ def test_the_result_stays_on_the_device_of_the_arguments(call):
     assert outcome.calls == [3.0]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("explicit", [False, True])
 @flavours.each([flavours.pure, flavours.io, flavours.debug])
 def test_scan_and_vmap_in_a_sharded_program(call, explicit):

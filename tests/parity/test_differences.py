@@ -333,6 +333,7 @@ DIRECT = {
 }
 
 
+@pytest.mark.sampled(4)
 @MESH_KINDS
 @pytest.mark.parametrize("call", DIRECT)
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])

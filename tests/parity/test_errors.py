@@ -162,6 +162,7 @@ CONTROL_FLOW = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("where", CONTROL_FLOW)
 @EAGER_AND_JIT
 @flavours.each([flavours.pure, flavours.io, flavours.ordered_io, flavours.debug])

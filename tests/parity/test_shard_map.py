@@ -28,6 +28,7 @@ def shard_map(f, spec=SPLIT, mesh=MESH, **options):
     return jax.shard_map(f, mesh=mesh, in_specs=spec, out_specs=spec, **options)
 
 
+@pytest.mark.sampled(2)
 @EAGER_AND_JIT
 @flavours.each([flavours.pure, flavours.io, flavours.ordered_io, flavours.debug])
 def test_manual_shard_map_calls_once_per_device_on_its_shard(call, transform):
@@ -205,6 +206,7 @@ def test_partitioned_debug_with_vmap():
     assert outcome.sorted_calls == sorted(shards, key=repr)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("in_axes", [(0, 0), (0, None), (1, 0)], ids=str)
 @pytest.mark.parametrize(
     "specs",

@@ -9,7 +9,7 @@ from helpers import both_in_any_order, both_raise, devices
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(6)
 
 MESH = Mesh(np.array(jax.devices()[:2]), ("i",))
 SPLIT = NamedSharding(MESH, PartitionSpec("i"))

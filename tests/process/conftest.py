@@ -10,10 +10,11 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from process.warm import Child, Warm
 
 BEFORE_JAX = """
 import logging, os, sys, threading, time
@@ -44,15 +45,27 @@ def pytest_collection_modifyitems(items):
     """Each case costs the start of a process."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.sampled(4))
+            item.add_marker(pytest.mark.sampled(6))
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """A process that has imported JAX and callbax."""
+    process = Warm()
+    yield process
+    process.close()
 
 
 @pytest.fixture
-def run_program() -> Callable[..., Finished]:
+def run_program(request: pytest.FixtureRequest, full: bool) -> Callable[..., Finished]:
     """Runs source text after PREAMBLE.
 
     With `interrupt=True` the program is sent SIGINT shortly after it has printed a line "ready".
+
+    Without --full, a program that neither sets an `environment` nor is marked `cold` is a child of
+    a process that has done its imports.
     """
+    cold = full or request.node.get_closest_marker("cold")
 
     def run(
         source: str,
@@ -63,21 +76,27 @@ def run_program() -> Callable[..., Finished]:
         environment: Mapping[str, str] | None = None,
         preamble: str = PREAMBLE,
     ) -> Finished:
-        process = subprocess.Popen(
-            [sys.executable, "-c", preamble + textwrap.dedent(source)],
-            env={
-                **os.environ,
-                "JAX_PLATFORMS": "cpu",
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-                "PYTHONUNBUFFERED": "1",
-                **(environment or {}),
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        program = preamble + textwrap.dedent(source)
+        variables = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "PYTHONUNBUFFERED": "1",
+            **(environment or {}),
+        }
+        process: subprocess.Popen[str] | Child
+        if cold or environment:
+            process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        else:
+            process = request.getfixturevalue("warm").start(program, variables)
         signalled = None
         head = ""
         try:

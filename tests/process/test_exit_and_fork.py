@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.cold
+
 EFFECTFUL = {
     "io": "lambda x: cb.io_callback(slow, scalar, x)",
     "ordered io": "lambda x: cb.io_callback(slow, scalar, x, ordered=True)",

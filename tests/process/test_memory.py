@@ -2,7 +2,7 @@
 
 
 def test_thousands_of_programs_of_fresh_closures(run_program, full):
-    each_round, limit = (500, 20) if full else (100, 8)  # programs, MiB
+    each_round, limit = (500, 20) if full else (40, 4)  # programs, MiB
     finished = run_program(
         f"""
         each_round, limit = {each_round}, {limit}

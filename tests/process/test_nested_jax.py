@@ -83,6 +83,7 @@ print("all ran", len(results))
     )
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("flavour", FLAVOURS)
 @pytest.mark.parametrize("callback", CALLBACKS)
 def test_many_programs_in_flight(run_program, callback, flavour):

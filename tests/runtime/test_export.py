@@ -98,6 +98,7 @@ def registered():
     return _native.statistics()["registered"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_an_exported_program_keeps_its_callbacks_as_long_as_it_lives(name):
     program, expected = PROGRAMS[name]

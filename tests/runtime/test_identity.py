@@ -41,6 +41,7 @@ def test_structure_of_the_arguments_is_part_of_the_name():
     assert name == {"function": "numpy:square", "structure": [arguments, ["dict"]]}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "source",
     [

@@ -126,6 +126,7 @@ KEEPS = {
 }
 
 
+@pytest.mark.sampled(3)
 @EACH_CALL
 @QUIET_CALLS
 @pytest.mark.parametrize(
@@ -166,6 +167,7 @@ class Plain:
         self.value = value
 
 
+@pytest.mark.sampled(3)
 @QUIET_CALLS
 @pytest.mark.parametrize(
     ("keep", "find"),
