@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,6 +37,7 @@ class Library:
     io_callback: Callable[..., Any]
     debug: Any
     effects_barrier: Callable[[], None]
+    around: Callable[[], Any] = contextlib.nullcontext
 
     def __str__(self) -> str:
         return self.name
@@ -45,7 +47,10 @@ JAX = Library("jax", jax.pure_callback, io_callback, jax.debug, jax.effects_barr
 CALLBAX = Library(
     "callbax", callbax.pure_callback, callbax.io_callback, callbax.debug, callbax.effects_barrier
 )
-LIBRARIES = (JAX, CALLBAX)
+# JAX's own functions on callbax's runtime. With this variable set, tests of what both libraries do run
+# these in place of callbax's.
+INSTALLED = dataclasses.replace(JAX, around=callbax.installed)
+LIBRARIES = (JAX, INSTALLED if os.environ.get("CALLBAX_PARITY") == "installed" else CALLBAX)
 
 EACH_LIBRARY = pytest.mark.parametrize("library", LIBRARIES, ids=str)
 EAGER_AND_JIT = pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
@@ -128,7 +133,7 @@ def run(library: Library, program: Program) -> Outcome:
     record = Recorder()
     stdout = io.StringIO()
     value, error = None, None
-    with contextlib.redirect_stdout(stdout):
+    with contextlib.redirect_stdout(stdout), library.around():
         try:
             value = program(library, record)
             jax.block_until_ready([x for x in jax.tree.leaves(value) if isinstance(x, jax.Array)])

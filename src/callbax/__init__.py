@@ -22,6 +22,9 @@ from callbax._external.results import infer as infer
 from callbax._external.results import like as like
 from callbax._host.names import ExportWarning as ExportWarning
 from callbax._host.trust import allow as allow
+from callbax._install.install import install as install
+from callbax._install.install import installed as installed
+from callbax._install.install import uninstall as uninstall
 from callbax._runtime.errors import CallbackError as CallbackError
 from callbax._runtime.errors import CallbackResultError as CallbackResultError
 from callbax._runtime.errors import CallbackViewError as CallbackViewError

@@ -21,6 +21,7 @@ LAYERS = [
     {"callbax._start"},
     {"callbax._callbacks"},
     {"callbax.debug"},
+    {"callbax._install"},
     {"callbax._external"},
     {"callbax._check"},
     {"callbax._compiled"},

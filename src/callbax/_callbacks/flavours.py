@@ -29,6 +29,8 @@ class Flavour:
         not, the host function is called directly and its exception is the caller's.
       partial_auto: allowed in a program that is partitioned only in part by hand.
       saveable: a checkpoint policy decides about it, as about a value.
+      of_jax: one of JAX's own callbacks, run by callbax (_install/). JAX's rules for loops and
+        conditions treat its effects as they treat JAX's.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Flavour:
     canonical_eager: bool
     partial_auto: bool
     saveable: bool
+    of_jax: bool = False
 
     def effects(self, ordered: bool) -> Any:
         effect = self.ordered_effect if ordered else self.effect
@@ -101,6 +104,7 @@ DEBUG = Flavour(
     partial_auto=True,
     saveable=True,
 )
+_IN_THE_CALLBACK = " In the callback {call}."
 
 # A compiled kernel (see _compiled/kernels.py): pure, with its own name in messages.
 KERNEL = dataclasses.replace(
@@ -151,4 +155,26 @@ EXTERNAL = {
     },
 }
 
-FLAVOURS = (PURE, IO, DEBUG, KERNEL, *EXTERNAL.values())
+# JAX's own callbacks, by the name of the public function, with JAX's words.
+JAX = {
+    flavour.public_name: flavour
+    for flavour in (
+        dataclasses.replace(
+            PURE,
+            public_name="jax.pure_callback",
+            of_jax=True,
+            jvp_error=PURE.jvp_error.removesuffix(_IN_THE_CALLBACK),
+            transpose_error=PURE.transpose_error.removesuffix(_IN_THE_CALLBACK),
+        ),
+        dataclasses.replace(
+            IO,
+            public_name="jax.io_callback",
+            of_jax=True,
+            jvp_error=IO.jvp_error.removesuffix(_IN_THE_CALLBACK),
+            transpose_error=IO.transpose_error.removesuffix(_IN_THE_CALLBACK),
+        ),
+        dataclasses.replace(DEBUG, public_name="jax.debug.callback", of_jax=True),
+    )
+}
+
+FLAVOURS = (PURE, IO, DEBUG, KERNEL, *EXTERNAL.values(), *JAX.values())

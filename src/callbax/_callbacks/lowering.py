@@ -25,7 +25,7 @@ from callbax._host import identity
 from callbax._host.call import HostCall
 from callbax._jax import placement
 from callbax._jax.runtime import Waits
-from callbax._runtime import platforms, portable_calls, surroundings
+from callbax._runtime import errors, platforms, portable_calls, surroundings
 from callbax._runtime.platforms import Runtime
 
 
@@ -123,7 +123,7 @@ def _emit_portable(
         operands,
         _native.CallbackSite,
         attributes,
-        f"callbax.{flavour.public_name} of {host_call}",
+        f"{errors.full_name(flavour.public_name)} of {host_call}",
         reason=runtime.reason,
         effect=effect,
         has_side_effect=flavour.effect is not None,

@@ -16,7 +16,7 @@ from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import FLAVOURS, Flavour
 from callbax._host.call import HostCall
 from callbax._jax import control_flow, while_loops
-from callbax._runtime import errors, failures
+from callbax._runtime import errors, failure_log
 
 
 def _abstract_eval(
@@ -35,11 +35,11 @@ def _call_directly(
         try:
             host_call(*lane)
         except BaseException as error:
-            callback = failures.describe(host_call)
+            callback = failure_log.describe(host_call)
             number, sizes = errors.outermost_first(number, lanes.sizes)
             place = errors.describe_lanes(callback, sizes, number)
             errors.note_call(error, callback, place, shapes)
-            failures.log_failure(host_call, flavour.public_name, error)
+            failure_log.log_failure(host_call, flavour.public_name, error)
             raise
     return []
 
@@ -61,13 +61,13 @@ def _define(flavour: Flavour) -> Any:
         _jax.partial_eval_custom_rules[primitive] = partial(autodiff.checkpoint, primitive)
         _jax.register_discharge(primitive)
         _jax.consumes_no_keys(primitive)
-    if flavour.effect is not None:
+    if flavour.effect is not None and not flavour.of_jax:
         control_flow.keep_effects(primitive, batching.IN_CONTROL_FLOW)
     _jax.register_lowering(primitive, partial(lowering.lower, flavour, primitive))
     return primitive
 
 
-_PRIMITIVES = {flavour: _define(flavour) for flavour in FLAVOURS}
+PRIMITIVES = {flavour: _define(flavour) for flavour in FLAVOURS}
 while_loops.call_in_the_known_loop_only()
 
 
@@ -83,7 +83,7 @@ def bind(
     vmap_method: str | None = None,
 ) -> list[Any]:
     """Applies the flavour's primitive; returns the results as a flat list."""
-    return _PRIMITIVES[flavour].bind(
+    return PRIMITIVES[flavour].bind(
         *values,
         host_call=host_call,
         result_avals=tuple(result_avals),

@@ -29,7 +29,7 @@ class Printer(Wrapper):
         return dict(self.print_options)
 
     @functools.cached_property
-    def _has_fields(self) -> bool:
+    def has_fields(self) -> bool:
         return any(field is not None for _, field, *_ in string.Formatter().parse(self.fmt))
 
     @property
@@ -63,8 +63,8 @@ class Printer(Wrapper):
         return f"print({self.fmt!r})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
-        args, kwargs = jax.tree.map(_as_shown, (args, kwargs))
-        if not self._has_fields:
+        args, kwargs = jax.tree.map(as_shown, (args, kwargs))
+        if not self.has_fields:
             text = " ".join((self.fmt, *map(str, args))) if args else self.fmt.format()
         elif np.get_printoptions() == self._options:  # setting them costs more than printing
             text = self.fmt.format(*args, **kwargs)
@@ -105,7 +105,7 @@ class _Shown(np.ndarray):
         return f"Array({text},{shape} dtype={self.dtype.name})"
 
 
-def _as_shown(leaf: Any) -> Any:
+def as_shown(leaf: Any) -> Any:
     return leaf.view(_Shown) if isinstance(leaf, np.ndarray) else leaf
 
 

@@ -265,6 +265,13 @@ def wait_for_effects() -> None:
 DeviceArray = _array.ArrayImpl  # what a jax.Array is outside of traces, keys apart
 
 
+def is_plain(value: Any) -> bool:
+    """Whether it is an array of numbers, or a number: not a key array, nor a Ref."""
+    if type(value) is DeviceArray or isinstance(value, (np.ndarray, np.generic)):
+        return not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
+    return type(value) in (bool, int, float, complex)
+
+
 def to_numpy(value: Any) -> np.ndarray:
     """The array that a compiled program would hand to a callback for `value`."""
     array = np.asarray(key_data(value))

@@ -61,6 +61,11 @@ def thread_settings() -> dict[str, Any]:
     return {}
 
 
+def is_of_process(name: str, value: Any) -> bool:
+    """Whether a setting has that value where no thread says otherwise."""
+    return bool(_SETTINGS[name].get_global() == value)
+
+
 def exchange_thread_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Gives this thread those settings and no others; returns those that it had."""
     before = thread_settings()

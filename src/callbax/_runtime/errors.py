@@ -98,6 +98,11 @@ def describe_function(function: Callable[..., Any]) -> str:
     return f"{name} ({code.co_filename}:{code.co_firstlineno})"
 
 
+def full_name(flavour: str) -> str:
+    """A flavour's public function with its package: callbax's, but for JAX's own."""
+    return flavour if flavour.startswith("jax.") else f"callbax.{flavour}"
+
+
 def describe_lanes(
     callback: str, sizes: Sequence[int], first: int | None = None, last: int | None = None
 ) -> str:

@@ -25,8 +25,15 @@ import jax
 
 from callbax._jax import programs
 from callbax._runtime import exceptions, threads
-from callbax._runtime.errors import attribute, describe_lanes, logger, note_call, outermost_first
+from callbax._runtime.errors import (
+    attribute,
+    describe_lanes,
+    full_name,
+    note_call,
+    outermost_first,
+)
 from callbax._runtime.exceptions import is_a
+from callbax._runtime.failure_log import describe, log_failure
 from callbax._runtime.wrapper import Wrapper
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -121,7 +128,9 @@ def report(
         interrupted, text = True, exceptions.type_name(exception)
     missing = [n for n in exceptions.notes_of(exception) if is_a(n, str) and n not in text]
     text = "\n".join([text, *missing])
-    message = f"callbax.{flavour}: the callback {callback} failed:\n{text}\n[callbax error {mark}]"
+    message = (
+        f"{full_name(flavour)}: the callback {callback} failed:\n{text}\n[callbax error {mark}]"
+    )
     message = message.encode("utf-8", "replace").decode("utf-8").replace("\0", "\\0")
     poison = call_number > 0 and programs.devices_wait_for_each_other(call_number, call)
     if poison:
@@ -138,21 +147,6 @@ def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         trace = trace.tb_next
     return trace
-
-
-def describe(call: Any) -> str:
-    """The callback's name, with file and line."""
-    try:
-        return str(call)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - it is a user's function that is described
-        return exceptions.type_name(attribute(call, "function"))
-
-
-def log_failure(call: Any, flavour: str, exception: BaseException) -> None:
-    name = f"callbax.{flavour}"
-    threads.log_error(logger, "%s failed in %s", name, describe(call), exception=exception)
 
 
 def _add_pending(mark: str, message: str) -> None:

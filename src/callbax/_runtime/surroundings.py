@@ -34,7 +34,9 @@ def configuration() -> str:
     ...     configuration()
     '{"jax_enable_x64": true}'
     """
-    return _as_text(runtime.thread_settings())
+    # JAX sets some for a thread while it lowers, to what they are anyway.
+    settings = runtime.thread_settings()
+    return _as_text({k: v for k, v in settings.items() if not runtime.is_of_process(k, v)})
 
 
 def _as_text(settings: dict[str, Any]) -> str:

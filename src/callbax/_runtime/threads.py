@@ -57,14 +57,17 @@ def log_error(logger: logging.Logger, message: str, *args: Any, exception: BaseE
     """Logs at once; from XLA's threads through a thread of its own.
 
     A logging handler holds its lock while it formats, and a message may contain an array that waits
-    for the very program whose callback has failed. Whatever a handler raises is shown on stderr, but for
+    for the very program whose callback has failed. Whether it is logged is decided at once: a program
+    may filter for as long as a call lasts. Whatever a handler raises is shown on stderr, but for
     a KeyboardInterrupt on the thread that calls.
     """
+    record = _record(logger, message, args, exception)
+    if record is None:
+        return
 
     def write() -> None:
-        trace = exceptions.traceback_of(exception)
         try:
-            logger.error(message, *args, exc_info=(type(exception), exception, trace))
+            logger.callHandlers(record)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - must not hide the callback's error
@@ -79,6 +82,33 @@ def log_error(logger: logging.Logger, message: str, *args: Any, exception: BaseE
             _writer = threading.Thread(target=_write_all, name="callbax-log", daemon=True)
             _writer.start()
     _records.put(write)
+
+
+def _record(
+    logger: logging.Logger, message: str, args: Any, exception: BaseException
+) -> logging.LogRecord | None:
+    """What goes to the logger's handlers, if its level and its filters let it."""
+    if logger.disabled or not logger.isEnabledFor(logging.ERROR):
+        return None
+    trace = exceptions.traceback_of(exception)
+    frame = sys._getframe()
+    record = logger.makeRecord(
+        logger.name,
+        logging.ERROR,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        message,
+        args,
+        (type(exception), exception, trace),
+    )
+    try:
+        passed: Any = logger.filter(record)  # from Python 3.12 on it may be another record
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - must not hide the callback's error
+        streams.show(exceptions.format_exception(error))
+        return None
+    return record if passed is True else passed or None
 
 
 def _write_all() -> None:

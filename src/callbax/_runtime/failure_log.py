@@ -1,0 +1,35 @@
+"""Failures of callbacks in the log."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from callbax._runtime import exceptions, threads
+from callbax._runtime.errors import CallbackResultError, attribute, full_name, logger
+from callbax._runtime.exceptions import is_a
+
+_jax_loggers: dict[str, logging.Logger] = {}
+
+
+def log_as_jax(flavour: str, logger_name: str) -> None:
+    """Failures of this flavour are logged as JAX logs them: programs silence them by their text."""
+    _jax_loggers[flavour] = logging.getLogger(logger_name)
+
+
+def log_failure(call: Any, flavour: str, exception: BaseException) -> None:
+    name = full_name(flavour)
+    if flavour not in _jax_loggers:
+        threads.log_error(logger, "%s failed in %s", name, describe(call), exception=exception)
+    elif not is_a(exception, CallbackResultError):  # of these JAX logs nothing
+        threads.log_error(_jax_loggers[flavour], f"{name} failed", exception=exception)
+
+
+def describe(call: Any) -> str:
+    """The callback's name, with file and line."""
+    try:
+        return str(call)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - it is a user's function that is described
+        return exceptions.type_name(attribute(call, "function"))
