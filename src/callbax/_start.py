@@ -12,7 +12,7 @@ import jax
 
 from callbax import _jax, _native
 from callbax._host import names, results, views
-from callbax._jax import placement, programs, runtime
+from callbax._jax import calls, placement, programs, runtime
 from callbax._runtime import exceptions, failures, nested, streams, surroundings, threads
 
 TARGET = "callbax_call"
@@ -143,6 +143,10 @@ def _start() -> None:
             jax.ffi.register_ffi_target(target, handlers, platform="cpu")
     jax.ffi.register_ffi_target_as_batch_partitionable(LOOP_TARGET)
     programs.watch_programs(_MARKERS, _native.numbered_calls)
+    calls.install(
+        frozenset({_jax.IO_EFFECT, _jax.DEBUG_EFFECT}),
+        frozenset({_jax.ORDERED_IO_EFFECT, _jax.ORDERED_DEBUG_EFFECT}),
+    )
     atexit.register(_shut_down)
     os.register_at_fork(after_in_child=_after_fork_in_child)
 

@@ -1,7 +1,6 @@
 """A call of a program with effects, or with jax Arrays in its callback, returns when all is done.
 
-As in JAX, only inputs that are still being computed are not waited for; but those of a callback with jax
-Arrays are.
+Inputs that are still being computed are waited for.
 """
 
 import pytest
@@ -25,14 +24,20 @@ EFFECTS = {
     "ordered": "cb.io_callback(callback, scalar, x, ordered=True)",
     "debug": "(cb.debug.callback(callback, x), x)[1]",
 }
+WITHOUT_RESULTS = {
+    "io without results": "cb.io_callback(lambda x: [callback(x)][1:] or None, None, x)",
+    "debug without results": "cb.debug.callback(callback, x)",
+}
 WITH_ARRAYS = {
     "io with arrays": "cb.io_callback(lambda x: (weights, callback(x))[1], scalar, x)",
     "pure with arrays": "cb.pure_callback(lambda x: (weights, callback(x))[1], scalar, x)",
     "lanes with arrays": """jax.vmap(cb.external(
         lambda x: (weights, callback(x))[1], result=scalar, vmap_method="threads"))(x[None])""",
 }
-WAIT = [(name, call, "ready()") for name, call in (EFFECTS | WITH_ARRAYS).items()] + [
-    (name, call, "computing()") for name, call in WITH_ARRAYS.items()
+WAIT = [
+    (name, call, argument)
+    for name, call in (EFFECTS | WITHOUT_RESULTS | WITH_ARRAYS).items()
+    for argument in ("ready()", "computing()")
 ]
 EACH_WAITING_CALL = pytest.mark.parametrize(
     ("call", "argument"), [row[1:] for row in WAIT], ids=[f"{row[0]}, {row[2]}" for row in WAIT]
@@ -78,33 +83,6 @@ for _ in range(3):
     )
     assert finished.returncode == 0, finished.output
     assert finished.output == "raised refused\n" * 3
-
-
-@pytest.mark.parametrize("call", EFFECTS.values(), ids=EFFECTS)
-def test_what_is_being_computed_is_not_waited_for(run_program, call):
-    finished = run_program(
-        f"""{SETUP}
-computed = threading.Event()
-def compute(x):
-    computed.wait()
-    return x
-def callback(x):
-    print("called")
-    raise ValueError("refused")
-slow = asynchronous(lambda x: cb.pure_callback(compute, scalar, x))
-program = jax.jit(lambda x: {call})
-result = program(slow(big))
-print("returned")
-computed.set()
-try:
-    cb.effects_barrier()
-except jax.errors.JaxRuntimeError as error:
-    print("raised", cb.original_exception(error))
-cb.effects_barrier()
-"""
-    )
-    assert finished.returncode == 0, finished.output
-    assert finished.output == "returned\ncalled\nraised refused\n"
 
 
 def test_inputs_from_inside_of_a_callback(run_program):

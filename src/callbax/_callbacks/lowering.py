@@ -24,7 +24,7 @@ from callbax._callbacks.flavours import Flavour
 from callbax._host import identity
 from callbax._host.call import HostCall
 from callbax._jax import placement
-from callbax._jax.runtime import Waits
+from callbax._jax.runtime import ENDS_WITH_ITS_EFFECTS, waits_for_inputs
 from callbax._runtime import errors, platforms, portable_calls, surroundings
 from callbax._runtime.platforms import Runtime
 
@@ -65,14 +65,14 @@ def lower(
     registration.keep_context(surroundings.context())
     _jax.keep_alive(ctx, registration)
     shared_run = _device_count(axis_context) > 1
-    if runtime.is_native and (flavour.effect is not None or host_call.holds_jax_arrays):
+    effectful = runtime.is_native and flavour.effect is not None
+    if shared_run or host_call.holds_jax_arrays or effectful:
+        # On several devices also without effects: a result that has failed must not reach another
+        # program. The device that has it would not run that, and the others might wait for it.
+        _jax.keep_alive(ctx, ENDS_WITH_ITS_EFFECTS)
+    waits = waits_for_inputs and not shared_run
+    if runtime.is_native and (host_call.holds_jax_arrays or (effectful and not waits)):
         _jax.run_synchronously(ctx, host_call)
-    if shared_run or host_call.holds_jax_arrays:
-        # On several devices a result that has failed must not reach another program: the device that
-        # has it would not run that, and those that wait for it in a collective would wait for ever.
-        _jax.keep_alive(ctx, Waits.ALWAYS)
-    elif flavour.effect is not None:
-        _jax.keep_alive(ctx, Waits.IF_READY)
     attributes: dict[str, Any] = {
         "callback": registration.name,
         "flavour": flavour.public_name,

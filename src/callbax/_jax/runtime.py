@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 import inspect
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,40 +75,32 @@ def exchange_thread_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     return before
 
 
-# -- calls that wait for their inputs --------------------------------------------------------------
-# What JAX runs synchronously it runs so only if the inputs are ready, and on one device only. A program
-# whose input has to be copied from another client goes to a thread of XLA's pool, and the call returns
-# before its effects have happened. So a program that keeps one of these marks waits for its inputs, and
-# for its end.
-class Waits(enum.Enum):
-    IF_READY = "if its arguments are ready"  # as in JAX, what is being computed is not waited for
-    ALWAYS = "also for arguments that are still being computed"
+# -- calls that end with their effects --------------------------------------------------------------
+class _Mark:
+    """What a program keeps so that its calls wait for their inputs, and for its end.
+
+    JAX sends off a program whose inputs are still being computed, or have to be copied from another
+    client, or which runs on several devices, or is large; the call would return before its effects.
+    """
+
+
+ENDS_WITH_ITS_EFFECTS = _Mark()
+
+
+def ends_with_its_effects(program: Any) -> bool:
+    return any(item is ENDS_WITH_ITS_EFFECTS for item in program.keepalive or ())
 
 
 class _ReadyInputs:
     """An input handler of JAX's (`pxla.InputsHandler`) that waits for what it has brought."""
 
-    def __init__(self, handler: Any, program: Any, marks: set[Any]):
+    def __init__(self, handler: Any, program: Any):
         self._handler = handler
         self._effects = program.ordered_effects
         self._devices = program._local_devices
-        self._always = Waits.ALWAYS in marks
-        # On one device the end of a program that has waited for its inputs is that of its dispatch.
-        self._ends_later = self._always or len(self._devices) > 1
-        self._this_thread = threading.local()
-
-    @property
-    def waits_for_end(self) -> bool:
-        """Whether the newest call on this thread has to."""
-        return self._ends_later and self._this_thread.waited
 
     def __call__(self, args: Sequence[Any]) -> Any:
-        waits = self._always or all(map(_is_ready, args))
-        if self._ends_later:
-            self._this_thread.waited = waits
         inputs = self._handler(args)
-        if not waits:
-            return inputs
         for array in inputs:
             if not _is_ready(array):
                 array.block_until_ready()  # an input that has failed raises here, as it would later
@@ -135,7 +125,7 @@ _TOKEN_ARGUMENTS = ["token_bufs", "sharded_token"]
 def _wait_for_inputs() -> bool:
     """Wraps `pxla.ExecuteReplicated` (JAX 0.10 to 0.12), for programs that keep the mark.
 
-    They are kept off JAX's C++ path, on which nobody can wait: it is not for programs with effects.
+    JAX keeps them off its C++ path, which is not for programs with effects; see calls.py.
     Where the class is not as expected, JAX's own way stays, and the wrapper is not installed.
     """
     program = pxla.ExecuteReplicated
@@ -151,14 +141,13 @@ def _wait_for_inputs() -> bool:
     @functools.wraps(make)
     def make_program(self: Any, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
-        marks = {item for item in self.keepalive or () if type(item) is Waits}
-        if marks:
-            self.in_handler = _ReadyInputs(self.in_handler, self, marks)
+        if ends_with_its_effects(self):
+            self.in_handler = _ReadyInputs(self.in_handler, self)
             self.has_unordered_effects = True
 
     @functools.wraps(handle_tokens)
     def wait_for_end(self: Any, token_bufs: Any, sharded_token: Any) -> None:
-        if isinstance(self.in_handler, _ReadyInputs) and self.in_handler.waits_for_end:
+        if isinstance(self.in_handler, _ReadyInputs):
             # Raises what has failed: then no barrier finds these tokens, to raise it again.
             for i in range(len(self._local_devices)):
                 sharded_token.get_token(i).block_until_ready()
