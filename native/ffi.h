@@ -51,7 +51,7 @@ inline std::vector<Buffer> ReadBuffers(void* const* pointers, int64_t size) {
 
 // XLA asks each handler about itself before it uses it.
 inline bool AnswerMetadata(XLA_FFI_CallFrame* frame, XLA_FFI_TypeId* state_type) {
-  XLA_FFI_Extension_Base* extension = frame->extension_start;
+  auto* extension = frame->extension_start;  // its type has another name from jaxlib 0.11 on
   if (extension == nullptr || extension->type != XLA_FFI_Extension_Metadata) return false;
   XLA_FFI_Metadata* metadata = reinterpret_cast<XLA_FFI_Metadata_Extension*>(extension)->metadata;
   metadata->api_version = XLA_FFI_Api_Version{XLA_FFI_Api_Version_STRUCT_SIZE, nullptr,
