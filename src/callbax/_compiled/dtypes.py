@@ -226,7 +226,9 @@ def _operand_dtype(loop: np.dtype, given: np.dtype) -> np.dtype:
     # An int64 loop may read uint32, which int32 cannot hold.
     if _is_narrower(given, loop) or (given == np.uint32 and loop == np.int64):
         return given
-    return _jax.canonical_dtype(loop)
+    if _jax.canonical_dtype(loop) != loop:
+        return _jax.canonical_dtype(loop)
+    return loop
 
 
 def _final(result: np.dtype, common: np.dtype, given: Sequence[np.dtype]) -> np.dtype:

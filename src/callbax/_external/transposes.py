@@ -18,8 +18,9 @@ from callbax._external.call import Call
 from callbax._external.host import on_host
 from callbax._external.host_rules import batch_shape, fit
 from callbax._external.linear import linear_call
-from callbax._external.rules import Layout, RuleOnHost, Struct, is_inexact
+from callbax._external.rules import Layout, Struct, describe, is_inexact
 from callbax._host.function import Hashable
+from callbax._runtime.wrapper import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +126,16 @@ class Linear:
         )
 
 
-class Transpose(RuleOnHost):
-    """It gets the arrays that the call is not linear in, not at `positions`, then the cotangents."""
+@dataclasses.dataclass(frozen=True)
+class Transpose(Wrapper):
+    """The transpose of a call that is linear in the arrays at `positions`.
 
-    kind = "transpose"
+    The host calls it with the arrays that the call is not linear in, then the cotangents.
+    """
+
+    layout: Layout
+    function: Hashable | Same
+    positions: tuple[int, ...]
 
     @property
     def structs(self) -> list[Struct]:
@@ -185,3 +192,7 @@ class Transpose(RuleOnHost):
                 f"{jax.tree.structure(value if len(slots) > 1 else value[0])}"
             ) from None
         return self.operands(found)
+
+    @property
+    def description(self) -> str:
+        return describe(self.layout, "transpose", self.function.value)

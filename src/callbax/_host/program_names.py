@@ -55,7 +55,7 @@ def write_tree(tree: PyTreeDef) -> Any:
 
     Raises:
       TypeError: it has nodes of other types, which may refuse the leaves of another process, or
-        dicts with keys that JSON does not have.
+        dicts with keys that JSON has not.
     """
     node = tree.node_data()
     if node is None:
@@ -80,10 +80,10 @@ def _write_key(key: Any) -> Any:
 
 
 def read_tree(data: Any) -> PyTreeDef:
-    """The structure that `write_tree` gave as data.
+    """The structure of that `write_tree`.
 
     Raises:
-      LookupError: it is not one.
+      LookupError: it is none.
     """
     try:
         return jax.tree.structure(_read_tree(data))

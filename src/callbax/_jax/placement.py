@@ -41,11 +41,9 @@ def _uses_shardy() -> bool:
     return flag is None or bool(flag.value)
 
 
-def _whole(rank: int, devices: tuple[int, ...] = ()) -> Any:
-    """That a value is not cut in any dimension, and is on these devices; on all, if none is given."""
-    closed = sharding_impls.SdyDim(axes=(), is_open=False)
+def _one_device(device_index: int) -> Any:
     return sharding_impls.SdyArray(
-        mesh_shape=(), dim_shardings=(closed,) * rank, logical_device_ids=devices
+        mesh_shape=(), dim_shardings=(), logical_device_ids=(device_index,)
     )
 
 
@@ -56,7 +54,15 @@ def _per_device_op_sharding(avals: Sequence[Any]) -> Any:
         manual.type = _xla_client.OpSharding.Type.MANUAL
         return manual
     ranks = [aval.ndim for aval in avals if isinstance(aval, core.ShapedArray)] if avals else [0]
-    return sharding_impls.SdyArrayList(tuple(map(_whole, ranks)))
+    closed = sharding_impls.SdyDim(axes=(), is_open=False)
+    return sharding_impls.SdyArrayList(
+        tuple(
+            sharding_impls.SdyArray(
+                mesh_shape=(), dim_shardings=(closed,) * rank, logical_device_ids=()
+            )
+            for rank in ranks
+        )
+    )
 
 
 def _single_device_op_sharding(device_index: int, results: int) -> Any:
@@ -67,7 +73,7 @@ def _single_device_op_sharding(device_index: int, results: int) -> Any:
         maximal.tile_assignment_dimensions = [1]
         maximal.tile_assignment_devices = [device_index]
         return maximal
-    return sharding_impls.SdyArrayList((_whole(0, (device_index,)),) * max(1, results))
+    return sharding_impls.SdyArrayList((_one_device(device_index),) * max(1, results))
 
 
 def op_sharding(ctx: Any, device_index: int = 0) -> Any:
@@ -90,7 +96,11 @@ def replicated(ctx: Any, values: Sequence[Any]) -> list[Any]:
     brought = []
     for value, aval in zip(values, ctx.avals_out, strict=True):
         if _uses_shardy():
-            everywhere: Any = _whole(mlir.ir.RankedTensorType(value.type).rank)
+            closed = sharding_impls.SdyDim(axes=(), is_open=False)
+            rank = mlir.ir.RankedTensorType(value.type).rank
+            everywhere: Any = sharding_impls.SdyArray(
+                mesh_shape=(), dim_shardings=(closed,) * rank, logical_device_ids=()
+            )
         else:
             everywhere = _xla_client.HloSharding.replicate().to_proto()
         brought.append(mlir.wrap_with_sharding_op(ctx, value, aval, everywhere))
@@ -109,7 +119,8 @@ def with_token_sharding(sharding: Any) -> Any:
         return sharding
     placed = jax.__version_info__ >= _TOKENS_ARE_PLACED
     devices = sharding.shardings[0].logical_device_ids if placed else ()
-    return sharding_impls.SdyArrayList((_whole(0, devices), *sharding.shardings))
+    token = sharding_impls.SdyArray(mesh_shape=(), dim_shardings=(), logical_device_ids=devices)
+    return sharding_impls.SdyArrayList((token, *sharding.shardings))
 
 
 def vary_alike(values: Sequence[Any], like: Sequence[Any] = ()) -> list[Any]:

@@ -57,7 +57,13 @@ class KernelError(CallbackError, RuntimeError):
         return str(self.args[0])
 
 
-for _error in (CallbackError, *CallbackError.__subclasses__()):
+for _error in (
+    CallbackError,
+    CallbackResultError,
+    CallbackViewError,
+    ExecutorError,
+    KernelError,
+):
     _error.__module__ = "callbax"  # where users find them
 
 

@@ -8,7 +8,19 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
+
+
+class Page(Protocol):
+    def title(self, text: str) -> None: ...
+    def heading(self, text: str) -> None: ...
+    def paragraph(self, text: str) -> None: ...
+    def code(self, text: str) -> None: ...
+    def output(self, text: str) -> None: ...
+    def failure(self, text: str) -> None: ...
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+        """A table; columns of figures are set right."""
 
 
 def _figures(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
@@ -23,15 +35,15 @@ def open_page() -> Page:
     try:
         from rich.console import Console
     except ImportError:
-        return Page()
+        return PlainPage()
     from rich.theme import Theme
 
     console = Console(highlight=False, theme=Theme({"markdown.code": "cyan"}))
-    return RichPage(console) if console.is_terminal else Page()
+    return RichPage(console) if console.is_terminal else PlainPage()
 
 
-class Page:
-    """Plain text, which reads well anywhere."""
+class PlainPage:
+    """Text that reads well anywhere."""
 
     def __init__(self) -> None:
         self._width = min(100, shutil.get_terminal_size((100, 24)).columns)
@@ -56,7 +68,6 @@ class Page:
         print("\n" + textwrap.indent(text, "  ! ", lambda line: True))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
-        """A table; columns of figures are set right."""
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
         right = _figures(columns, rows)
 
@@ -74,7 +85,7 @@ class Page:
             print(line(row))
 
 
-class MarkdownPage(Page):
+class MarkdownPage(PlainPage):
     """For files such as benchmarks/README.md."""
 
     def title(self, text: str) -> None:
@@ -92,7 +103,7 @@ class MarkdownPage(Page):
             print("| " + " | ".join(row) + " |")
 
 
-class RichPage(Page):
+class RichPage:
     """A terminal with colours."""
 
     def __init__(self, console: Any):

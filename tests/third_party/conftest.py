@@ -1,0 +1,47 @@
+"""What third-party programs were seen to do: each file of programs is played once in each mode."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+from third_party.programs_of import HERE, PROGRAMS, missing_libraries
+
+DEADLINE = 500  # seconds for a file of programs, to end a hang
+SETTINGS = {
+    "TQDM_MININTERVAL": "0",  # each update is drawn, whatever time has passed
+    "TQDM_NCOLS": "200",
+}
+
+
+@pytest.fixture(scope="session")
+def observed(tmp_path_factory):
+    """A function of a program ("file:name") and a mode: what was observed of it, as play.py says."""
+    folder = tmp_path_factory.mktemp("observed")
+
+    @cache
+    def play(file, mode):
+        output = folder / f"{file}.{mode}"
+        command = [sys.executable, HERE / "play.py", PROGRAMS / f"{file}.py", mode, output]
+        environment = {**os.environ, **SETTINGS}
+        try:
+            run = subprocess.run(
+                command, env=environment, timeout=DEADLINE, capture_output=True, text=True
+            )
+            end = f"the process ended with {run.returncode}:\n{run.stdout}{run.stderr}"
+        except subprocess.TimeoutExpired:
+            end = f"the process did not end in {DEADLINE} s"
+        lines = output.read_text().splitlines() if output.exists() else []
+        return {line["name"]: line for line in map(json.loads, lines)}, end
+
+    def observation(program, mode):
+        file, _, name = program.partition(":")
+        if missing := missing_libraries(PROGRAMS / f"{file}.py"):
+            pytest.skip(f"not installed: {', '.join(missing)}")
+        programs, end = play(file, mode)
+        assert name in programs, f"after {', '.join(programs) or 'no program'}, {end}"
+        return programs[name]
+
+    return observation
