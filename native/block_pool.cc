@@ -11,11 +11,9 @@
 #include <thread>
 #include <unordered_map>
 
-#include "system.h"
-
-#if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
-#endif
+
+#include "system.h"
 
 namespace callbax {
 namespace {
@@ -44,7 +42,6 @@ struct BlockPool {
 
 BlockPool* pool_instance = nullptr;
 
-#if defined(__unix__) || defined(__APPLE__)
 // A forked child has no reaper thread; it starts its own when it needs one. The condition variable
 // may have had a waiter, so the child gets a new one.
 void BeforeFork() { pool_instance->mutex.lock(); }
@@ -54,20 +51,17 @@ void AfterForkInChild() {
   pool_instance->reaper_runs = false;
   pool_instance->mutex.unlock();
 }
-#endif
 
 BlockPool& pool() {
   static BlockPool* instance = [] {
     pool_instance = new BlockPool;
-#if defined(__unix__) || defined(__APPLE__)
     pthread_atfork(BeforeFork, AfterForkInParent, AfterForkInChild);
-#endif
     return pool_instance;
   }();
   return *instance;
 }
 
-// Frees blocks that have been idle for kKeep. Ends never; sleeps while nothing is idle.
+// Frees blocks that have been idle for kKeep. Never ends; sleeps while nothing is idle.
 void Reap() {
   BlockPool& p = pool();
   std::unique_lock<std::mutex> lock(p.mutex);

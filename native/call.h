@@ -103,7 +103,7 @@ bool RunKernel(const CallSite& site, const std::vector<Buffer>& operands,
 // `why` says what the name means and why this process does not call it.
 CalleePtr ResolveCallee(const std::string& name, std::string* why);
 
-// What JAX registers with XLA (see callbax/_runtime.py) for one kind of site.
+// What JAX registers with XLA (see callbax/_start.py) for one kind of site.
 struct HandlerAddresses {
   void* instantiate;
   void* execute;

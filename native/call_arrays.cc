@@ -34,12 +34,9 @@ nb::object MovesOf(const std::vector<std::pair<PyObject*, Move>>& moves) {
   return list;
 }
 
-void ReportKept(const CallSite& site, const std::vector<size_t>& kept, size_t operands,
+void ReportKept(const CallSite& site, const std::vector<int64_t>& kept, size_t operands,
                 const std::vector<std::pair<PyObject*, Move>>& moves, PyObject* exception) {
-  nb::object positions = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(kept.size())));
-  for (size_t i = 0; positions && i < kept.size(); ++i) {
-    PyTuple_SET_ITEM(positions.ptr(), static_cast<Py_ssize_t>(i), PyLong_FromSize_t(kept[i]));
-  }
+  nb::object positions = TupleOf(kept.data(), static_cast<int64_t>(kept.size()));
   nb::object moved = MovesOf(moves);
   if (!positions || !moved) return;
   nb::object done = nb::steal(PyObject_CallFunction(
@@ -141,13 +138,13 @@ void CallArrays::Return(size_t i) {
   }
 }
 
-std::vector<size_t> CallArrays::Kept() const {
-  std::vector<size_t> kept;
+std::vector<int64_t> CallArrays::Kept() const {
+  std::vector<int64_t> kept;
   for (size_t i = 0; i < made_; ++i) {
     if (Py_REFCNT(arguments_[i]) == 1) continue;
     const Kind kind = KindOf(i, dtype(i));
     if (kind == Kind::kCopy || kind == Kind::kReadOnlyCopy || kind == Kind::kScratch) continue;
-    kept.push_back(i);
+    kept.push_back(static_cast<int64_t>(i));
   }
   return kept;
 }
@@ -160,7 +157,7 @@ bool CallArrays::Finish(bool ok) {
 }
 
 bool CallArrays::SettleKept(bool ok) {
-  std::vector<size_t> kept = Kept();
+  std::vector<int64_t> kept = Kept();
   if (kept.empty()) {
     if (ok) site_.trusted = true;
     return ok;

@@ -56,7 +56,7 @@ class CallArrays {
   const Dtype& dtype(size_t i) const { return *FindDtype(buffer(i).dtype); }
   PyObject* Take(size_t i);
   void Return(size_t i);
-  std::vector<size_t> Kept() const;
+  std::vector<int64_t> Kept() const;
   bool SettleKept(bool ok);
 
   // Small calls stay off the heap.

@@ -32,33 +32,15 @@ std::string DescribeArrays(const std::vector<Buffer>& buffers) {
   return text;
 }
 
-nb::object SizesTuple(const std::vector<int64_t>& sizes) {
-  nb::object tuple = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(sizes.size())));
-  for (size_t i = 0; tuple && i < sizes.size(); ++i) {
-    PyObject* size = PyLong_FromLongLong(sizes[i]);
-    if (size == nullptr) return nb::object();
-    PyTuple_SET_ITEM(tuple.ptr(), static_cast<Py_ssize_t>(i), size);
-  }
-  return tuple;
-}
-
 // (message, poison, interrupted), or null with an error set.
 nb::object CallReport(PyObject* target, const std::string& flavour, PyObject* exception,
                       int64_t call_number, const FailedCall& call) {
-  nb::object sizes = SizesTuple(call.sizes);
+  nb::object sizes = TupleOf(call.sizes.data(), static_cast<int64_t>(call.sizes.size()));
   if (!sizes) return sizes;
   return nb::steal(PyObject_CallFunction(GetHooks().report, "OsOLLOs", target, flavour.c_str(),
                                          exception, static_cast<long long>(call_number),
                                          static_cast<long long>(call.lane), sizes.ptr(),
                                          DescribeArrays(call.arguments).c_str()));
-}
-
-std::string NameOf(PyObject* target) {
-  nb::object text = nb::steal(PyObject_Str(target));
-  const char* name = text ? PyUnicode_AsUTF8(text.ptr()) : nullptr;
-  if (name != nullptr) return name;
-  PyErr_Clear();
-  return "that cannot be named";
 }
 
 }  // namespace
@@ -87,8 +69,9 @@ Failure ReportFailure(PyObject* target, const std::string& flavour, int64_t call
   }
   if (text != nullptr) return {text, poison != 0};
   PyErr_Clear();
-  return {"callbax." + flavour + ": the callback " + NameOf(target) +
-              " failed, and so did reporting it: " + trouble,
+  const std::string name = TextOf(target);
+  return {"callbax." + flavour + ": the callback " +
+              (name.empty() ? "that cannot be named" : name) + " failed, and so did reporting it: " + trouble,
           poison != 0};
 }
 

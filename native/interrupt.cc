@@ -24,7 +24,7 @@ constexpr milliseconds kTick{50};
 constexpr milliseconds kMainThreadGrace{100};
 // After that, callbacks get this long to stop before the process is ended.
 constexpr milliseconds kCallbackGrace{600};
-// So long a main thread that waits has the next call on a foreign thread fail, and then the next one.
+// For this long, while the main thread waits, the next call on a foreign thread fails, and then the next.
 constexpr milliseconds kRepeat{10000};
 
 // One per foreign thread that has run a callback. Leaked with the thread's Python state.
@@ -75,10 +75,8 @@ std::string RunningNames() {
   for (Worker* worker : *workers) {
     if (worker->running == nullptr) continue;
     nb::object running = nb::steal(Py_NewRef(worker->running));  // str() may let its call end
-    nb::object text = nb::steal(PyObject_Str(running.ptr()));
-    const char* name = text ? PyUnicode_AsUTF8(text.ptr()) : nullptr;
-    if (name == nullptr) PyErr_Clear();
-    names += std::string(names.empty() ? "" : ", ") + (name ? name : "a callback");
+    const std::string name = TextOf(running.ptr());
+    names += (names.empty() ? "" : ", ") + (name.empty() ? "a callback" : name);
   }
   return names;
 }

@@ -50,24 +50,18 @@ class Chunks {
 
   // On a helper. The guard, like the buffers, is there only while a chunk is unfinished.
   void Help() {
-    int64_t begin = next_.fetch_add(chunk_);
+    const int64_t begin = next_.fetch_add(chunk_);
     if (begin >= call_.count) return;
     int64_t done = 0;
     {
       OnThread on_thread(guard_);
-      for (; begin < call_.count; begin = next_.fetch_add(chunk_)) done += RunOne(begin);
+      done = RunFrom(begin);
     }
     Finish(done);
   }
 
   // On the calling thread, already inside an OnThread.
-  void Work() {
-    int64_t done = 0;
-    for (int64_t at = next_.fetch_add(chunk_); at < call_.count; at = next_.fetch_add(chunk_)) {
-      done += RunOne(at);
-    }
-    Finish(done);
-  }
+  void Work() { Finish(RunFrom(next_.fetch_add(chunk_))); }
 
   void Wait() {
     std::unique_lock<std::mutex> lock(mutex_);
@@ -75,10 +69,15 @@ class Chunks {
   }
 
  private:
-  int64_t RunOne(int64_t begin) {
-    const int64_t end = std::min(begin + chunk_, call_.count);
-    RunRange(call_, begin, end);
-    return end - begin;
+  // The chunk at `begin`, and then others while there are any. Returns how many items these had.
+  int64_t RunFrom(int64_t begin) {
+    int64_t done = 0;
+    for (; begin < call_.count; begin = next_.fetch_add(chunk_)) {
+      const int64_t end = std::min(begin + chunk_, call_.count);
+      RunRange(call_, begin, end);
+      done += end - begin;
+    }
+    return done;
   }
   void Finish(int64_t items) {
     std::lock_guard<std::mutex> lock(mutex_);

@@ -120,15 +120,29 @@ void SetException(nb::handle exception) {
   PyErr_SetObject(exception.type().ptr(), exception.ptr());
 }
 
+std::string TextOf(PyObject* object) {
+  const nb::object text = nb::steal(PyObject_Str(object));
+  const char* characters = text ? PyUnicode_AsUTF8(text.ptr()) : nullptr;
+  if (characters != nullptr) return characters;
+  PyErr_Clear();
+  return "";
+}
+
+nb::object TupleOf(const int64_t* numbers, int64_t count) {
+  nb::object tuple = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(count)));
+  for (int64_t i = 0; tuple && i < count; ++i) {
+    PyObject* number = PyLong_FromLongLong(numbers[i]);
+    if (number == nullptr) return nb::object();
+    PyTuple_SET_ITEM(tuple.ptr(), static_cast<Py_ssize_t>(i), number);
+  }
+  return tuple;
+}
+
 std::string TakeErrorText() {
   const nb::object error = TakeException();
   if (!error) return "unknown error";
-  std::string text = Py_TYPE(error.ptr())->tp_name;
-  const nb::object rendered = nb::steal(PyObject_Str(error.ptr()));
-  const char* message = rendered ? PyUnicode_AsUTF8(rendered.ptr()) : nullptr;
-  if (message != nullptr) text += std::string(": ") + message;
-  PyErr_Clear();
-  return text;
+  const std::string message = TextOf(error.ptr());
+  return Py_TYPE(error.ptr())->tp_name + (message.empty() ? "" : ": " + message);
 }
 
 }  // namespace callbax

@@ -74,6 +74,12 @@ bool ThreadHasException() noexcept;
 nb::object TakeException();
 void SetException(nb::handle exception);
 
+// str() of an object; empty if that fails. Needs the GIL.
+std::string TextOf(PyObject* object);
+
+// A tuple of Python's ints, or null with an error set. Needs the GIL.
+nb::object TupleOf(const int64_t* numbers, int64_t count);
+
 // "Type: message" of the exception that is set, which is cleared. Never fails.
 std::string TakeErrorText();
 

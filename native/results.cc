@@ -167,17 +167,6 @@ bool IsEmpty(const CallSite& site, Py_ssize_t i) {
   return std::find(site.empty.begin(), site.empty.end(), i) != site.empty.end();
 }
 
-nb::object ShapeTuple(const Buffer& target) {
-  nb::object shape = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(target.rank)));
-  if (!shape) return shape;
-  for (int64_t i = 0; i < target.rank; ++i) {
-    PyObject* size = PyLong_FromLongLong(target.dims[i]);
-    if (size == nullptr) return nb::object();
-    PyTuple_SET_ITEM(shape.ptr(), i, size);
-  }
-  return shape;
-}
-
 // Python's part: any tree, any array-like, and the errors.
 bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector<Buffer>& results) {
   const auto count = static_cast<Py_ssize_t>(results.size());
@@ -190,7 +179,7 @@ bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector
       PyErr_Format(PyExc_TypeError, "XLA data type %d has no NumPy dtype", results[i].dtype);
       return false;
     }
-    nb::object shape = ShapeTuple(results[i]);
+    nb::object shape = TupleOf(results[i].dims, results[i].rank);
     if (!shape) return false;
     PyTuple_SET_ITEM(shapes.ptr(), i, shape.release().ptr());
     PyObject* descr = static_cast<PyObject*>(dtype->descr);

@@ -12,7 +12,7 @@ namespace callbax {
 // Writes `value`, the callback's return value, into one buffer per result. The common cases (arrays
 // and scalars of just the right type, alone or in a tuple or list) are done here; all others, and
 // every complaint, go through the `convert` hook; so does each value of a function that was to write its
-// results in place, and this is an error. False with a Python error set on failure.
+// results in place, and that is an error. False with a Python error set on failure.
 bool WriteResults(const CallSite& site, PyObject* value, const std::vector<Buffer>& results);
 
 // For a function that writes a result in place: before it does, and after. `array` is what it has

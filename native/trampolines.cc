@@ -16,19 +16,14 @@ __extension__ typedef _Complex double ComplexDouble;
 __extension__ typedef _Complex float ComplexFloat;
 
 template <class T>
-constexpr char kLetter = '?';
-template <>
-constexpr char kLetter<double> = 'd';
-template <>
-constexpr char kLetter<float> = 'f';
-template <>
-constexpr char kLetter<int32_t> = 'i';
-template <>
-constexpr char kLetter<int64_t> = 'l';
-template <>
-constexpr char kLetter<ComplexDouble> = 'D';
-template <>
-constexpr char kLetter<ComplexFloat> = 'F';
+constexpr char Letter() {
+  if constexpr (std::is_same_v<T, double>) return 'd';
+  if constexpr (std::is_same_v<T, float>) return 'f';
+  if constexpr (std::is_same_v<T, int32_t>) return 'i';
+  if constexpr (std::is_same_v<T, int64_t>) return 'l';
+  if constexpr (std::is_same_v<T, ComplexDouble>) return 'D';
+  if constexpr (std::is_same_v<T, ComplexFloat>) return 'F';
+}
 
 // Trailing arguments that are not operands.
 struct NoTail {
@@ -107,7 +102,7 @@ class Table {
   template <class Types, size_t... I>
   static size_t PositionAmong(char letter, std::index_sequence<I...>) {
     size_t position = sizeof...(I);
-    ((kLetter<std::tuple_element_t<I, Types>> == letter ? void(position = I) : void()), ...);
+    ((Letter<std::tuple_element_t<I, Types>>() == letter ? void(position = I) : void()), ...);
     return position;
   }
   template <class Types>
@@ -130,20 +125,16 @@ class Table {
       All(std::make_index_sequence<kResults * Power(kArguments, N)>{});
 };
 
+// Among the functions of one to `Most` arguments.
 template <class Tail, class ResultTypes, class ArgumentTypes, size_t Most>
 LoopFunction FindIn(const std::string& arguments, char result, char tail) {
-  if (tail != Tail::kLetter) return nullptr;
-  const char* letters = arguments.c_str();
-  switch (arguments.size()) {
-    case 1: return Table<Tail, ResultTypes, ArgumentTypes, 1>::Find(letters, result);
-    case 2: return Table<Tail, ResultTypes, ArgumentTypes, 2>::Find(letters, result);
-    case 3: return Table<Tail, ResultTypes, ArgumentTypes, 3>::Find(letters, result);
-    case 4:
-      if constexpr (Most >= 4) {
-        return Table<Tail, ResultTypes, ArgumentTypes, 4>::Find(letters, result);
-      }
-      return nullptr;
-    default: return nullptr;
+  if constexpr (Most == 0) return nullptr;
+  else if (arguments.size() != Most) {
+    return FindIn<Tail, ResultTypes, ArgumentTypes, Most - 1>(arguments, result, tail);
+  } else if (tail != Tail::kLetter) {
+    return nullptr;
+  } else {
+    return Table<Tail, ResultTypes, ArgumentTypes, Most>::Find(arguments.c_str(), result);
   }
 }
 

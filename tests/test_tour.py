@@ -147,7 +147,7 @@ def test_the_tour_fails_if_an_example_does(chapter, monkeypatch, capsys):
     module = sys.modules[chapter.module]
     monkeypatch.setitem(sys.modules, "callbax._tour.chapter_under_test", module)
     monkeypatch.setattr(benchmark, "run_small_table", lambda page: None)
-    assert tour.run_tour(pages.PlainPage()) is False
+    assert tour.run_tour(pages.Page()) is False
     printed = capsys.readouterr().out
     assert "3 examples ran" in printed and "2 FAILED" in printed
     assert "  ! AssertionError: not four" in printed
@@ -158,7 +158,7 @@ ROWS = [["short", "1 µs"], ["rather longer", "100 µs"]]
 
 
 def test_a_plain_table_sets_figures_right(capsys):
-    pages.PlainPage().table(["name", "time"], ROWS, "Times")
+    pages.Page().table(["name", "time"], ROWS, "Times")
     assert capsys.readouterr().out.splitlines() == [
         "",
         "Times",

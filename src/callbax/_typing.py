@@ -1,4 +1,4 @@
-"""The types of what users call: variables for parameters and result, any where none are given."""
+"""The types of what users call: variables for parameters and result; without any, these are Any."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -68,7 +68,7 @@ def test_a_fixed_size_is_kept():
 
 
 def test_the_number_of_arguments_is_kept():
-    with pytest.raises(TypeError, match="takes arrays in number 2, but got 1: x"):
+    with pytest.raises(TypeError, match=r"takes 2 array\(s\), but got 1: x"):
         parse("(),()->()").bind([()], ["x"], "f")
 
 

@@ -97,7 +97,7 @@ def debug_print(
     """Prints values from inside compiled code.
 
     Args:
-      fmt: a format string as for `str.format` (no f-string: the values exist only at run time).
+      fmt: a format string as for `str.format` (not an f-string: the values exist only at run time).
         NumPy's print options are those in force where this is traced.
       *args: values for positional fields.
       ordered, partitioned: as for `callbax.debug.callback`.
@@ -135,10 +135,7 @@ def _call(
     callback: Callable[..., Any], args: Any, kwargs: Any, ordered: bool, partitioned: bool
 ) -> None:
     check_callable("debug.callback", callback)
-    host_call, values = HostCall.from_arguments(
-        ResultIgnored(callback), args, kwargs, split_static=True
-    )
-    primitives.bind(DEBUG, host_call, values, ordered=ordered, partitioned=partitioned)
+    _bind(ResultIgnored(callback), args, kwargs, ordered, partitioned)
 
 
 def _print(
@@ -147,9 +144,13 @@ def _print(
     if not skip_format_check:
         FormatChecker().format(fmt, *args, **kwargs)
     options = tuple(sorted(np.get_printoptions().items(), key=lambda item: item[0]))
-    host_call, values = HostCall.from_arguments(
-        Printer(fmt, options), args, kwargs, split_static=True
-    )
+    _bind(Printer(fmt, options), args, kwargs, ordered, partitioned)
+
+
+def _bind(
+    function: Callable[..., Any], args: Any, kwargs: Any, ordered: bool, partitioned: bool
+) -> None:
+    host_call, values = HostCall.from_arguments(function, args, kwargs, split_static=True)
     primitives.bind(DEBUG, host_call, values, ordered=ordered, partitioned=partitioned)
 
 

@@ -44,7 +44,7 @@ class Printer(Wrapper):
         """The Printer of that `program_name`, which may come from a file.
 
         Raises:
-          LookupError: it is none, or its format string asks for more than values.
+          LookupError: it is not one, or its format string asks for more than values.
         """
         fmt, options = program_names.string(name, "print"), name.get("options")
         try:

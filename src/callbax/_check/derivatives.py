@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from callbax._check.report import NotTested
-from callbax._check.samples import Sample, difference, random_like
+from callbax._check.samples import Sample, difference, random_like, widened
 from callbax._external.jax_rules import VjpRule
 
 
@@ -27,7 +27,7 @@ def forward_agrees(sample: Sample) -> str:
         raise NotTested("defvjp serves reverse mode only")
     for i in sample.differentiable:
         tangent = sample.direction(i)
-        actual = _jvp(sample, i, sample.leaves, tangent)
+        _, actual = jax.jvp(_of_one(sample, i), (sample.leaves[i],), (tangent,))
         expected = _finite_difference(sample, i, tangent)
         if found := difference(_inexact(actual), _inexact(expected), tolerance(sample)):
             return f"derivative in {sample.names[i]}: {found}"
@@ -38,7 +38,7 @@ def reverse_agrees(sample: Sample) -> str:
     """vjp against finite differences."""
     for i in sample.differentiable:
         tangent = sample.direction(i)
-        value, pull = jax.vjp(_of_one(sample, i, sample.leaves), sample.leaves[i])
+        value, pull = jax.vjp(_of_one(sample, i), sample.leaves[i])
         cotangent = _cotangent(value)
         (gradient,) = pull(cotangent)
         actual = _pair(gradient, tangent)
@@ -82,8 +82,9 @@ def _epsilon(sample: Sample) -> float:
     return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
 
 
-def _of_one(sample: Sample, index: int, leaves: Any) -> Any:
+def _of_one(sample: Sample, index: int) -> Any:
     """The function of one of its arrays."""
+    leaves = sample.leaves
 
     def of_one(value: Any) -> Any:
         return sample.call(*leaves[:index], value, *leaves[index + 1 :])
@@ -91,18 +92,13 @@ def _of_one(sample: Sample, index: int, leaves: Any) -> Any:
     return of_one
 
 
-def _jvp(sample: Sample, index: int, leaves: Any, tangent: np.ndarray) -> Any:
-    function = _of_one(sample, index, leaves)
-    return jax.jvp(function, (leaves[index],), (tangent,))[1]
-
-
 def _finite_difference(sample: Sample, index: int, tangent: np.ndarray) -> Any:
     value = sample.leaves[index]
     step = _epsilon(sample) ** 0.2  # relative, as the tangent has the size of the elements
-    function = _of_one(sample, index, sample.leaves)
+    function = _of_one(sample, index)
 
     def at(distance: float) -> Any:
-        return jax.tree.map(_wide, function((value + distance * tangent).astype(value.dtype)))
+        return jax.tree.map(widened, function((value + distance * tangent).astype(value.dtype)))
 
     def central(h: float) -> Any:
         return jax.tree.map(lambda above, below: (above - below) / (2 * h), at(h), at(-h))
@@ -110,11 +106,6 @@ def _finite_difference(sample: Sample, index: int, tangent: np.ndarray) -> Any:
     return jax.tree.map(
         lambda coarse, fine: (4 * fine - coarse) / 3, central(step), central(step / 2)
     )
-
-
-def _wide(array: Any) -> np.ndarray:
-    array = np.asarray(array)
-    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 
 def _inexact(tree: Any) -> list[Any]:
@@ -137,7 +128,7 @@ def _pair(one: Any, other: Any) -> np.ndarray:
     """The real part of sum(one * other): JAX's pairing of cotangents with tangents."""
     total = 0.0
     for a, b in zip(_inexact(one), _inexact(other), strict=True):
-        total += np.sum(_wide(a) * _wide(b)).real
+        total += np.sum(widened(a) * widened(b)).real
     return np.asarray(total)
 
 

@@ -130,7 +130,7 @@ def _close(one: np.ndarray, other: np.ndarray, relative: float) -> bool:
     if not jnp.issubdtype(other.dtype, jnp.inexact) or relative == 0:
         same = (one == other) | ((one != one) & (other != other))
         return bool(np.all(same))
-    one, other = _widened(one), _widened(other)
+    one, other = widened(one), widened(other)
     largest = float(np.max(np.abs(other[np.isfinite(other)]), initial=0.0))
     absolute = relative * max(largest, float(np.finfo(np.float32).tiny))
     return bool(np.allclose(one, other, rtol=relative, atol=absolute, equal_nan=True))
@@ -138,7 +138,7 @@ def _close(one: np.ndarray, other: np.ndarray, relative: float) -> bool:
 
 def _worst(one: np.ndarray, other: np.ndarray) -> str:
     """Where two arrays differ most."""
-    wide_one, wide_other = _widened(one), _widened(other)
+    wide_one, wide_other = widened(one), widened(other)
     distance = np.nan_to_num(np.abs(wide_one - wide_other), nan=0.0)
     distance = np.where(np.isnan(wide_one) != np.isnan(wide_other), np.inf, distance)
     index = np.unravel_index(int(np.argmax(distance)), distance.shape)
@@ -146,6 +146,8 @@ def _worst(one: np.ndarray, other: np.ndarray) -> str:
     return f"{one[index]} instead of {other[index]}{place}"
 
 
-def _widened(array: np.ndarray) -> np.ndarray:
+def widened(array: Any) -> np.ndarray:
+    """In double precision."""
+    array = np.asarray(array)
     complex_valued = jnp.issubdtype(array.dtype, jnp.complexfloating)
     return array.astype(np.complex128 if complex_valued else np.float64)

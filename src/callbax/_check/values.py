@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from callbax._check.samples import LANES, Sample, difference
+from callbax._check.samples import Sample, difference
 from callbax._host.call import HostCall
 from callbax._host.results import convert_results
 
 
-def on_host(sample: Sample) -> Any:
-    """Calls the host function itself on copies of the example."""
-    return _call_host(sample, sample.copies())
-
-
-def _call_host(sample: Sample, leaves: list[np.ndarray]) -> Any:
-    """Calls the host function itself, in the way that its options say."""
+def on_host(sample: Sample, leaves: Sequence[np.ndarray] | None = None) -> Any:
+    """Calls the host function itself, as its options say; on copies of the example by default."""
     call, structs = _host_call(sample)
     outs = [] if call.out is None else [np.zeros(s.shape, s.dtype) for s in structs]
-    value = call.call([*leaves, *outs])
+    value = call.call([*(sample.copies() if leaves is None else leaves), *outs])
     return value if call.out is None else jax.tree.unflatten(call.out, outs)
 
 
@@ -46,7 +42,7 @@ def result_fits(sample: Sample) -> str:
 def inputs_unmodified(sample: Sample) -> str:
     """The host function does not write to its arguments."""
     given = sample.copies()
-    sample.seen.append(_copied(_call_host(sample, given)))
+    sample.seen.append(_copied(on_host(sample, given)))
     for name, before, after in zip(sample.names, sample.leaves, given, strict=True):
         if found := difference(after, before, 0):
             return f"it wrote to {name}: {found}; work on a copy"
@@ -94,7 +90,7 @@ def vmap_agrees(sample: Sample) -> str:
         leaves = [sample.lanes(i) if i in batched else x for i, x in enumerate(sample.leaves)]
         axes = [0 if i in batched else None for i in range(len(leaves))]
         actual = jax.vmap(sample.call, axes)(*leaves)
-        expected = _loop(sample, leaves, axes)
+        expected = _loop(sample.call, leaves, axes)
         if found := difference(actual, expected, tolerance):
             which = ", ".join(sample.names[i] for i in batched)
             return (
@@ -107,21 +103,13 @@ def nested_vmap_agrees(sample: Sample) -> str:
     """Two batch dimensions, in either order, give what loops give."""
     first, *others = range(len(sample.leaves))
     outer = others or [first]
-    leaves = list(sample.leaves)
-    leaves[first] = sample.lanes(first)
-    for i in others:
-        leaves[i] = sample.lanes(i)
+    leaves = [sample.lanes(i) for i in range(len(sample.leaves))]
     inner_axes = [0 if i == first else None for i in range(len(leaves))]
     outer_axes = [0 if i in outer else None for i in range(len(leaves))]
     if not others:
         leaves[first] = np.stack([leaves[first], leaves[first][::-1]])
     nested = jax.vmap(jax.vmap(sample.call, inner_axes), outer_axes)(*leaves)
-    size = 2 if not others else LANES
-    rows = []
-    for lane in range(size):
-        row = [x[lane] if axis == 0 else x for x, axis in zip(leaves, outer_axes, strict=True)]
-        rows.append(_loop(sample, row, inner_axes))
-    expected = jax.tree.map(lambda *parts: np.stack(parts), *rows)
+    expected = _loop(lambda *row: _loop(sample.call, row, inner_axes), leaves, outer_axes)
     return difference(nested, expected, rounding(sample))
 
 
@@ -129,7 +117,7 @@ def scan_agrees(sample: Sample) -> str:
     """`lax.scan` over lanes gives what a loop gives."""
     leaves = [sample.lanes(i) for i in range(len(sample.leaves))]
     _, actual = jax.lax.scan(lambda carry, lane: (carry, sample.call(*lane)), None, leaves)
-    return difference(actual, _loop(sample, leaves, [0] * len(leaves)), 0)
+    return difference(actual, _loop(sample.call, leaves, [0] * len(leaves)), 0)
 
 
 def rounding(sample: Sample) -> float:
@@ -142,13 +130,12 @@ def rounding(sample: Sample) -> float:
 def _choices(count: int) -> list[tuple[int, ...]]:
     """Each argument alone, and all together."""
     everything = tuple(range(count))
-    alone: list[tuple[int, ...]] = [(i,) for i in everything]
-    return alone if count == 1 else [*alone, everything]
+    return list(dict.fromkeys([*((i,) for i in everything), everything]))
 
 
-def _loop(sample: Sample, leaves: list[Any], axes: list[int | None]) -> Any:
+def _loop(function: Callable[..., Any], leaves: Sequence[Any], axes: Sequence[int | None]) -> Any:
     lanes = []
-    for lane in range(LANES):
+    for lane in range(next(len(x) for x, axis in zip(leaves, axes, strict=True) if axis == 0)):
         one = [x[lane] if axis == 0 else x for x, axis in zip(leaves, axes, strict=True)]
-        lanes.append(jax.tree.map(np.asarray, sample.call(*one)))
+        lanes.append(jax.tree.map(np.asarray, function(*one)))
     return jax.tree.map(lambda *parts: np.stack(parts), *lanes)

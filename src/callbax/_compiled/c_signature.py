@@ -2,8 +2,8 @@
 
     parse("double (double, int n)")   ->  CSignature("float64", ("float64", "int32"))
 
-Types are named as in NumPy where NumPy has them, and as they were written where it has not, so that a
-message can show them.
+Types are named as in NumPy where NumPy has them, and otherwise as they were written, so that a message
+can show them.
 """
 
 from __future__ import annotations
@@ -15,61 +15,31 @@ import re
 _LONG = f"int{8 * ctypes.sizeof(ctypes.c_long)}"
 _SIZE = f"int{8 * ctypes.sizeof(ctypes.c_ssize_t)}"
 
-# Spellings of C, of ctypes (without its "c_"), of Cython and of Numba.
+# Of each type the letter (see loops.h), and the spellings of C, the first one for messages, of ctypes
+# (without its "c_"), of Cython and of Numba.
+_SPELLINGS = {
+    ("float64", "d"): ("double", "float64", "npy_double"),
+    ("float32", "f"): ("float", "float32", "npy_float"),
+    ("int32", "i"): ("int", "int32", "int32_t", "npy_int32", "intc"),
+    ("int64", "l"): ("int64_t", "int64", "npy_int64", "long long", "longlong"),
+    ("complex128", "D"): (
+        *("double complex", "double_complex", "complex128", "npy_cdouble"),
+        *("__pyx_t_double_complex", "std::complex<double>"),
+    ),
+    ("complex64", "F"): (
+        *("float complex", "float_complex", "complex64", "npy_cfloat"),
+        *("__pyx_t_float_complex", "std::complex<float>"),
+    ),
+}
+_SIZES = ("ssize_t", "Py_ssize_t", "ptrdiff_t", "intptr_t", "npy_intp", "intp")
 _TYPES = {
-    "double": "float64",
-    "float64": "float64",
-    "npy_double": "float64",
-    "float": "float32",
-    "float32": "float32",
-    "npy_float": "float32",
-    "int": "int32",
-    "int32": "int32",
-    "int32_t": "int32",
-    "npy_int32": "int32",
-    "intc": "int32",
+    **{spelling: name for (name, _), spellings in _SPELLINGS.items() for spelling in spellings},
+    **dict.fromkeys(_SIZES, _SIZE),
     "long": _LONG,
-    "long long": "int64",
-    "longlong": "int64",
-    "int64": "int64",
-    "int64_t": "int64",
-    "npy_int64": "int64",
-    "ssize_t": _SIZE,
-    "Py_ssize_t": _SIZE,
-    "ptrdiff_t": _SIZE,
-    "intptr_t": _SIZE,
-    "npy_intp": _SIZE,
-    "intp": _SIZE,
-    "double complex": "complex128",
-    "double_complex": "complex128",
-    "complex128": "complex128",
-    "npy_cdouble": "complex128",
-    "__pyx_t_double_complex": "complex128",
-    "std::complex<double>": "complex128",
-    "float complex": "complex64",
-    "float_complex": "complex64",
-    "complex64": "complex64",
-    "npy_cfloat": "complex64",
-    "__pyx_t_float_complex": "complex64",
-    "std::complex<float>": "complex64",
     "voidptr": "void*",
 }
-_C_NAMES = {
-    "float64": "double",
-    "float32": "float",
-    "int32": "int",
-    "int64": "int64_t",
-    "complex128": "double complex",
-    "complex64": "float complex",
-}
-_LETTERS = {
-    "float64": "d",
-    "float32": "f",
-    "int32": "i",
-    "int64": "l",
-    "complex128": "D",
-    "complex64": "F",
-}
+_C_NAMES = {name: spellings[0] for (name, _), spellings in _SPELLINGS.items()}
+_LETTERS = dict(_SPELLINGS.keys())
 _KEYWORDS = frozenset(
     "double float int long short char signed unsigned complex _Complex bool _Bool".split()
 )

@@ -226,9 +226,7 @@ def _operand_dtype(loop: np.dtype, given: np.dtype) -> np.dtype:
     # An int64 loop may read uint32, which int32 cannot hold.
     if _is_narrower(given, loop) or (given == np.uint32 and loop == np.int64):
         return given
-    if _jax.canonical_dtype(loop) != loop:
-        return _jax.canonical_dtype(loop)
-    return loop
+    return _jax.canonical_dtype(loop)
 
 
 def _final(result: np.dtype, common: np.dtype, given: Sequence[np.dtype]) -> np.dtype:

@@ -1,8 +1,8 @@
 """What to do about floating-point errors in compiled loops: NumPy's and SciPy's error states.
 
-The state is read where a function is called, in a traced function thus while it is traced, and is a
-part of the program from then on. That of the thread which happens to run the program would be
-another one, as each thread has its own. NumPy's default, which warns, means silence here, as
+The state is read where a function is called, so in a traced function while it is traced, and is a part
+of the program from then on. The thread that happens to run the program has a state of its own, which
+would be another one. NumPy's default, which warns, means silence here, as
 everywhere else in JAX. In any other state "ignore", "warn" and "raise" mean what they mean in NumPy;
 "call", "log" and "print" would need the object of numpy.seterrcall in the program, and warn instead.
 """

@@ -21,8 +21,8 @@ class CoreDimensions:
         the signature first names them, as the C function counts them.
       sizes: of the core dimensions.
       signature: as text, without optional dimensions.
-      absent: for each operand and result, which of its core dimensions, counted from the last, an
-        optional one is that this call has not; the C function sees a dimension of size 1 there.
+      absent: for each operand and result, its optional core dimensions that this call does not have,
+        counted from the last; the C function sees dimensions of size 1 there.
     """
 
     core: tuple[tuple[int, ...], ...]
@@ -41,7 +41,7 @@ class CoreDimensions:
         return expanded
 
     def squeeze(self, results: Sequence[Any]) -> list[Any]:
-        """The results without the dimensions that the call has not."""
+        """The results without the dimensions that the call does not have."""
         absent = self.absent[len(self.absent) - len(results) :]
         return [
             jnp.squeeze(result, tuple(-axis for axis in axes)) if axes else result

@@ -135,7 +135,7 @@ def native(
         raise TypeError(
             f"{function} was given user_data=, but its signature {agreed} has no trailing void* for it"
         )
-    scalar = ScalarFunction.of(function, agreed, data, owners, path, parallel, OptIn(fn))
+    scalar = ScalarFunction(function, agreed, data, owners, path, parallel, OptIn(fn))
     return ufunc(scalar, derivatives=derivatives, derivative=derivative)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -34,15 +34,8 @@ class ScalarSource:
 class ScalarFunction(Ufunc[..., jax.Array]):
     """A C function that is called elementwise; `callbax.native` makes it."""
 
-    def __init__(self, source: ScalarSource, parallel: bool):
-        super().__init__(source.ufunc, (None,) * source.ufunc.nin)
-        self._source = source
-        self._parallel = parallel
-        self.__doc__ = source.ufunc.__doc__
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         function: CFunction,
         signature: CSignature,
         user_data: int,
@@ -50,12 +43,14 @@ class ScalarFunction(Ufunc[..., jax.Array]):
         path: str | None,
         parallel: bool,
         opt_in: OptIn,
-    ) -> Self:
+    ):
         code = _callable_code(function, signature)
         inner = _scalar_ufunc(function.address, code, user_data, function, owners)
-        made = cls(ScalarSource(inner, function.short_name, path), parallel)
-        made._opt_in = opt_in  # of what has the path
-        return made
+        super().__init__(inner, (None,) * inner.nin)
+        self._opt_in = opt_in  # of what has the path
+        self._source = ScalarSource(inner, function.short_name, path)
+        self._parallel = parallel
+        self.__doc__ = inner.__doc__
 
     @property
     def only_loop(self) -> Loop:

@@ -154,7 +154,9 @@ class _Run:
             if not self._task.by_value:
                 self._task.pickled  # noqa: B018 - clearer here than in a thread of the pool
             for lanes in _chunks(self._batch.live, self._executor):
-                self._pending[self._executor.submit(self._task, _chunk(self._batch, lanes))] = lanes
+                operands = [operand.part(lanes) for operand in self._batch.operands]
+                chunk = Chunk(len(lanes), operands, self._batch.call.results)
+                self._pending[self._executor.submit(self._task, chunk)] = lanes
         except pickle.PicklingError as error:
             raise ExecutorError(
                 f"{self._batch.describe(self._batch.live)} could not be sent to the executor "
@@ -246,8 +248,3 @@ def _chunks(lanes: Sequence[int], executor: Executor) -> Iterator[Sequence[int]]
     size = -(-len(lanes) // chunks)
     for start in range(0, len(lanes), size):
         yield lanes[start : start + size]
-
-
-def _chunk(batch: Batch, lanes: Sequence[int]) -> Chunk:
-    operands = [operand.part(lanes) for operand in batch.operands]
-    return Chunk(len(lanes), operands, batch.call.results)

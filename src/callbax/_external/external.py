@@ -266,10 +266,10 @@ def external(
 
     Raises:
       TypeError: `function` is not callable; no `result`; options that exclude one another.
-      ValueError: an option has another value; a signature that does not parse; a name that
-        another living function has. Calls raise them
-        at trace time if the arguments contradict the signature or the result, and
-        `jax.errors.JaxRuntimeError` if the function failed or returned something else.
+      ValueError: an option has another value; a signature that does not parse; a name that another
+        living function has. Calls raise them at trace time if the arguments contradict the signature
+        or the result, and `jax.errors.JaxRuntimeError` if the function failed or returned something
+        else.
 
     >>> import numpy as np, jax, callbax as cb
     >>> @cb.external(signature="(n)->(n)")

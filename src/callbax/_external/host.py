@@ -14,7 +14,6 @@ from callbax._callbacks import primitives
 from callbax._callbacks.flavours import EXTERNAL
 from callbax._external.call import Call, VmapRule
 from callbax._external.lanes import InTurn, LaneCall, Runner, Whole
-from callbax._external.options import Options
 from callbax._external.pool import Threads
 from callbax._external.signature import is_constant
 from callbax._host.call import HostCall
@@ -65,7 +64,7 @@ def _over_lanes(call: Call, leaves: Sequence[Any]) -> tuple[HostCall, str]:
     function = call.definition.host_function
     lanes = LaneCall(
         HostCall.of(function, call.structure, call.result_tree),
-        _runner(options),
+        options.executor or _RUNNERS[options.vmap_method],
         call.structs,
         call.result_structs,
         call.masked,
@@ -90,10 +89,6 @@ _RUNNERS: dict[str, Runner] = {
     "broadcast_all": Whole(repeats=True),
     "threads": Threads(),
 }
-
-
-def _runner(options: Options) -> Runner:
-    return options.executor or _RUNNERS[options.vmap_method]
 
 
 def _with_vmap_rule(

@@ -21,16 +21,15 @@ from callbax._external.linear import linear_call
 from callbax._external.probing import probe
 from callbax._external.rules import (
     Layout,
+    RuleOnHost,
     Struct,
     argument_leaves,
-    describe,
     inexact_only,
     is_inexact,
     result_leaves,
     with_jvp,
 )
 from callbax._host.function import Hashable
-from callbax._runtime.wrapper import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,30 +117,27 @@ class HostDerivative:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class HostJvp(Wrapper):
-    """What the host calls: the arrays of the arguments, then the tangents of those `wanted`."""
+class HostJvp(RuleOnHost):
+    """It gets the arrays of the arguments, then the tangents of those at `positions`."""
 
-    call: Layout
-    function: Hashable
-    wanted: tuple[int, ...]
+    kind = "host jvp"
 
     @property
     def structs(self) -> list[Struct]:
         """Of one lane's arrays."""
-        return [*self.call.structs, *(self.call.structs[i] for i in self.wanted)]
+        structs = self.layout.structs
+        return [*structs, *(structs[i] for i in self.positions)]
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        call = self.call
+        call, rule = self.layout, self.description
         primals = arrays[: len(call.structs)]
-        given = dict(zip(self.wanted, arrays[len(call.structs) :], strict=True))
+        given = dict(zip(self.positions, arrays[len(call.structs) :], strict=True))
         tangents = [
             (given[i] if i in given else np.zeros_like(primal)) if is_inexact(struct) else None
             for i, (primal, struct) in enumerate(zip(primals, call.structs, strict=True))
         ]
         args, kwargs = call.structure.unflatten(primals)
         of_args, _ = call.structure.unflatten_without_static(tangents)
-        rule = describe(call, "host jvp", self.function.value)
         values = result_leaves(call, self.function.value(args, of_args, **kwargs), rule)
         batch = batch_shape(arrays, self.structs)
         return [
@@ -150,33 +146,25 @@ class HostJvp(Wrapper):
             if is_inexact(struct)
         ]
 
-    @property
-    def description(self) -> str:
-        return describe(self.call, "host jvp", self.function.value)
 
+class HostVjp(RuleOnHost):
+    """It gets the arrays of arguments and results, then the results' cotangents."""
 
-@dataclasses.dataclass(frozen=True)
-class HostVjp(Wrapper):
-    """What the host calls: the arrays of arguments and results, then the results' cotangents."""
-
-    call: Layout
-    function: Hashable
-    wanted: tuple[int, ...]
+    kind = "host vjp"
 
     @property
     def structs(self) -> list[Struct]:
         """Of one lane's arrays."""
-        results = self.call.result_structs
-        return [*self.call.structs, *results, *inexact_only(results)]
+        results = self.layout.result_structs
+        return [*self.layout.structs, *results, *inexact_only(results)]
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        call = self.call
+        call, rule = self.layout, self.description
         first, second = len(call.structs), len(call.structs) + len(call.result_structs)
         primals, results, given = arrays[:first], arrays[first:second], iter(arrays[second:])
         cotangents = [next(given) if is_inexact(s) else None for s in call.result_structs]
         args, kwargs = call.structure.unflatten(primals)
         of_result = [call.result_tree.unflatten(leaves) for leaves in (results, cotangents)]
-        rule = describe(call, "host vjp", self.function.value)
         values = argument_leaves(call, self.function.value(args, *of_result, **kwargs), rule)
         batch = batch_shape(arrays, self.structs)
         if call.elementwise:
@@ -184,11 +172,7 @@ class HostVjp(Wrapper):
                 _sum_broadcast(value, struct, len(batch))
                 for value, struct in zip(values, call.structs, strict=True)
             ]
-        return [fit(values[i], call.structs[i], batch, rule) for i in self.wanted]
-
-    @property
-    def description(self) -> str:
-        return describe(self.call, "host vjp", self.function.value)
+        return [fit(values[i], call.structs[i], batch, rule) for i in self.positions]
 
 
 def batch_shape(arrays: Sequence[np.ndarray], structs: Sequence[Struct]) -> tuple[int, ...]:

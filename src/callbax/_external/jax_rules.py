@@ -47,12 +47,8 @@ class JvpRule:
                 instantiated = _instantiate(primals, tangents[call.masked :])
                 of_args, _ = call.structure.unflatten_without_static(instantiated)
                 returned = self.rule.value(args, of_args, **kwargs)
-            if not isinstance(returned, (tuple, list)) or len(returned) != 2:
-                raise TypeError(
-                    f"{where} must return a pair, the result and its tangents, but returned "
-                    f"{jax.tree.structure(returned)}"
-                )
-            results, result_tangents = (result_leaves(call, part, where) for part in returned)
+            pair = _pair(returned, where, "the result and its tangents")
+            results, result_tangents = (result_leaves(call, part, where) for part in pair)
             structs = call.result_structs
             return (
                 _check_each(results, structs, f"{where}, for the result,"),
@@ -141,12 +137,7 @@ class VjpRule:
         args, kwargs = call.structure.unflatten(primals)
         returned = self.forward.value(*args, **kwargs)
         where = describe(call, "defvjp forward", self.forward.value)
-        if not isinstance(returned, (tuple, list)) or len(returned) != 2:
-            raise TypeError(
-                f"{where} must return a pair, the result and the residuals, but returned "
-                f"{jax.tree.structure(returned)}"
-            )
-        result, residuals = returned
+        result, residuals = _pair(returned, where, "the result and the residuals")
         results = result_leaves(call, result, where)
         results = _check_each(results, call.result_structs, f"{where}, for the result,")
         return results, jax.tree.map(_wrap_static, residuals)
@@ -165,19 +156,14 @@ class VjpRule:
 
 
 @jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class _Static:
+class _Static(Hashable):
     """A residual that is not an array: it passes from the forward to the backward rule in the tree."""
 
-    hashable: Hashable
-
-    @property
-    def value(self) -> Any:
-        return self.hashable.value
+    __slots__ = ()
 
 
 def _wrap_static(leaf: Any) -> Any:
-    return leaf if _jax.is_array_like(leaf) else _Static(Hashable(leaf))
+    return leaf if _jax.is_array_like(leaf) else _Static(leaf)
 
 
 def _is_static(leaf: Any) -> bool:
@@ -186,6 +172,14 @@ def _is_static(leaf: Any) -> bool:
 
 def _unwrap_static(leaf: Any) -> Any:
     return leaf.value if _is_static(leaf) else leaf
+
+
+def _pair(returned: Any, where: str, what: str) -> Any:
+    if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+        raise TypeError(
+            f"{where} must return a pair, {what}, but returned {jax.tree.structure(returned)}"
+        )
+    return returned
 
 
 def _instantiate(leaves: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
@@ -221,12 +215,9 @@ def _check_one(leaf: Any, struct: Struct, where: str) -> Any:
         aval.weak_type and jnp.promote_types(aval.dtype, struct.dtype) == struct.dtype
     )
     if aval.shape != struct.shape or not same_dtype:
+        shape = ",".join(map(str, struct.shape))
         raise TypeError(
-            f"{where} returned {aval.str_short()} where {struct.dtype}[{_show(struct.shape)}] is "
+            f"{where} returned {aval.str_short()} where {struct.dtype}[{shape}] is "
             "expected: shapes and dtypes follow from the host function's arguments and result"
         )
     return jnp.asarray(leaf, struct.dtype)
-
-
-def _show(shape: tuple[int, ...]) -> str:
-    return ",".join(map(str, shape))

@@ -136,15 +136,12 @@ class Batch:
             self.name_lane(error, lane)
             raise
 
-    def call_whole(self, stacked: Sequence[np.ndarray]) -> Any:
-        """Calls the function once for all live lanes; what it returned, or wrote."""
-        outs = new_outs(self.host_call, self.call.results, (len(self.live),))
+    def call_whole(self, stacked: Sequence[np.ndarray]) -> None:
+        """Calls the function once for all live lanes, and puts its results, which are stacked."""
+        front = (len(self.live),)
+        outs = new_outs(self.host_call, self.call.results, front)
         value = self.host_call.call([*stacked, *outs])
-        return outs or value
-
-    def put_all(self, value: Any) -> None:
-        """Takes what the function returned for all live lanes at once, stacked."""
-        for row, array in zip(self._rows, self._converted(value, (len(self.live),)), strict=True):
+        for row, array in zip(self._rows, self._converted(outs or value, front), strict=True):
             row[self.live] = array
 
     def call_once(self) -> None:
@@ -295,5 +292,4 @@ class Whole:
             # Only the mask has lanes: without it, this would be a single call.
             batch.call_once()
             return
-        stacked = [operand.stacked(lanes, self.repeats) for operand in batch.operands]
-        batch.put_all(batch.call_whole(stacked))
+        batch.call_whole([operand.stacked(lanes, self.repeats) for operand in batch.operands])

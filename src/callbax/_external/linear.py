@@ -157,18 +157,6 @@ def _batch(args: Any, dims: Any, *, function: LinearFunction, residuals: int, st
     return results, [0] * len(results)
 
 
-def _define() -> Any:
-    primitive = _jax.Primitive("linear_host_call")
-    primitive.multiple_results = True
-    primitive.def_abstract_eval(_abstract_eval)
-    primitive.def_impl(functools.partial(_jax.apply_primitive, primitive))
-    _jax.primitive_jvps[primitive] = _jvp
-    _jax.primitive_transposes[primitive] = _transpose
-    _jax.primitive_batchers[primitive] = _batch
-    _jax.register_lowering(primitive, _lower)
-    return primitive
-
-
 def _lower(ctx: Any, *operands: Any, function: LinearFunction, **params: Any) -> Any:
     # The host calls are made here, by `function`, and the jaxpr has nothing of them but this.
     with names.exports_kept_by(function):
@@ -176,4 +164,11 @@ def _lower(ctx: Any, *operands: Any, function: LinearFunction, **params: Any) ->
         return lower(ctx, *operands, function=function, **params)
 
 
-_PRIMITIVE = _define()
+_PRIMITIVE = _jax.Primitive("linear_host_call")
+_PRIMITIVE.multiple_results = True
+_PRIMITIVE.def_abstract_eval(_abstract_eval)
+_PRIMITIVE.def_impl(functools.partial(_jax.apply_primitive, _PRIMITIVE))
+_jax.primitive_jvps[_PRIMITIVE] = _jvp
+_jax.primitive_transposes[_PRIMITIVE] = _transpose
+_jax.primitive_batchers[_PRIMITIVE] = _batch
+_jax.register_lowering(_PRIMITIVE, _lower)

@@ -14,10 +14,12 @@ from callbax._external.differences import parse_step
 from callbax._external.executors import ExecutorSlot
 from callbax._external.signature import Signature, parse
 
-VMAP_METHODS = ("sequential", "sequential_unrolled", "expand_dims", "broadcast_all", "threads")
-EFFECTS = ("none", "io", "ordered")
-DERIVATIVES = ("central", "forward", "complex_step")
-ARRAYS = ("numpy", "jax")
+_CHOICES = {
+    "effects": ("none", "io", "ordered"),
+    "arrays": ("numpy", "jax"),
+    "vmap_method": ("sequential", "sequential_unrolled", "expand_dims", "broadcast_all", "threads"),
+    "derivative": ("central", "forward", "complex_step"),
+}
 
 
 class _Missing:
@@ -83,21 +85,15 @@ def make_options(
     dtype: Any,
     vmap_method: str | None,
     executor: Any,
-    effects: str,
-    derivative: str | None,
     step: Any,
-    zero_copy: bool,
-    out: bool,
-    arrays: str,
-    name: str | None,
+    **plain: Any,
 ) -> Options:
     """Checks and combines the keywords of `callbax.external`; `where` describes the function."""
-    _check_choice(where, "effects", effects, EFFECTS)
-    _check_choice(where, "arrays", arrays, ARRAYS)
-    if vmap_method is not None:
-        _check_choice(where, "vmap_method", vmap_method, VMAP_METHODS)
-    if derivative is not None:
-        _check_choice(where, "derivative", derivative, DERIVATIVES)
+    effects, derivative, out = plain["effects"], plain["derivative"], plain["out"]
+    for option, value in {**plain, "vmap_method": vmap_method}.items():
+        is_default = value is None and option in ("vmap_method", "derivative")
+        if option in _CHOICES and not is_default:
+            _check_choice(where, option, value, _CHOICES[option])
     elementwise = isinstance(result, str) and result == "broadcast"
     parsed = None if signature is None else parse(signature)
     rule = _result_rule(where, result, parsed, dtype)
@@ -112,7 +108,7 @@ def make_options(
             "program does and without out=; with effects or out=True, give the result as a struct or "
             "as a function of the arguments"
         )
-    if arrays == "jax" and (zero_copy or out):
+    if plain["arrays"] == "jax" and (plain["zero_copy"] or out):
         raise ValueError(
             f"external function {where}: zero_copy=True and out=True hand NumPy views of XLA's memory "
             "to the function, and arrays='jax' makes arrays of its own; choose one"
@@ -132,18 +128,13 @@ def make_options(
             f"external function {where}: step= goes with derivative=, whose steps it sets"
         )
     return Options(
-        rule,
-        parsed,
-        elementwise,
-        vmap_method or ("expand_dims" if elementwise else "sequential"),
-        None if executor is None else ExecutorSlot(executor, where),
-        effects,
-        derivative,
-        parse_step(where, step),
-        zero_copy,
-        out,
-        arrays,
-        name,
+        result=rule,
+        signature=parsed,
+        elementwise=elementwise,
+        vmap_method=vmap_method or ("expand_dims" if elementwise else "sequential"),
+        executor=None if executor is None else ExecutorSlot(executor, where),
+        step=parse_step(where, step),
+        **plain,
     )
 
 

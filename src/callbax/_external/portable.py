@@ -39,7 +39,7 @@ from callbax._runtime.exceptions import (
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """What a lane raised, or why its function could not be had at all (`position` is None)."""
+    """What a lane raised, or why there was no function to run (`position` is None)."""
 
     position: int | None
     error: BaseException
@@ -125,7 +125,9 @@ class Portable:
         except Exception as error:
             raise pickle.PicklingError(
                 f"{describe_function(host_function)} cannot be pickled, so it cannot be sent to "
-                f"another process: {error}. {self._advice()}"
+                f"another process: {error}. Define it with `def` at the top level of a module, so that "
+                "a worker can import it (a lambda or a function inside a function cannot be); or use "
+                "an executor of loky or Dask, which send functions by value; or one with threads."
             ) from error
         try:
             parts = (portable, as_jax, arguments, out, call.views)
@@ -136,20 +138,16 @@ class Portable:
                 f"cannot be sent to another process: {error}"
             ) from error
 
-    def _portable(self, function: Any) -> ByPath | ByPickle:
+    def _portable(self, function: Any) -> Callable[[], Any]:
+        """What gives the function in another process."""
         path = trust.import_path(function)
         if path is not None and not (self.by_value and path.startswith("__main__:")):
-            return ByPath(path)
+            return functools.partial(trust.imported, path)
         if self.by_value and importlib.util.find_spec("cloudpickle") is not None:
-            return ByPickle(importlib.import_module("cloudpickle").dumps(function))
-        return ByPickle(pickle.dumps(function, pickle.HIGHEST_PROTOCOL))
-
-    def _advice(self) -> str:
-        return (
-            "Define it with `def` at the top level of a module, so that a worker can import it (a "
-            "lambda or a function inside a function cannot be); or use an executor of loky or Dask, "
-            "which send functions by value; or one with threads."
-        )
+            data = importlib.import_module("cloudpickle").dumps(function)
+        else:
+            data = pickle.dumps(function, pickle.HIGHEST_PROTOCOL)
+        return functools.partial(pickle.loads, data)
 
     def __dask_tokenize__(self) -> str:
         return uuid.uuid4().hex
@@ -158,26 +156,6 @@ class Portable:
 @dataclasses.dataclass(frozen=True)
 class Slot:
     """Stands in a tree for an array."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ByPath:
-    """A function by the path that it is imported from."""
-
-    path: str
-
-    def find(self) -> Any:
-        return trust.imported(self.path)
-
-
-@dataclasses.dataclass(frozen=True)
-class ByPickle:
-    """A function by its pickle."""
-
-    data: bytes
-
-    def find(self) -> Any:
-        return pickle.loads(self.data)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +181,7 @@ class Shipped:
 def _received(data: bytes) -> HostCall:
     """The call for a lane; the same for equal data, so that what its function remembers is kept."""
     portable, as_jax, arguments, out, views = pickle.loads(data)
-    function = portable.find()
+    function = portable()
     if as_jax:
         function = JaxArrays(Hashable(function))
     leaves, tree = jax.tree.flatten(arguments)

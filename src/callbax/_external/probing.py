@@ -74,7 +74,10 @@ def assemble(
     )
     results, start = [], 0
     for struct in structs:
-        results.append(_collect(pairings[start : start + _width(struct)], struct))
+        part = pairings[start : start + _width(struct)].astype(jnp.finfo(struct.dtype).dtype)
+        if is_complex(struct):
+            part = jax.lax.complex(part[: struct.size], -part[struct.size :])
+        results.append(part.reshape(struct.shape))
         start += _width(struct)
     return results
 
@@ -107,11 +110,3 @@ def _pair(image: Any, cotangent: Any) -> Any:
     """Re(sum(c A(t))) for each t."""
     flat = image.reshape(image.shape[0], -1)
     return jnp.real(jnp.matmul(flat, cotangent.ravel(), precision=jax.lax.Precision.HIGHEST))
-
-
-def _collect(pairings: Any, struct: jax.ShapeDtypeStruct) -> Any:
-    real = jnp.finfo(struct.dtype).dtype
-    pairings = pairings.astype(real)
-    if is_complex(struct):
-        pairings = jax.lax.complex(pairings[: struct.size], -pairings[struct.size :])
-    return pairings.reshape(struct.shape)

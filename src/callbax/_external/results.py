@@ -249,8 +249,8 @@ class Trial:
         except Exception as error:
             raise ValueError(
                 f"{arguments.where} has result=callbax.infer, so it is called once on zeros while it "
-                f"is traced, and that call raised {type(error).__name__}: {error}. If zeros are no "
-                "valid input, give the result as a struct or as a function of the arguments."
+                f"is traced, and that call raised {type(error).__name__}: {error}. If zeros are "
+                "not valid input, give the result as a struct or as a function of the arguments."
             ) from error
         try:
             return jax.tree.map(_struct_of, value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from callbax._host.function import Hashable
 from callbax._host.structure import Structure
 from callbax._jax import placement
 from callbax._runtime.errors import describe_function
+from callbax._runtime.wrapper import Wrapper
 
 Struct: TypeAlias = jax.ShapeDtypeStruct
 
@@ -71,6 +72,26 @@ class Layout:
 def describe(call: Call | Layout, kind: str, function: Callable[..., Any]) -> str:
     """What messages call a rule."""
     return f"the {kind} rule {describe_function(function)} of {call.where}"
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleOnHost(Wrapper):
+    """What the host calls for a rule of host code, with flat arrays.
+
+    Attributes:
+      layout: of the call.
+      function: the user's rule.
+      positions: of the arrays of the arguments that it is about.
+    """
+
+    layout: Layout
+    function: Any
+    positions: tuple[int, ...]
+    kind: ClassVar[str]
+
+    @property
+    def description(self) -> str:
+        return describe(self.layout, self.kind, self.function.value)
 
 
 def is_inexact(struct: Any) -> bool:

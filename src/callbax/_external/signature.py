@@ -47,7 +47,7 @@ class Signature:
         """
         if len(shapes) != len(self.inputs):
             raise TypeError(
-                f"{where} has the signature {self}, so it takes arrays in number {len(self.inputs)}, but "
+                f"{where} has the signature {self}, so it takes {len(self.inputs)} array(s), but "
                 f"got {len(shapes)}: {', '.join(names) or 'none'}"
             )
         sizes: dict[str, int] = {}
@@ -56,7 +56,7 @@ class Signature:
             if len(shape) < len(core):
                 raise ValueError(
                     f"{name} of {where} has shape {shape}, but the signature {self} gives it "
-                    f"{len(core)} core dimensions, {_show(core)}"
+                    f"{len(core)} core dimensions, ({','.join(map(str, core))})"
                 )
             for dimension, size in zip(core, shape[len(shape) - len(core) :], strict=True):
                 if isinstance(dimension, int):
@@ -179,21 +179,14 @@ def over_batch(
         aligned.append(jnp.squeeze(leaf, repeated) if repeated else jnp.asarray(leaf))
     mapped = function
     for axis in reversed(range(len(batch))):
-        has_axis = [_has_axis(own, batch, axis) for own in batches]
-        mapped = _map(mapped, has_axis)
+        axes = [0 if _has_axis(own, batch, axis) else None for own in batches]
+        mapped = jax.vmap(mapped, in_axes=(axes,))
     return mapped(aligned)
 
 
 def _has_axis(own: Shape, batch: Shape, axis: int) -> bool:
     index = axis - (len(batch) - len(own))
     return index >= 0 and own[index] == batch[axis]
-
-
-def _map(
-    function: Callable[[Sequence[Any]], list[Any]], has_axis: Sequence[bool]
-) -> Callable[[Sequence[Any]], list[Any]]:
-    axes = [0 if has else None for has in has_axis]
-    return jax.vmap(function, in_axes=(axes,))
 
 
 def equalise_ranks(leaves: list[Any]) -> list[Any]:
@@ -208,7 +201,3 @@ def equalise_ranks(leaves: list[Any]) -> list[Any]:
 def is_constant(shape: Shape) -> bool:
     """Whether all sizes are numbers, and none symbolic, as in `jax.export`."""
     return all(isinstance(size, int) for size in shape)
-
-
-def _show(core: tuple[Dimension, ...]) -> str:
-    return "(" + ",".join(map(str, core)) + ")"

@@ -18,9 +18,8 @@ from callbax._external.call import Call
 from callbax._external.host import on_host
 from callbax._external.host_rules import batch_shape, fit
 from callbax._external.linear import linear_call
-from callbax._external.rules import Layout, Struct, describe, is_inexact
+from callbax._external.rules import Layout, RuleOnHost, Struct, is_inexact
 from callbax._host.function import Hashable
-from callbax._runtime.wrapper import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,16 +125,10 @@ class Linear:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Transpose(Wrapper):
-    """The transpose of a call that is linear in the arrays at `positions`.
+class Transpose(RuleOnHost):
+    """It gets the arrays that the call is not linear in, not at `positions`, then the cotangents."""
 
-    The host calls it with the arrays that the call is not linear in, then the cotangents.
-    """
-
-    layout: Layout
-    function: Hashable | Same
-    positions: tuple[int, ...]
+    kind = "transpose"
 
     @property
     def structs(self) -> list[Struct]:
@@ -192,7 +185,3 @@ class Transpose(Wrapper):
                 f"{jax.tree.structure(value if len(slots) > 1 else value[0])}"
             ) from None
         return self.operands(found)
-
-    @property
-    def description(self) -> str:
-        return describe(self.layout, "transpose", self.function.value)

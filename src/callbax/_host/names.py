@@ -230,11 +230,11 @@ def _is_internal(module: str) -> bool:
 def _local_only(name: dict[str, Any]) -> str | None:
     """Why a name means nothing here, if it is one that only another process knows."""
     if "process" in name:
-        where = (
-            "existed only in the process that exported the program (a lambda, a function inside "
+        return (
+            f"{program_names.string(name, 'label')}, which existed only in the process that exported "
+            "the program (a lambda, a function inside a function or of the main script, a method, or "
+            f"what only has an address). {_EXPORT_AGAIN}"
         )
-        where += "a function or of the main script, a method, or what only has an address)"
-        return f"{program_names.string(name, 'label')}, which {where}. {_EXPORT_AGAIN}"
     if "local" in name:
         return (
             f"{program_names.string(name, 'local')}, which existed only in the process that "

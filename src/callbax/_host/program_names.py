@@ -55,7 +55,7 @@ def write_tree(tree: PyTreeDef) -> Any:
 
     Raises:
       TypeError: it has nodes of other types, which may refuse the leaves of another process, or
-        dicts with keys that JSON has not.
+        dicts with keys that JSON does not have.
     """
     node = tree.node_data()
     if node is None:
@@ -80,10 +80,10 @@ def _write_key(key: Any) -> Any:
 
 
 def read_tree(data: Any) -> PyTreeDef:
-    """The structure of that `write_tree`.
+    """The structure that `write_tree` gave as data.
 
     Raises:
-      LookupError: it is none.
+      LookupError: it is not one.
     """
     try:
         return jax.tree.structure(_read_tree(data))

@@ -144,7 +144,7 @@ def find(path: str) -> Any:
         by_name
         or (by_module and _is_defined_by(module, qualname, found))
         or any(found is function for function in opted_in)
-        or _is_public_ufunc(module, found)
+        or (type(found) is np.ufunc and _is_of_numpy(module))
     ):
         return found
     raise LookupError(f"{path}, which this process has not let in. {_what_to_write(path)}")
@@ -169,10 +169,6 @@ def _import_allowed(path: str, module: str) -> None:
 
 def _is_defined_by(module: str, qualname: str, found: Any) -> bool:
     return "." not in qualname and callable(found) and attribute(found, "__module__") == module
-
-
-def _is_public_ufunc(module: str, found: Any) -> bool:
-    return type(found) is np.ufunc and _is_of_numpy(module)
 
 
 def _is_of_numpy(module: str) -> bool:

@@ -8,7 +8,6 @@ the error.
 from __future__ import annotations
 
 import gc
-import inspect
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 
 from callbax import _native
 from callbax._host.call import HostCall
+from callbax._host.structure import positional_parameters, signature_of
 from callbax._runtime.errors import CallbackViewError
 from callbax._runtime.exceptions import (
     add_note,
@@ -128,8 +128,8 @@ def _describe(call: HostCall, position: int, arguments: int) -> str:
     path = _path(call, position)
     if path[0].idx == 1:  # of (args, kwargs)
         return f"its argument {path[1].key!r}{jax.tree_util.keystr(path[2:])}"
-    name = _parameter_name(call.function, path[1].idx)
-    label = path[1].idx if name is None else repr(name)
+    names = positional_parameters(signature_of(call.function))
+    label = repr(names[path[1].idx]) if path[1].idx < len(names) else path[1].idx
     return f"its argument {label}{jax.tree_util.keystr(path[2:])}"
 
 
@@ -142,16 +142,3 @@ def _path(call: HostCall, position: int) -> Any:
 def _paths(tree: Any) -> list[str]:
     numbered = jax.tree.unflatten(tree, range(tree.num_leaves))
     return [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path(numbered)[0]]
-
-
-def _parameter_name(function: Any, number: int) -> str | None:
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # many functions in C have none
-        return None
-    if number >= len(parameters) or parameters[number].kind not in (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    ):
-        return None
-    return parameters[number].name

@@ -41,9 +41,11 @@ def _uses_shardy() -> bool:
     return flag is None or bool(flag.value)
 
 
-def _one_device(device_index: int) -> Any:
+def _whole(rank: int, devices: tuple[int, ...] = ()) -> Any:
+    """That a value is not cut in any dimension, and is on these devices; on all, if none is given."""
+    closed = sharding_impls.SdyDim(axes=(), is_open=False)
     return sharding_impls.SdyArray(
-        mesh_shape=(), dim_shardings=(), logical_device_ids=(device_index,)
+        mesh_shape=(), dim_shardings=(closed,) * rank, logical_device_ids=devices
     )
 
 
@@ -54,15 +56,7 @@ def _per_device_op_sharding(avals: Sequence[Any]) -> Any:
         manual.type = _xla_client.OpSharding.Type.MANUAL
         return manual
     ranks = [aval.ndim for aval in avals if isinstance(aval, core.ShapedArray)] if avals else [0]
-    closed = sharding_impls.SdyDim(axes=(), is_open=False)
-    return sharding_impls.SdyArrayList(
-        tuple(
-            sharding_impls.SdyArray(
-                mesh_shape=(), dim_shardings=(closed,) * rank, logical_device_ids=()
-            )
-            for rank in ranks
-        )
-    )
+    return sharding_impls.SdyArrayList(tuple(map(_whole, ranks)))
 
 
 def _single_device_op_sharding(device_index: int, results: int) -> Any:
@@ -73,7 +67,7 @@ def _single_device_op_sharding(device_index: int, results: int) -> Any:
         maximal.tile_assignment_dimensions = [1]
         maximal.tile_assignment_devices = [device_index]
         return maximal
-    return sharding_impls.SdyArrayList((_one_device(device_index),) * max(1, results))
+    return sharding_impls.SdyArrayList((_whole(0, (device_index,)),) * max(1, results))
 
 
 def op_sharding(ctx: Any, device_index: int = 0) -> Any:
@@ -96,11 +90,7 @@ def replicated(ctx: Any, values: Sequence[Any]) -> list[Any]:
     brought = []
     for value, aval in zip(values, ctx.avals_out, strict=True):
         if _uses_shardy():
-            closed = sharding_impls.SdyDim(axes=(), is_open=False)
-            rank = mlir.ir.RankedTensorType(value.type).rank
-            everywhere: Any = sharding_impls.SdyArray(
-                mesh_shape=(), dim_shardings=(closed,) * rank, logical_device_ids=()
-            )
+            everywhere: Any = _whole(mlir.ir.RankedTensorType(value.type).rank)
         else:
             everywhere = _xla_client.HloSharding.replicate().to_proto()
         brought.append(mlir.wrap_with_sharding_op(ctx, value, aval, everywhere))
@@ -119,8 +109,7 @@ def with_token_sharding(sharding: Any) -> Any:
         return sharding
     placed = jax.__version_info__ >= _TOKENS_ARE_PLACED
     devices = sharding.shardings[0].logical_device_ids if placed else ()
-    token = sharding_impls.SdyArray(mesh_shape=(), dim_shardings=(), logical_device_ids=devices)
-    return sharding_impls.SdyArrayList((token, *sharding.shardings))
+    return sharding_impls.SdyArrayList((_whole(0, devices), *sharding.shardings))
 
 
 def vary_alike(values: Sequence[Any], like: Sequence[Any] = ()) -> list[Any]:

@@ -14,18 +14,11 @@ import inspect
 import re
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from jax._src.interpreters import pxla
 from jax._src.lib import _jax as _jaxlib
-
-
-def _programs(is_kept: Callable[[Any], bool]) -> Iterator[Any]:
-    """The compiled programs that keep an item alive for which `is_kept` holds."""
-    for item in gc.get_objects():
-        if type(item) is pxla.ExecuteReplicated and any(map(is_kept, item.keepalive or ())):
-            yield item
 
 
 def disable_programs(marker_types: tuple[type, ...], message: str) -> None:
@@ -39,8 +32,10 @@ def disable_programs(marker_types: tuple[type, ...], message: str) -> None:
     def refuse(args: Any) -> Any:
         raise RuntimeError(message)
 
-    for program in _programs(lambda kept: isinstance(kept, marker_types)):
-        program.in_handler = refuse
+    for program in gc.get_objects():
+        if type(program) is pxla.ExecuteReplicated:
+            if any(isinstance(kept, marker_types) for kept in program.keepalive or ()):
+                program.in_handler = refuse
     _jaxlib.PjitFunctionCache.clear_all()
 
 

@@ -57,13 +57,7 @@ class KernelError(CallbackError, RuntimeError):
         return str(self.args[0])
 
 
-for _error in (
-    CallbackError,
-    CallbackResultError,
-    CallbackViewError,
-    ExecutorError,
-    KernelError,
-):
+for _error in (CallbackError, *CallbackError.__subclasses__()):
     _error.__module__ = "callbax"  # where users find them
 
 

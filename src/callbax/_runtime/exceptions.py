@@ -50,12 +50,12 @@ def notes_of(exception: BaseException) -> list[Any]:
 
 
 def set_notes(exception: BaseException, notes: list[Any]) -> None:
-    """As `__notes__ = notes`, also if the class refuses to set attributes."""
+    """Like `__notes__ = notes`, even if the class refuses to set attributes."""
     _attributes_of(exception)["__notes__"] = notes
 
 
 def add_note(exception: BaseException, note: str) -> None:
-    """As the method of that name."""
+    """Like the method of that name."""
     set_notes(exception, [*notes_of(exception), note])
 
 

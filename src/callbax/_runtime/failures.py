@@ -1,4 +1,4 @@
-"""The way of a callback's exception to the caller.
+"""The path of a callback's exception to the caller.
 
 XLA carries a message only. So the exception is kept in a table here under a mark, which ends the
 message; `original_exception` finds it again.

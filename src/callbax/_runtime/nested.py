@@ -88,7 +88,7 @@ def enter_worker() -> None:
 
 
 def go_deeper(level: int) -> Callable[[], Any]:
-    """Makes that the level of JAX work on this thread; what it returns goes back."""
+    """Makes this the level of JAX work on this thread; calling what it returns undoes that."""
     if _is_elsewhere(jax.config.jax_default_device):
         return lambda: None
     context = jax.default_device(_device(level))

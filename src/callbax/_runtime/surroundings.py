@@ -57,10 +57,14 @@ def _from_text(text: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if isinstance(value, _PLAIN)}
 
 
-@contextlib.contextmanager
-def configured(text: str) -> Iterator[None]:
+def configured(text: str) -> contextlib.AbstractContextManager[None]:
     """Around work in that `configuration`, as in another process."""
-    before = runtime.exchange_thread_settings(_from_text(text))
+    return _in_settings(_from_text(text))
+
+
+@contextlib.contextmanager
+def _in_settings(settings: dict[str, Any]) -> Iterator[None]:
+    before = runtime.exchange_thread_settings(settings)
     try:
         yield
     finally:
@@ -101,9 +105,5 @@ class Caller:
         return self._context.copy().run(self._run, function, args)
 
     def _run(self, function: Callable[..., Any], args: Any) -> Any:
-        before = runtime.exchange_thread_settings(self._settings)
-        try:
-            with nested.as_worker(self._level, self._device):
-                return function(*args)
-        finally:
-            runtime.exchange_thread_settings(before)
+        with _in_settings(self._settings), nested.as_worker(self._level, self._device):
+            return function(*args)

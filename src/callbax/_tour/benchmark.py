@@ -88,12 +88,10 @@ def _machine() -> str:
 
 
 def _noise(measurements: list[Measurement]) -> str:
-    spreads = []
-    for measurement in measurements:
-        for name in measurement.samples:
-            if not includes_baseline(name):
-                timing = measurement.total(name)
-                spreads.append((timing.upper - timing.lower) / timing.median)
+    timings = [
+        m.total(name) for m in measurements for name in m.samples if not includes_baseline(name)
+    ]
+    spreads = [(timing.upper - timing.lower) / timing.median for timing in timings]
     return (
         "How quiet the machine was: the quartiles of the loops and copies, which have no JAX in "
         f"them, lie {statistics.median(spreads):.0%} of the median apart, at most "

@@ -23,7 +23,7 @@ def bessel_on_host(order: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 def bessel(order: jax.typing.ArrayLike, z: jax.typing.ArrayLike) -> jax.Array:
     order, z = jnp.asarray(order), jnp.asarray(z, float)
-    # The derivative by the order is another story: integer orders have none.
+    # The derivative with respect to the order is another story: integer orders have none.
     assert jnp.issubdtype(order.dtype, jnp.integer)
     result = jax.ShapeDtypeStruct(jnp.broadcast_shapes(order.shape, z.shape), z.dtype)
     # SciPy broadcasts, so that a batch takes a single call.

@@ -77,7 +77,7 @@ def includes_baseline(name: str) -> bool:
 
 
 def measure(case: Case, seconds: float) -> Measurement:
-    """Runs the contenders in turn, for about that long but 5 rounds at least."""
+    """Runs the contenders in turn, for about that long, but for at least 5 rounds."""
     for run in case.contenders.values():  # compiles, and touches the memory
         run()
     samples: dict[str, list[float]] = {name: [] for name in case.contenders}

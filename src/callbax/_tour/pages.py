@@ -8,19 +8,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Protocol
-
-
-class Page(Protocol):
-    def title(self, text: str) -> None: ...
-    def heading(self, text: str) -> None: ...
-    def paragraph(self, text: str) -> None: ...
-    def code(self, text: str) -> None: ...
-    def output(self, text: str) -> None: ...
-    def failure(self, text: str) -> None: ...
-
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
-        """A table; columns of figures are set right."""
+from typing import Any
 
 
 def _figures(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
@@ -35,15 +23,15 @@ def open_page() -> Page:
     try:
         from rich.console import Console
     except ImportError:
-        return PlainPage()
+        return Page()
     from rich.theme import Theme
 
     console = Console(highlight=False, theme=Theme({"markdown.code": "cyan"}))
-    return RichPage(console) if console.is_terminal else PlainPage()
+    return RichPage(console) if console.is_terminal else Page()
 
 
-class PlainPage:
-    """Text that reads well anywhere."""
+class Page:
+    """Plain text, which reads well anywhere."""
 
     def __init__(self) -> None:
         self._width = min(100, shutil.get_terminal_size((100, 24)).columns)
@@ -68,6 +56,7 @@ class PlainPage:
         print("\n" + textwrap.indent(text, "  ! ", lambda line: True))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+        """A table; columns of figures are set right."""
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
         right = _figures(columns, rows)
 
@@ -85,7 +74,7 @@ class PlainPage:
             print(line(row))
 
 
-class MarkdownPage(PlainPage):
+class MarkdownPage(Page):
     """For files such as benchmarks/README.md."""
 
     def title(self, text: str) -> None:
@@ -103,7 +92,7 @@ class MarkdownPage(PlainPage):
             print("| " + " | ".join(row) + " |")
 
 
-class RichPage:
+class RichPage(Page):
     """A terminal with colours."""
 
     def __init__(self, console: Any):

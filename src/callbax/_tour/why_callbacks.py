@@ -18,7 +18,7 @@ def traced_value() -> None:
     """A plain print shows the traced value.
 
     `print` is Python, so it runs while JAX traces. There is no number to show yet, only a stand-in
-    that knows shape and dtype, and nothing at all is printed in later calls.
+    that knows its shape and dtype, and later calls print nothing at all.
     """
 
     @jax.jit

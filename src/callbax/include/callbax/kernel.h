@@ -66,7 +66,7 @@ typedef struct callbax_call {
   const callbax_array* arguments;
   const callbax_array* results;
   void* user_data;
-  char* message;       /* for the text of an error, ended by a zero; empty at first */
+  char* message;       /* for the text of an error, zero-terminated; empty at first */
   size_t message_size; /* room for it */
 } callbax_call;
 

@@ -19,7 +19,7 @@ from callbax.scipy.special._catalogue import (
     entry,
 )
 
-# What is Python in SciPy, and here.
+# What are Python functions in SciPy, and here.
 WRAPPERS = ("lambertw", "polygamma", "zeta")
 
 

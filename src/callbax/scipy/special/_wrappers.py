@@ -18,7 +18,7 @@ def lambertw(z: ArrayLike, k: ArrayLike = 0, tol: float = 1e-8) -> Array:
       tol: the tolerance of SciPy's iteration.
 
     Returns:
-      An array of the shape to which z and k broadcast. It can be differentiated by z.
+      An array of the shape to which z and k broadcast. It can be differentiated with respect to z.
 
     >>> import callbax as cb, jax
     >>> float(jax.grad(lambda x: cb.scipy.special.lambertw(x).real)(0.0))
@@ -35,7 +35,7 @@ def zeta(x: ArrayLike, q: ArrayLike | None = None) -> Array:
       q: the first terms; left out, it is Riemann's zeta function.
 
     Returns:
-      An array of the shape to which x and q broadcast. It can be differentiated by q.
+      An array of the shape to which x and q broadcast. It can be differentiated with respect to q.
 
     >>> import callbax as cb, jax
     >>> zeta = cb.scipy.special.zeta
@@ -55,7 +55,7 @@ def polygamma(n: ArrayLike, x: ArrayLike) -> Array:
       x: real numbers.
 
     Returns:
-      An array of the shape to which n and x broadcast. It can be differentiated by x.
+      An array of the shape to which n and x broadcast. It can be differentiated with respect to x.
 
     >>> import callbax as cb, jax
     >>> polygamma = cb.scipy.special.polygamma

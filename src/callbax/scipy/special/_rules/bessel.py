@@ -1,64 +1,36 @@
 """Bessel functions, Hankel functions, and the modified ones: DLMF chapter 10."""
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 
 from callbax.scipy import special
-from callbax.scipy.special._catalogue import NoClosedForm, NotDifferentiable, derivatives
+from callbax.scipy.special._catalogue import NoClosedForm, NotDifferentiable, Rule, derivatives
+from callbax.scipy.special._numerics import negative
 
 ORDER = NoClosedForm("the order of a Bessel function")
 INTEGER = NotDifferentiable("an order that must be an integer")
 
-derivatives(
-    "jv",
-    "jn",
-    source="DLMF 10.6.1",
-    v=ORDER,
-    z=lambda v, z: (special.jv(v - 1, z) - special.jv(v + 1, z)) / 2,
-)
-derivatives(
-    "yv",
-    source="DLMF 10.6.1",
-    v=ORDER,
-    z=lambda v, z: (special.yv(v - 1, z) - special.yv(v + 1, z)) / 2,
-)
-derivatives(
-    "yn",
-    source="DLMF 10.6.1",
-    n=INTEGER,
-    x=lambda n, x: (special.yn(n - 1, x) - special.yn(n + 1, x)) / 2,
-)
-derivatives(
-    "hankel1",
-    source="DLMF 10.6.1",
-    v=ORDER,
-    z=lambda v, z: (special.hankel1(v - 1, z) - special.hankel1(v + 1, z)) / 2,
-)
-derivatives(
-    "hankel2",
-    source="DLMF 10.6.1",
-    v=ORDER,
-    z=lambda v, z: (special.hankel2(v - 1, z) - special.hankel2(v + 1, z)) / 2,
-)
-derivatives(
-    "iv",
-    source="DLMF 10.29.1",
-    v=ORDER,
-    z=lambda v, z: (special.iv(v - 1, z) + special.iv(v + 1, z)) / 2,
-)
-derivatives(
-    "kv",
-    source="DLMF 10.29.1",
-    v=ORDER,
-    z=lambda v, z: -(special.kv(v - 1, z) + special.kv(v + 1, z)) / 2,
-)
-derivatives(
-    "kn",
-    source="DLMF 10.29.1",
-    n=INTEGER,
-    x=lambda n, x: -(special.kn(n - 1, x) + special.kn(n + 1, x)) / 2,
-)
+
+def _half(combined: Callable[[Any, Any], Any], name: str) -> Rule:
+    """Half the sum, or the difference, of the functions of the order below and the order above."""
+
+    def rule(v: Any, z: Any) -> Any:
+        function = getattr(special, name)
+        return combined(function(v - 1, z), function(v + 1, z)) / 2
+
+    return rule
+
+
+derivatives("jv", "jn", source="DLMF 10.6.1", v=ORDER, z=_half(operator.sub, "jv"))
+for _name in ("yv", "hankel1", "hankel2"):
+    derivatives(_name, source="DLMF 10.6.1", v=ORDER, z=_half(operator.sub, _name))
+derivatives("yn", source="DLMF 10.6.1", n=INTEGER, x=_half(operator.sub, "yn"))
+derivatives("iv", source="DLMF 10.29.1", v=ORDER, z=_half(operator.add, "iv"))
+derivatives("kv", source="DLMF 10.29.1", v=ORDER, z=negative(_half(operator.add, "kv")))
+derivatives("kn", source="DLMF 10.29.1", n=INTEGER, x=negative(_half(operator.add, "kn")))
 
 derivatives("j0", source="DLMF 10.6.3", x=lambda x: -special.j1(x))
 derivatives("j1", source="DLMF 10.6.1", x=lambda x: (special.j0(x) - special.jv(2.0, x)) / 2)
@@ -74,7 +46,7 @@ derivatives(
     "kve",
     source="DLMF 10.29.1",
     v=ORDER,
-    z=lambda v, z: special.kve(v, z) - (special.kve(v - 1, z) + special.kve(v + 1, z)) / 2,
+    z=lambda v, z: special.kve(v, z) - _half(operator.add, "kve")(v, z),
 )
 derivatives("k0e", source="DLMF 10.29.3", x=lambda x: special.k0e(x) - special.k1e(x))
 derivatives(
@@ -86,17 +58,13 @@ derivatives(
     "hankel1e",
     source="DLMF 10.6.1",
     v=ORDER,
-    z=lambda v, z: (
-        (special.hankel1e(v - 1, z) - special.hankel1e(v + 1, z)) / 2 - 1j * special.hankel1e(v, z)
-    ),
+    z=lambda v, z: _half(operator.sub, "hankel1e")(v, z) - 1j * special.hankel1e(v, z),
 )
 derivatives(
     "hankel2e",
     source="DLMF 10.6.1",
     v=ORDER,
-    z=lambda v, z: (
-        (special.hankel2e(v - 1, z) - special.hankel2e(v + 1, z)) / 2 + 1j * special.hankel2e(v, z)
-    ),
+    z=lambda v, z: _half(operator.sub, "hankel2e")(v, z) + 1j * special.hankel2e(v, z),
 )
 
 
@@ -104,24 +72,17 @@ derivatives(
 # its real or imaginary part too: d|Im z| = sign(Im z) Im dz. For real z, |Im z| is 0.
 
 
-def _jve_tangent(dz: Any, answer: Any, v: Any, z: Any) -> Any:
-    unscaled = (special.jve(v - 1, z) - special.jve(v + 1, z)) / 2
-    return unscaled * dz - answer * (jnp.sign(jnp.imag(z)) * jnp.imag(dz))
+def _scaled(unscaled: Rule, part: Callable[[Any], Any]) -> Rule:
+    def rule(dz: Any, answer: Any, v: Any, z: Any) -> Any:
+        return unscaled(v, z) * dz - answer * (jnp.sign(part(z)) * part(dz))
+
+    return rule
 
 
-def _yve_tangent(dz: Any, answer: Any, v: Any, z: Any) -> Any:
-    unscaled = (special.yve(v - 1, z) - special.yve(v + 1, z)) / 2
-    return unscaled * dz - answer * (jnp.sign(jnp.imag(z)) * jnp.imag(dz))
-
-
-def _ive_tangent(dz: Any, answer: Any, v: Any, z: Any) -> Any:
-    unscaled = (special.ive(v - 1, z) + special.ive(v + 1, z)) / 2
-    return unscaled * dz - answer * (jnp.sign(jnp.real(z)) * jnp.real(dz))
-
-
-derivatives("jve", source="DLMF 10.6.1", v=ORDER, z=_jve_tangent)
-derivatives("yve", source="DLMF 10.6.1", v=ORDER, z=_yve_tangent)
-derivatives("ive", source="DLMF 10.29.1", v=ORDER, z=_ive_tangent)
+for _name in ("jve", "yve"):
+    _rule = _scaled(_half(operator.sub, _name), jnp.imag)
+    derivatives(_name, source="DLMF 10.6.1", v=ORDER, z=_rule)
+derivatives("ive", source="DLMF 10.29.1", v=ORDER, z=_scaled(_half(operator.add, "ive"), jnp.real))
 derivatives("i0e", source="DLMF 10.29.3", x=lambda x: special.i1e(x) - jnp.sign(x) * special.i0e(x))
 derivatives(
     "i1e",

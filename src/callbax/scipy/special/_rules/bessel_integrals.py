@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from callbax.scipy import special
 from callbax.scipy.special._catalogue import NoClosedForm, derivatives
-from callbax.scipy.special._numerics import even_series, known, piecewise
+from callbax.scipy.special._numerics import horner, known, piecewise
 
 INTEGRAND = "the integrand"
 
@@ -24,15 +24,15 @@ def _small(near: Any, far: Any, x: Any) -> Any:
 
 
 def _j0_less_one_over_x(x: Any) -> Any:
-    return _small(lambda x: x * even_series(J_SERIES, x), lambda x: (special.j0(x) - 1) / x, x)
+    return _small(lambda x: x * horner(J_SERIES, x * x), lambda x: (special.j0(x) - 1) / x, x)
 
 
 def _i0_less_one_over_x(x: Any) -> Any:
-    return _small(lambda x: x * even_series(I_SERIES, x), lambda x: (special.i0(x) - 1) / x, x)
+    return _small(lambda x: x * horner(I_SERIES, x * x), lambda x: (special.i0(x) - 1) / x, x)
 
 
 def _struve0_over_x(x: Any) -> Any:
-    return _small(lambda x: even_series(H_SERIES, x), lambda x: special.struve(0.0, x) / x, x)
+    return _small(lambda x: horner(H_SERIES, x * x), lambda x: special.struve(0.0, x) / x, x)
 
 
 derivatives("itj0y0", source=INTEGRAND, x=lambda x: (special.j0(x), known(special.y0(x))))

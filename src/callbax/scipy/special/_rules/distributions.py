@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from callbax.scipy import special
 from callbax.scipy.special._catalogue import NoClosedForm, NotDifferentiable, derivatives
-from callbax.scipy.special._series import exprel_derivative
+from callbax.scipy.special._numerics import exprel_derivative
 
 _PI = 3.141592653589793
 _SQRT_2PI = (2 * _PI) ** 0.5

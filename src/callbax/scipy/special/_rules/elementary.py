@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from callbax.scipy import special
 from callbax.scipy.special._catalogue import NoClosedForm, NotDifferentiable, derivatives
-from callbax.scipy.special._series import (
+from callbax.scipy.special._numerics import (
     divide,
     exprel_derivative,
     log_ratio,
@@ -18,10 +18,6 @@ from callbax.scipy.special._series import (
 _PI = 3.141592653589793
 _DEGREE = _PI / 180
 _CALCULUS = "elementary calculus"
-
-
-def _rel_entr_by_x(x: Any, y: Any) -> Any:
-    return log_ratio(x, y) + 1
 
 
 def _pseudo_huber_by_delta(delta: Any, r: Any) -> Any:
@@ -59,10 +55,6 @@ def _xlogy_by_y(x: Any, y: Any) -> Any:
     return jnp.where(x == 0, 0.0, x / jnp.where(x == 0, 1.0, y))
 
 
-def _xlog1py_by_y(x: Any, y: Any) -> Any:
-    return jnp.where(x == 0, 0.0, x / jnp.where(x == 0, 1.0, 1 + y))
-
-
 def _agm_by(a: Any, b: Any) -> Any:
     """The arithmetic-geometric mean M by its first argument.
 
@@ -93,7 +85,7 @@ derivatives("entr", source=_CALCULUS, x=lambda x: -jnp.log(x) - 1)
 derivatives(
     "rel_entr",
     source=_CALCULUS,
-    x=_rel_entr_by_x,
+    x=lambda x, y: log_ratio(x, y) + 1,
     y=lambda x, y: jnp.where(x == 0, 0.0, -divide(x, y, jnp.inf)),
 )
 derivatives(
@@ -143,7 +135,12 @@ derivatives("log1p", source="DLMF 4.7.1", x=lambda x: 1 / (1 + x))
 derivatives("expm1", source="DLMF 4.7.7", x=lambda x: jnp.exp(x))
 derivatives("cosm1", source="DLMF 4.20.2", x=lambda x: -jnp.sin(x))
 derivatives("xlogy", source="DLMF 4.7.1", x=lambda x, y: jnp.log(y), y=_xlogy_by_y)
-derivatives("xlog1py", source="DLMF 4.7.1", x=lambda x, y: special.log1p(y), y=_xlog1py_by_y)
+derivatives(
+    "xlog1py",
+    source="DLMF 4.7.1",
+    x=lambda x, y: special.log1p(y),
+    y=lambda x, y: _xlogy_by_y(x, 1 + y),
+)
 derivatives("powm1", source="DLMF 4.7.9, 4.7.10", x=_powm1_by_x, y=_powm1_by_y)
 derivatives("exp2", source="DLMF 4.7.9", x=lambda x: 0.6931471805599453 * special.exp2(x))
 derivatives("exp10", source="DLMF 4.7.9", x=lambda x: 2.302585092994046 * special.exp10(x))

@@ -9,7 +9,7 @@ from jax import lax
 
 from callbax.scipy import special
 from callbax.scipy.special._catalogue import derivatives
-from callbax.scipy.special._series import horner
+from callbax.scipy.special._numerics import horner
 
 _PI = 3.141592653589793
 _SQRT_PI = _PI**0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -45,19 +46,14 @@ def _trigamma_of_right_half_plane(z: Any) -> Any:
     total, start = sum(1 / (z + k) ** 2 for k in range(12)), z + 12
     for k, number in enumerate(_BERNOULLI_OVER_FACTORIAL, start=1):
         # The odd derivatives of 1 / x²: -(2k)! / x^(2k + 1).
-        factorial = 1.0
-        for i in range(2, 2 * k + 1):
-            factorial *= i
-        total = total + number * factorial / start ** (2 * k + 1)
+        total = total + number * math.factorial(2 * k) / start ** (2 * k + 1)
     return total + 1 / start + 1 / (2 * start**2)
 
 
 def _squared_cosecant(z: Any) -> Any:
     """π² / sin²(πz) = -4π²q / (1 - q)² with q = exp(±2πiz), whichever is small."""
-    up = z.imag >= 0
-    exponent = jnp.where(
-        up, 2j * _PI * (z - jnp.round(z.real)), -2j * _PI * (z - jnp.round(z.real))
-    )
+    turns = z - jnp.round(z.real)
+    exponent = jnp.where(z.imag >= 0, 2j * _PI * turns, -2j * _PI * turns)
     return -4 * _PI**2 * jnp.exp(exponent) / special.expm1(exponent) ** 2
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from callbax.scipy import special
 from callbax.scipy.special._catalogue import NoClosedForm, NotDifferentiable, derivatives
+from callbax.scipy.special._numerics import inverse, negative
 from callbax.scipy.special._rules.gamma import digamma_difference, is_pole, rgamma_derivative
 
 _SOURCE = "DLMF 8.17.1, 8.17.2"
@@ -25,6 +26,9 @@ _SOLVED = NoClosedForm(
     "solves for a parameter of the incomplete beta function, whose derivative is a ₃F₂ function"
 )
 _STEPS = NotDifferentiable("a number of events: its fraction is cut off")
+_SHAPES = dict.fromkeys(("a", "b"), _PARAMETER)
+_NUMBERS = dict.fromkeys(("k", "n"), _STEPS)
+_FREEDOMS = dict.fromkeys(("dfn", "dfd"), _PARAMETER)
 
 
 def _beta_by(a: Any, b: Any) -> Any:
@@ -85,83 +89,32 @@ derivatives(
     b=lambda a, b: digamma_difference(b, a + b),
 )
 
-derivatives("betainc", source=_SOURCE, a=_PARAMETER, b=_PARAMETER, x=density)
+derivatives("betainc", source=_SOURCE, **_SHAPES, x=density)
+derivatives("betaincc", source=_SOURCE, **_SHAPES, x=negative(density))
+derivatives("betaincinv", source=_INVERSE, **_SHAPES, y=inverse("betaincinv", 2, density))
 derivatives(
-    "betaincc",
-    source=_SOURCE,
-    a=_PARAMETER,
-    b=_PARAMETER,
-    x=lambda a, b, x: -density(a, b, x),
-)
-derivatives(
-    "betaincinv",
-    source=_INVERSE,
-    a=_PARAMETER,
-    b=_PARAMETER,
-    y=lambda a, b, y: 1 / density(a, b, special.betaincinv(a, b, y)),
-)
-derivatives(
-    "betainccinv",
-    source=_INVERSE,
-    a=_PARAMETER,
-    b=_PARAMETER,
-    y=lambda a, b, y: -1 / density(a, b, special.betainccinv(a, b, y)),
+    "betainccinv", source=_INVERSE, **_SHAPES, y=inverse("betainccinv", 2, negative(density))
 )
 derivatives("btdtria", p=_SOLVED, b=_SOLVED, x=_SOLVED)
 derivatives("btdtrib", a=_SOLVED, p=_SOLVED, x=_SOLVED)
 
-derivatives("bdtr", source=_SOURCE, k=_STEPS, n=_STEPS, p=lambda k, n, p: -_binomial(k, n, p))
-derivatives("bdtrc", source=_SOURCE, k=_STEPS, n=_STEPS, p=_binomial)
-derivatives(
-    "bdtri",
-    source=_INVERSE,
-    k=_STEPS,
-    n=_STEPS,
-    y=lambda k, n, y: -1 / _binomial(k, n, special.bdtri(k, n, y)),
-)
+derivatives("bdtr", source=_SOURCE, **_NUMBERS, p=negative(_binomial))
+derivatives("bdtrc", source=_SOURCE, **_NUMBERS, p=_binomial)
+derivatives("bdtri", source=_INVERSE, **_NUMBERS, y=inverse("bdtri", 2, negative(_binomial)))
 derivatives("bdtrik", y=_SOLVED, n=_SOLVED, p=_SOLVED)
 derivatives("bdtrin", k=_SOLVED, y=_SOLVED, p=_SOLVED)
 
-derivatives("nbdtr", source=_SOURCE, k=_STEPS, n=_STEPS, p=_negative_binomial)
-derivatives(
-    "nbdtrc",
-    source=_SOURCE,
-    k=_STEPS,
-    n=_STEPS,
-    p=lambda k, n, p: -_negative_binomial(k, n, p),
-)
-derivatives(
-    "nbdtri",
-    source=_INVERSE,
-    k=_STEPS,
-    n=_STEPS,
-    y=lambda k, n, y: 1 / _negative_binomial(k, n, special.nbdtri(k, n, y)),
-)
+derivatives("nbdtr", source=_SOURCE, **_NUMBERS, p=_negative_binomial)
+derivatives("nbdtrc", source=_SOURCE, **_NUMBERS, p=negative(_negative_binomial))
+derivatives("nbdtri", source=_INVERSE, **_NUMBERS, y=inverse("nbdtri", 2, _negative_binomial))
 derivatives("nbdtrik", y=_SOLVED, n=_SOLVED, p=_SOLVED)
 derivatives("nbdtrin", k=_SOLVED, y=_SOLVED, p=_SOLVED)
 
-derivatives("fdtr", source=_SOURCE, dfn=_PARAMETER, dfd=_PARAMETER, x=_f_density)
-derivatives(
-    "fdtrc",
-    source=_SOURCE,
-    dfn=_PARAMETER,
-    dfd=_PARAMETER,
-    x=lambda dfn, dfd, x: -_f_density(dfn, dfd, x),
-)
-derivatives(
-    "fdtri",
-    source=_INVERSE,
-    dfn=_PARAMETER,
-    dfd=_PARAMETER,
-    p=lambda dfn, dfd, p: 1 / _f_density(dfn, dfd, special.fdtri(dfn, dfd, p)),
-)
+derivatives("fdtr", source=_SOURCE, **_FREEDOMS, x=_f_density)
+derivatives("fdtrc", source=_SOURCE, **_FREEDOMS, x=negative(_f_density))
+derivatives("fdtri", source=_INVERSE, **_FREEDOMS, p=inverse("fdtri", 2, _f_density))
 derivatives("fdtridfd", dfn=_SOLVED, p=_SOLVED, x=_SOLVED)
 
 derivatives("stdtr", source=_SOURCE, df=_PARAMETER, t=student_density)
-derivatives(
-    "stdtrit",
-    source=_INVERSE,
-    df=_PARAMETER,
-    p=lambda df, p: 1 / student_density(df, special.stdtrit(df, p)),
-)
+derivatives("stdtrit", source=_INVERSE, df=_PARAMETER, p=inverse("stdtrit", 1, student_density))
 derivatives("stdtridf", p=_SOLVED, t=_SOLVED)

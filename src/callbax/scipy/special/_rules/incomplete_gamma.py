@@ -4,8 +4,7 @@ P(a, x) is `gammainc`, Q = 1 - P is `gammaincc`. By DLMF 8.2.4 and 8.2.1 P has t
 
     p(a, x) = x^(a - 1) exp(-x)/Γ(a)
 
-in x. Its derivative in a, called P_a here, is a ₂F₂ function; JAX computes it. The inverses follow
-by the implicit function theorem: if F(u, v) = p, then ∂u/∂p = 1/F_u and ∂u/∂v = -F_v/F_u.
+in x. Its derivative in a, called P_a here, is a ₂F₂ function; JAX computes it.
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ import jax.numpy as jnp
 
 from callbax.scipy import special
 from callbax.scipy.special._catalogue import NotDifferentiable, derivatives
-from callbax.scipy.special._series import divide
+from callbax.scipy.special._numerics import divide, inverse, negative
 
 _SOURCE = "DLMF 8.2.1, 8.2.4; P_a: jax.lax.igamma_grad_a"
+_INVERSE = f"inverse of {_SOURCE}"
 _STEPS = NotDifferentiable("a number of events: its fraction is cut off")
 
 
@@ -60,23 +60,14 @@ def _by_a_jvp(primals: Any, tangents: Any) -> Any:
 by_a.defjvp(_by_a_jvp, symbolic_zeros=True)
 
 
-def _gdtria_by_b(p: Any, b: Any, x: Any) -> Any:
+def _quotient_by_b(b: Any, p: Any, divisor: Any) -> Any:
+    """Of y / divisor by b, where P(b, y) = p."""
     y = special.gammaincinv(b, p)
-    return -by_a(b, y) / (density(b, y) * x)
-
-
-def _gdtrix_by_b(a: Any, b: Any, p: Any) -> Any:
-    y = special.gammaincinv(b, p)
-    return -by_a(b, y) / (density(b, y) * a)
+    return -by_a(b, y) / (density(b, y) * divisor)
 
 
 derivatives("gammainc", source=_SOURCE, a=by_a, x=density)
-derivatives(
-    "gammaincc",
-    source=_SOURCE,
-    a=lambda a, x: -by_a(a, x),
-    x=lambda a, x: -density(a, x),
-)
+derivatives("gammaincc", source=_SOURCE, a=negative(by_a), x=negative(density))
 
 
 def _inverse_by_a(a: Any, x: Any) -> Any:
@@ -86,98 +77,104 @@ def _inverse_by_a(a: Any, x: Any) -> Any:
 
 derivatives(
     "gammaincinv",
-    source=f"inverse of {_SOURCE}",
+    source=_INVERSE,
     a=lambda a, y: _inverse_by_a(a, special.gammaincinv(a, y)),
-    y=lambda a, y: 1 / density(a, special.gammaincinv(a, y)),
+    y=inverse("gammaincinv", 1, density),
 )
 derivatives(
     "gammainccinv",
-    source=f"inverse of {_SOURCE}",
+    source=_INVERSE,
     a=lambda a, y: _inverse_by_a(a, special.gammainccinv(a, y)),
-    y=lambda a, y: -1 / density(a, special.gammainccinv(a, y)),
+    y=inverse("gammainccinv", 1, negative(density)),
 )
 
+
 # The χ² distribution: P(v/2, x/2).
-derivatives(
-    "chdtr",
-    source=_SOURCE,
-    v=lambda v, x: by_a(v / 2, x / 2) / 2,
-    x=lambda v, x: density(v / 2, x / 2) / 2,
-)
-derivatives(
-    "chdtrc",
-    source=_SOURCE,
-    v=lambda v, x: -by_a(v / 2, x / 2) / 2,
-    x=lambda v, x: -density(v / 2, x / 2) / 2,
-)
+
+
+def _chi_square_by_v(v: Any, x: Any) -> Any:
+    return by_a(v / 2, x / 2) / 2
+
+
+def _chi_square_by_x(v: Any, x: Any) -> Any:
+    return density(v / 2, x / 2) / 2
+
+
+derivatives("chdtr", source=_SOURCE, v=_chi_square_by_v, x=_chi_square_by_x)
+derivatives("chdtrc", source=_SOURCE, v=negative(_chi_square_by_v), x=negative(_chi_square_by_x))
 derivatives(
     "chdtri",
-    source=f"inverse of {_SOURCE}",
+    source=_INVERSE,
     v=lambda v, p: _inverse_by_a(v / 2, special.chdtri(v, p) / 2),
-    p=lambda v, p: -2 / density(v / 2, special.chdtri(v, p) / 2),
+    p=inverse("chdtri", 1, negative(_chi_square_by_x)),
 )
 derivatives(
     "chdtriv",
-    source=f"inverse of {_SOURCE}",
-    p=lambda p, x: 2 / by_a(special.chdtriv(p, x) / 2, x / 2),
-    x=lambda p, x: (
-        -density(special.chdtriv(p, x) / 2, x / 2) / by_a(special.chdtriv(p, x) / 2, x / 2)
-    ),
+    source=_INVERSE,
+    p=inverse("chdtriv", 0, _chi_square_by_v),
+    x=inverse("chdtriv", 0, _chi_square_by_v, _chi_square_by_x),
 )
 
+
 # The gamma distribution: P(b, ax).
-derivatives(
-    "gdtr",
-    source=_SOURCE,
-    a=lambda a, b, x: x * density(b, a * x),
-    b=lambda a, b, x: by_a(b, a * x),
-    x=lambda a, b, x: a * density(b, a * x),
-)
+
+
+def _gamma_by_a(a: Any, b: Any, x: Any) -> Any:
+    return x * density(b, a * x)
+
+
+def _gamma_by_b(a: Any, b: Any, x: Any) -> Any:
+    return by_a(b, a * x)
+
+
+def _gamma_by_x(a: Any, b: Any, x: Any) -> Any:
+    return a * density(b, a * x)
+
+
+derivatives("gdtr", source=_SOURCE, a=_gamma_by_a, b=_gamma_by_b, x=_gamma_by_x)
 derivatives(
     "gdtrc",
     source=_SOURCE,
-    a=lambda a, b, x: -x * density(b, a * x),
-    b=lambda a, b, x: -by_a(b, a * x),
-    x=lambda a, b, x: -a * density(b, a * x),
+    a=negative(_gamma_by_a),
+    b=negative(_gamma_by_b),
+    x=negative(_gamma_by_x),
 )
 derivatives(
     "gdtria",
-    source=f"inverse of {_SOURCE}",
+    source=_INVERSE,
     p=lambda p, b, x: 1 / (x * density(b, special.gammaincinv(b, p))),
-    b=_gdtria_by_b,
+    b=lambda p, b, x: _quotient_by_b(b, p, x),
     x=lambda p, b, x: -special.gdtria(p, b, x) / x,
 )
 derivatives(
     "gdtrib",
-    source=f"inverse of {_SOURCE}",
-    a=lambda a, p, x: (
-        -x * density(special.gdtrib(a, p, x), a * x) / by_a(special.gdtrib(a, p, x), a * x)
-    ),
-    p=lambda a, p, x: 1 / by_a(special.gdtrib(a, p, x), a * x),
-    x=lambda a, p, x: (
-        -a * density(special.gdtrib(a, p, x), a * x) / by_a(special.gdtrib(a, p, x), a * x)
-    ),
+    source=_INVERSE,
+    a=inverse("gdtrib", 1, _gamma_by_b, _gamma_by_a),
+    p=inverse("gdtrib", 1, _gamma_by_b),
+    x=inverse("gdtrib", 1, _gamma_by_b, _gamma_by_x),
 )
 derivatives(
     "gdtrix",
-    source=f"inverse of {_SOURCE}",
+    source=_INVERSE,
     a=lambda a, b, p: -special.gdtrix(a, b, p) / a,
-    b=_gdtrix_by_b,
+    b=lambda a, b, p: _quotient_by_b(b, p, a),
     p=lambda a, b, p: 1 / (a * density(b, special.gammaincinv(b, p))),
 )
 
+
 # The Poisson distribution: Q(⌊k⌋ + 1, m).
-derivatives("pdtr", source=_SOURCE, k=_STEPS, m=lambda k, m: -density(jnp.floor(k) + 1, m))
-derivatives("pdtrc", source=_SOURCE, k=_STEPS, m=lambda k, m: density(jnp.floor(k) + 1, m))
-derivatives(
-    "pdtri",
-    source=f"inverse of {_SOURCE}",
-    k=_STEPS,
-    y=lambda k, y: -1 / density(jnp.floor(k) + 1, special.pdtri(k, y)),
-)
+
+
+def _poisson_by_m(k: Any, m: Any) -> Any:
+    return -density(jnp.floor(k) + 1, m)
+
+
+derivatives("pdtr", source=_SOURCE, k=_STEPS, m=_poisson_by_m)
+derivatives("pdtrc", source=_SOURCE, k=_STEPS, m=negative(_poisson_by_m))
+derivatives("pdtri", source=_INVERSE, k=_STEPS, y=inverse("pdtri", 1, _poisson_by_m))
 derivatives(
     "pdtrik",
-    source=f"inverse of {_SOURCE}",
-    p=lambda p, m: -1 / by_a(special.pdtrik(p, m) + 1, m),
-    m=lambda p, m: -density(special.pdtrik(p, m) + 1, m) / by_a(special.pdtrik(p, m) + 1, m),
+    source=_INVERSE,
+    p=inverse("pdtrik", 0, lambda k, m: -by_a(k + 1, m)),
+    m=inverse("pdtrik", 0, lambda k, m: by_a(k + 1, m), lambda k, m: density(k + 1, m)),
 )

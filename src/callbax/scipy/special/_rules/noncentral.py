@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from callbax.scipy import special
 from callbax.scipy.special._catalogue import NoClosedForm, derivatives
+from callbax.scipy.special._numerics import inverse
 
 _SOURCE = "Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions 2 (1995), ch. {}"
 _FREEDOM = NoClosedForm("the degrees of freedom of a noncentral distribution")
@@ -107,102 +108,54 @@ derivatives(
     df=_FREEDOM,
     nc=_chi_square_by_nc,
 )
-
-
-def _chndtrix_by_p(p: Any, df: Any, nc: Any) -> Any:
-    return 1 / _chi_square_density(special.chndtrix(p, df, nc), df, nc)
-
-
-def _chndtrix_by_nc(p: Any, df: Any, nc: Any) -> Any:
-    x = special.chndtrix(p, df, nc)
-    return -_chi_square_by_nc(x, df, nc) / _chi_square_density(x, df, nc)
-
-
-def _chndtrinc_by_x(x: Any, df: Any, p: Any) -> Any:
-    nc = special.chndtrinc(x, df, p)
-    return -_chi_square_density(x, df, nc) / _chi_square_by_nc(x, df, nc)
-
-
 derivatives(
     "chndtrix",
     source=f"inverse of {_SOURCE.format(29)}",
-    p=_chndtrix_by_p,
+    p=inverse("chndtrix", 0, _chi_square_density),
     df=_FREEDOM,
-    nc=_chndtrix_by_nc,
+    nc=inverse("chndtrix", 0, _chi_square_density, _chi_square_by_nc),
 )
 derivatives(
     "chndtrinc",
     source=f"inverse of {_SOURCE.format(29)}",
-    x=_chndtrinc_by_x,
+    x=inverse("chndtrinc", 2, _chi_square_by_nc, _chi_square_density),
     df=_FREEDOM,
-    p=lambda x, df, p: 1 / _chi_square_by_nc(x, df, special.chndtrinc(x, df, p)),
+    p=inverse("chndtrinc", 2, _chi_square_by_nc),
 )
 derivatives("chndtridf", x=_SOLVED, p=_SOLVED, nc=_SOLVED)
 
-derivatives(
-    "ncfdtr",
-    source=_SOURCE.format(30),
-    dfn=_FREEDOM,
-    dfd=_FREEDOM,
-    nc=_f_by_nc,
-    f=_f_density,
-)
-
-
-def _ncfdtri_by_nc(dfn: Any, dfd: Any, nc: Any, p: Any) -> Any:
-    f = special.ncfdtri(dfn, dfd, nc, p)
-    return -_f_by_nc(dfn, dfd, nc, f) / _f_density(dfn, dfd, nc, f)
-
-
-def _ncfdtrinc_by_f(dfn: Any, dfd: Any, p: Any, f: Any) -> Any:
-    nc = special.ncfdtrinc(dfn, dfd, p, f)
-    return -_f_density(dfn, dfd, nc, f) / _f_by_nc(dfn, dfd, nc, f)
-
-
+_FREEDOMS = dict.fromkeys(("dfn", "dfd"), _FREEDOM)
+derivatives("ncfdtr", source=_SOURCE.format(30), **_FREEDOMS, nc=_f_by_nc, f=_f_density)
 derivatives(
     "ncfdtri",
     source=f"inverse of {_SOURCE.format(30)}",
-    dfn=_FREEDOM,
-    dfd=_FREEDOM,
-    nc=_ncfdtri_by_nc,
-    p=lambda dfn, dfd, nc, p: 1 / _f_density(dfn, dfd, nc, special.ncfdtri(dfn, dfd, nc, p)),
+    **_FREEDOMS,
+    nc=inverse("ncfdtri", 3, _f_density, _f_by_nc),
+    p=inverse("ncfdtri", 3, _f_density),
 )
 derivatives(
     "ncfdtrinc",
     source=f"inverse of {_SOURCE.format(30)}",
-    dfn=_FREEDOM,
-    dfd=_FREEDOM,
-    p=lambda dfn, dfd, p, f: 1 / _f_by_nc(dfn, dfd, special.ncfdtrinc(dfn, dfd, p, f), f),
-    f=_ncfdtrinc_by_f,
+    **_FREEDOMS,
+    p=inverse("ncfdtrinc", 2, _f_by_nc),
+    f=inverse("ncfdtrinc", 2, _f_by_nc, _f_density),
 )
 derivatives("ncfdtridfd", dfn=_SOLVED, p=_SOLVED, nc=_SOLVED, f=_SOLVED)
 derivatives("ncfdtridfn", p=_SOLVED, dfd=_SOLVED, nc=_SOLVED, f=_SOLVED)
 
 derivatives("nctdtr", source=_SOURCE.format(31), df=_FREEDOM, nc=_t_by_nc, t=_t_density)
-
-
-def _nctdtrit_by_nc(df: Any, nc: Any, p: Any) -> Any:
-    t = special.nctdtrit(df, nc, p)
-    return -_t_by_nc(df, nc, t) / _t_density(df, nc, t)
-
-
-def _nctdtrinc_by_t(df: Any, p: Any, t: Any) -> Any:
-    nc = special.nctdtrinc(df, p, t)
-    return -_t_density(df, nc, t) / _t_by_nc(df, nc, t)
-
-
 derivatives(
     "nctdtrit",
     source=f"inverse of {_SOURCE.format(31)}",
     df=_FREEDOM,
-    nc=_nctdtrit_by_nc,
-    p=lambda df, nc, p: 1 / _t_density(df, nc, special.nctdtrit(df, nc, p)),
+    nc=inverse("nctdtrit", 2, _t_density, _t_by_nc),
+    p=inverse("nctdtrit", 2, _t_density),
 )
 derivatives(
     "nctdtrinc",
     source=f"inverse of {_SOURCE.format(31)}",
     df=_FREEDOM,
-    p=lambda df, p, t: 1 / _t_by_nc(df, special.nctdtrinc(df, p, t), t),
-    t=_nctdtrinc_by_t,
+    p=inverse("nctdtrinc", 1, _t_by_nc),
+    t=inverse("nctdtrinc", 1, _t_by_nc, _t_density),
 )
 derivatives("nctdtridf", p=_SOLVED, nc=_SOLVED, t=_SOLVED)

@@ -4,22 +4,21 @@ A derivative lowers the degree and raises the parameters, and so stays a functio
 the singularities at ±1 that a formula of one family has. Integer degrees have loops of their own.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 
 from callbax.scipy import special
-from callbax.scipy.special._catalogue import NoClosedForm, derivatives
+from callbax.scipy.special._catalogue import NoClosedForm, Rule, derivatives
 from callbax.scipy.special._numerics import unless
 
 DEGREE = NoClosedForm("the degree of a polynomial, as a real number")
 PARAMETER = NoClosedForm("a parameter of a polynomial: only a sum over all lower degrees is known")
 
 
-def _unless_constant(f: Callable[[Any], Any], n: Any) -> Any:
-    """f(n), but 0 for degree 0, as degree -1 is not the zero function in each family."""
-    return unless(n == 0, f, n, 1)
+def _unless_constant(rule: Rule) -> Rule:
+    """The rule, but 0 for degree 0, as degree -1 is not the zero function in each family."""
+    return lambda n, *others: unless(n == 0, lambda n: rule(n, *others), n, 1)
 
 
 # General families.
@@ -29,9 +28,10 @@ derivatives(
     n=DEGREE,
     alpha=PARAMETER,
     beta=PARAMETER,
-    x=lambda n, alpha, beta, x: _unless_constant(
-        lambda n: (n + alpha + beta + 1) / 2 * special.eval_jacobi(n - 1, alpha + 1, beta + 1, x),
-        n,
+    x=_unless_constant(
+        lambda n, alpha, beta, x: (
+            (n + alpha + beta + 1) / 2 * special.eval_jacobi(n - 1, alpha + 1, beta + 1, x)
+        )
     ),
 )
 # G_n(p, q, x) is P_n of (p-q, q-1) and 2x-1 over binom(2n+p-1, n): the same rule.
@@ -41,17 +41,15 @@ derivatives(
     n=DEGREE,
     p=PARAMETER,
     q=PARAMETER,
-    x=lambda n, p, q, x: _unless_constant(
-        lambda n: n * special.eval_sh_jacobi(n - 1, p + 2, q + 1, x), n
-    ),
+    x=_unless_constant(lambda n, p, q, x: n * special.eval_sh_jacobi(n - 1, p + 2, q + 1, x)),
 )
 derivatives(
     "eval_gegenbauer",
     source="DLMF 18.9.19",
     n=DEGREE,
     alpha=PARAMETER,
-    x=lambda n, alpha, x: _unless_constant(
-        lambda n: 2 * alpha * special.eval_gegenbauer(n - 1, alpha + 1, x), n
+    x=_unless_constant(
+        lambda n, alpha, x: 2 * alpha * special.eval_gegenbauer(n - 1, alpha + 1, x)
     ),
 )
 derivatives(
@@ -59,27 +57,25 @@ derivatives(
     source="DLMF 18.9.23",
     n=DEGREE,
     alpha=PARAMETER,
-    x=lambda n, alpha, x: _unless_constant(
-        lambda n: -special.eval_genlaguerre(n - 1, alpha + 1, x), n
-    ),
+    x=_unless_constant(lambda n, alpha, x: -special.eval_genlaguerre(n - 1, alpha + 1, x)),
 )
 derivatives(
     "eval_laguerre",
     source="DLMF 18.9.23",
     n=DEGREE,
-    x=lambda n, x: _unless_constant(lambda n: -special.eval_genlaguerre(n - 1, 1.0, x), n),
+    x=_unless_constant(lambda n, x: -special.eval_genlaguerre(n - 1, 1.0, x)),
 )
 derivatives(
     "eval_hermite",
     source="DLMF 18.9.25",
     n=DEGREE,
-    x=lambda n, x: _unless_constant(lambda n: 2 * n * special.eval_hermite(n - 1, x), n),
+    x=_unless_constant(lambda n, x: 2 * n * special.eval_hermite(n - 1, x)),
 )
 derivatives(
     "eval_hermitenorm",
     source="DLMF 18.9.27",
     n=DEGREE,
-    x=lambda n, x: _unless_constant(lambda n: n * special.eval_hermitenorm(n - 1, x), n),
+    x=_unless_constant(lambda n, x: n * special.eval_hermitenorm(n - 1, x)),
 )
 
 
@@ -90,7 +86,7 @@ derivatives(
 def _legendre(n: Any, x: Any) -> Any:
     """P_n' = C_{n-1}^(3/2)"""
     n = jnp.where(n < 0, -1 - n, n)
-    return _unless_constant(lambda n: special.eval_gegenbauer(n - 1, 1.5, x), n)
+    return _unless_constant(lambda n, x: special.eval_gegenbauer(n - 1, 1.5, x))(n, x)
 
 
 def _chebyu(n: Any, x: Any) -> Any:

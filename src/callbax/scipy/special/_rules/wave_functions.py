@@ -26,14 +26,12 @@ CHARACTERISTIC = NotDifferentiable("must be the characteristic value that belong
 # Parabolic cylinder functions. SciPy's order v is DLMF's -a - 1/2.
 
 
-def _pbdv_x(v: Any, x: Any) -> Any:
-    d, dp = special.pbdv(v, x)
-    return dp, (x * x / 4 - v - 0.5) * d
+def _cylinder(name: str) -> Rule:
+    def rule(v: Any, x: Any) -> Any:
+        d, dp = getattr(special, name)(v, x)
+        return dp, (x * x / 4 - v - 0.5) * d
 
-
-def _pbvv_x(v: Any, x: Any) -> Any:
-    d, dp = special.pbvv(v, x)
-    return dp, (x * x / 4 - v - 0.5) * d
+    return rule
 
 
 def _pbwa_x(a: Any, x: Any) -> Any:
@@ -41,8 +39,8 @@ def _pbwa_x(a: Any, x: Any) -> Any:
     return wp, (a - x * x / 4) * w
 
 
-derivatives("pbdv", source="DLMF 12.2.2", v=ORDER, x=_pbdv_x)
-derivatives("pbvv", source="DLMF 12.2.2", v=ORDER, x=_pbvv_x)
+derivatives("pbdv", source="DLMF 12.2.2", v=ORDER, x=_cylinder("pbdv"))
+derivatives("pbvv", source="DLMF 12.2.2", v=ORDER, x=_cylinder("pbvv"))
 derivatives("pbwa", source="DLMF 12.14.2", a=ORDER, x=_pbwa_x)
 
 
@@ -51,41 +49,28 @@ derivatives("pbwa", source="DLMF 12.14.2", a=ORDER, x=_pbwa_x)
 DEGREE = jnp.pi / 180
 
 
-def _angular(name: str, characteristic: str) -> Rule:
+def _mathieu(name: str, characteristic: str, *, angular: bool) -> Rule:
     def rule(m: Any, q: Any, x: Any) -> Any:
         w, wp = getattr(special, name)(m, q, x)
-        value = _characteristic_value(characteristic, m, q)
-        return DEGREE * wp, DEGREE * (2 * q * jnp.cos(2 * DEGREE * x) - value) * w
-
-    return rule
-
-
-def _radial(name: str, characteristic: str) -> Rule:
-    def rule(m: Any, q: Any, x: Any) -> Any:
-        w, wp = getattr(special, name)(m, q, x)
-        value = _characteristic_value(characteristic, m, q)
+        # There is no value b of order 0: the odd function is 0 itself.
+        order = jnp.where(m == 0, 1, m) if characteristic == "mathieu_b" else m
+        value = getattr(special, characteristic)(order, q)
+        if angular:
+            return DEGREE * wp, DEGREE * (2 * q * jnp.cos(2 * DEGREE * x) - value) * w
         return wp, (value - 2 * q * jnp.cosh(2 * x)) * w
 
     return rule
 
 
-def _characteristic_value(name: str, m: Any, q: Any) -> Any:
-    """There is none of the odd function of order 0, which is 0 itself."""
-    if name == "mathieu_b":
-        m = jnp.where(m == 0, 1, m)
-    return getattr(special, name)(m, q)
-
-
-for _name, _value in [("mathieu_cem", "mathieu_a"), ("mathieu_sem", "mathieu_b")]:
-    derivatives(_name, source="DLMF 28.2.1", m=INTEGER, q=MATHIEU_Q, x=_angular(_name, _value))
-for _name, _value in [("mathieu_modcem", "mathieu_a"), ("mathieu_modsem", "mathieu_b")]:
-    for _kind in "12":
+for _parity, _value in [("ce", "mathieu_a"), ("se", "mathieu_b")]:
+    for _name in (f"mathieu_{_parity}m", f"mathieu_mod{_parity}m1", f"mathieu_mod{_parity}m2"):
+        _is_angular = "mod" not in _name
         derivatives(
-            _name + _kind,
-            source="DLMF 28.20.1",
+            _name,
+            source="DLMF 28.2.1" if _is_angular else "DLMF 28.20.1",
             m=INTEGER,
             q=MATHIEU_Q,
-            x=_radial(_name + _kind, _value),
+            x=_mathieu(_name, _value, angular=_is_angular),
         )
 derivatives("mathieu_a", m=INTEGER, q=MATHIEU_Q)
 derivatives("mathieu_b", m=INTEGER, q=MATHIEU_Q)
