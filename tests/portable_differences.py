@@ -7,7 +7,10 @@ import os
 
 import pytest
 
-IS_PORTABLE = os.environ.get("CALLBAX_RUNTIME") == "portable"
+IS_PORTABLE = (
+    os.environ.get("CALLBAX_RUNTIME") == "portable"
+    or os.environ.get("JAX_PLATFORMS", "cpu").partition(",")[0] != "cpu"
+)
 
 # By what the names of tests begin with.
 EXPECTED = {

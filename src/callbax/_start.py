@@ -13,7 +13,15 @@ import jax
 from callbax import _jax, _native
 from callbax._host import names, results, views
 from callbax._jax import calls, placement, programs, runtime
-from callbax._runtime import exceptions, failures, nested, streams, surroundings, threads
+from callbax._runtime import (
+    exceptions,
+    failures,
+    nested,
+    portable_calls,
+    streams,
+    surroundings,
+    threads,
+)
 
 TARGET = "callbax_call"
 # The same handler under the names that XLA's partitioner needs, for programs on several devices.
@@ -50,8 +58,8 @@ def _finish_effects() -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is shown
-        text = exceptions.text_of(error) or exceptions.type_name(error)
-        messages.append(failures.without_jax_text(text))
+        shown = portable_calls.without_jax_text(error)
+        messages.append(exceptions.text_of(shown) or exceptions.type_name(shown))
     for message in messages + failures.take_pending():
         streams.show(f"callbax: an error surfaced only at exit: {message}")
     threads.finish_logging()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from callbax import _jax
-from callbax._runtime import failures, threads
+from callbax._runtime import failures, portable_calls, threads
 
 
 def effects_barrier() -> None:
@@ -25,9 +25,10 @@ def effects_barrier() -> None:
         _jax.wait_for_effects()
         threads.finish_logging()
     except Exception as error:
-        if error.args and isinstance(error.args[0], str):
-            error.args = (failures.without_jax_text(error.args[0]), *error.args[1:])
+        shown = portable_calls.without_jax_text(error)
         for message in failures.take_pending():
-            error.add_note(f"Another callback failed before this surfaced: {message}")
-        raise
+            shown.add_note(f"Another callback failed before this surfaced: {message}")
+        if shown is error:
+            raise
+        raise shown from None
     failures.raise_pending()

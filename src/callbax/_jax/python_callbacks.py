@@ -37,6 +37,10 @@ def emit(
       Exception: JAX cannot call Python in a program for this platform, on this machine or in this
         way; the text is JAX's.
     """
+    if ctx.module_context.platforms == ("tpu",):
+        # A call has channels of its own there, which another that is equal must not share. This one may
+        # be in JAX's cache already, but from now on nobody looks there.
+        mlir._uncacheable_primitives.add(ctx.primitive)
     # What a call without data (float0) returns is booleans in the program.
     avals_out = [
         core.ShapedArray(aval.shape, np.bool_) if aval.dtype == jax.dtypes.float0 else aval

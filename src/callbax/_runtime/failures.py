@@ -193,17 +193,6 @@ def forget_all() -> None:
     del dropped
 
 
-# What JAX's own callbacks put in front of the message of what they have called.
-_JAX_TEXT = re.compile(
-    r"(?<=^INTERNAL: )\S+ error calling callback: .*?\n\w+: (?=callbax\.)", re.DOTALL
-)
-
-
-def without_jax_text(message: str) -> str:
-    """A message without what JAX says of calling callbax, where it has done that."""
-    return _JAX_TEXT.sub("", message)
-
-
 def _find(mark: str) -> BaseException | None:
     with _lock:
         found = _kept.get(mark)

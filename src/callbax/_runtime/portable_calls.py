@@ -8,14 +8,16 @@ the caller's settings.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from callbax import _jax
 from callbax._jax import python_callbacks
-from callbax._runtime import nested
+from callbax._runtime import exceptions, nested
 
 
 class PortableCall:
@@ -86,7 +88,24 @@ def emit(
     except Exception as error:
         raise NotImplementedError(
             f"{description} cannot be called from a program that is compiled here for {platform}: "
-            f"{reason}, so it goes through JAX's own callbacks, and JAX says: {error} Run the part "
-            "that calls it on a CPU device, for instance under "
-            "jax.default_device(jax.devices('cpu')[0])."
+            f"{reason}, so it goes through JAX's own callbacks, and JAX says: "
+            f"{str(error).rstrip('.')}. Run the part that calls it on a CPU device, for instance "
+            "under jax.default_device(jax.devices('cpu')[0])."
         ) from error
+
+
+# What JAX's own callbacks put in front of the message of what they have called.
+_JAX_TEXT = re.compile(
+    r"(?<=^INTERNAL: ).*?error calling callback: .*?\n\w+: (?=callbax\.)", re.DOTALL
+)
+
+
+def without_jax_text(error: BaseException) -> BaseException:
+    """The error without what JAX says of calling callbax, where it has done that."""
+    if not exceptions.is_a(error, jax.errors.JaxRuntimeError):
+        return error
+    text = exceptions.text_of(error)
+    shown = _JAX_TEXT.sub("", text)
+    if shown == text:
+        return error
+    return jax.errors.JaxRuntimeError(shown).with_traceback(error.__traceback__)
