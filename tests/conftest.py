@@ -25,6 +25,7 @@ from portable_differences import expect_differences  # noqa: E402 - found by the
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="all cases of all tests, not a sample")
+    parser.addoption("--one-in", type=int, default=1, help="without --full: one of so many tests")
 
 
 def pytest_configure(config):
@@ -53,6 +54,8 @@ def pytest_collection_modifyitems(config, items):
             of_test, key=lambda item: zlib.crc32(item.nodeid.partition("[")[2].encode())
         )
         left_out.update(by_hash[-(-len(by_hash) // n) :])
+    if (one_in := config.getoption("--one-in")) > 1:
+        left_out.update(item for item in items if zlib.crc32(item.nodeid.encode()) % one_in)
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
 
