@@ -88,9 +88,9 @@ class Recorder:
 
     def seen(self, *args: Any, **kwargs: Any) -> None:
         """Records the arguments and returns nothing."""
-        values = [_plain(arg) for arg in args]
+        values = [plain(arg) for arg in args]
         if kwargs:
-            values.append({name: _plain(value) for name, value in kwargs.items()})
+            values.append({name: plain(value) for name, value in kwargs.items()})
         self.calls.append(values[0] if len(values) == 1 else tuple(values))
 
     def of(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,13 +104,13 @@ class Recorder:
         return recorded
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):
         return np.asarray(value).tolist()
     if isinstance(value, (tuple, list)):
-        return type(value)(_plain(item) for item in value)
+        return type(value)(plain(item) for item in value)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     return value
 
 

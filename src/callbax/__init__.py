@@ -1,5 +1,8 @@
 """JAX's external callbacks done anew: the same API on a native runtime."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from callbax import debug as debug
 from callbax import scipy as scipy
 from callbax._callbacks.effects import effects_barrier as effects_barrier
@@ -33,4 +36,13 @@ from callbax._runtime.errors import KernelError as KernelError
 from callbax._runtime.failures import original_exception as original_exception
 from callbax._runtime.failures import reraise as reraise
 
+if TYPE_CHECKING:
+    from callbax import host_callback as host_callback
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "host_callback":  # for few, so imported when it is asked for
+        return importlib.import_module("callbax.host_callback")
+    raise AttributeError(f"module 'callbax' has no attribute {name!r}")

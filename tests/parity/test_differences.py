@@ -490,3 +490,23 @@ def test_external_narrows_nothing(transform, value):
         f = transform(callbax.external(lambda: value, result=like))
         with pytest.raises(jax.errors.JaxRuntimeError, match="Incorrect output dtype"):
             jax.block_until_ready(f())
+
+
+def test_lanes_of_a_loop_stop_by_themselves():
+    """13. In a while_loop whose condition has an ordered debug callback, a lane stops on time."""
+
+    def program(library, record):
+        def running(state):
+            library.debug.callback(record.seen, state[0], ordered=True)
+            return state[0] < 3
+
+        def f(x):
+            return jax.lax.while_loop(running, lambda state: (state[0] + 1, state[1]), (x, key))
+
+        key = jax.random.key(1)
+        return jax.vmap(jax.vmap(f))(jnp.array([[1, 2], [3, 4]]))[0]
+
+    theirs, ours = (run(library, program) for library in LIBRARIES)
+    assert theirs.value.tolist() == [[3, 4], [5, 6]]
+    assert ours.value.tolist() == [[3, 3], [3, 4]]
+    assert ours.calls == [1, 3, 2, 4, 2, 3, 3, 4, 3, 3, 3, 4]

@@ -22,6 +22,7 @@ LAYERS = [
     {"callbax._callbacks"},
     {"callbax.debug"},
     {"callbax._install"},
+    {"callbax._host_callback", "callbax.host_callback"},
     {"callbax._external"},
     {"callbax._check"},
     {"callbax._compiled"},

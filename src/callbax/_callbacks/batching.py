@@ -73,10 +73,19 @@ def batch(flavour: Flavour, primitive: Any, args: Any, dims: Any, **params: Any)
             f"{params['host_call']} would have to run for all lanes at once and in order; use "
             f"{flavour.unordered}, or jax.lax.map over the batch."
         )
+    if flavour.informed:
+        return _batch_informed(primitive, args, dims, params)
     size = next(arg.shape[d] for arg, d in zip(args, dims, strict=True) if d is not None)
     if lane_by_lane:
         return _batch_lanes(primitive, size, args, dims, params)
     return _batch_whole(primitive, size, args, dims, params)
+
+
+def _batch_informed(primitive: Any, args: Any, dims: Any, params: Any) -> Any:
+    """One call, of a host function that is told where the batch axis of each argument is."""
+    host_call = params["host_call"]
+    informed = host_call.with_function(host_call.function.batched(tuple(dims)))
+    return primitive.bind(*args, **{**params, "host_call": informed}), ()
 
 
 def _batch_lanes(primitive: Any, size: int, args: Any, dims: Any, params: Any) -> Any:

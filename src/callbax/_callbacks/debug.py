@@ -10,11 +10,12 @@ import numpy as np
 
 from callbax._callbacks import primitives
 from callbax._callbacks.flavours import DEBUG
-from callbax._callbacks.printing import FormatChecker, Printer
+from callbax._callbacks.printing import FormatChecker, LogPrinter, Printer
 from callbax._callbacks.results import check_callable
 from callbax._host import identity, trust
 from callbax._host.call import HostCall
 from callbax._host.function import Hashable
+from callbax._jax import frames
 from callbax._runtime.errors import describe_function
 from callbax._runtime.wrapper import Wrapper
 
@@ -117,18 +118,54 @@ def debug_print(
     >>> jax.jit(lambda x: callbax.debug.print("x = {x:.2f}", x=x))(2.0)
     x = 2.00
     """
-    if fmt is not None:
-        _print(fmt, args, kwargs, ordered, partitioned, skip_format_check)
-        return None
-    if args or kwargs:
-        raise TypeError(
-            f"debug_print received unexpected arguments in the two-call form: {args=} {kwargs=}"
-        )
+    return _print("debug_print", fmt, args, kwargs, ordered, partitioned, skip_format_check)
 
-    def with_options(fmt: str, *args: Any, **kwargs: Any) -> None:
-        _print(fmt, args, kwargs, ordered, partitioned, skip_format_check)
 
-    return with_options
+@overload
+def debug_log(
+    fmt: str,
+    *args: Any,
+    ordered: bool = False,
+    partitioned: bool = False,
+    skip_format_check: bool = False,
+    **kwargs: Any,
+) -> None: ...
+@overload
+def debug_log(
+    *, ordered: bool = False, partitioned: bool = False, skip_format_check: bool = False
+) -> Callable[..., None]: ...
+def debug_log(
+    fmt: str | None = None,
+    *args: Any,
+    ordered: bool = False,
+    partitioned: bool = False,
+    skip_format_check: bool = False,
+    **kwargs: Any,
+) -> Callable[..., None] | None:
+    """Logs values from inside compiled code: `debug.print` that writes to a log.
+
+    The logger is `callbax.debug`, the level INFO; file and line are those of the traced call. As with
+    `jax.debug.log`, the level of the logger is not asked, only those of its handlers are.
+
+    Args, returns and raises: as for `callbax.debug.print`.
+
+    >>> import jax, logging, sys, callbax
+    >>> handler = logging.StreamHandler(sys.stdout)
+    >>> logging.getLogger("callbax.debug").addHandler(handler)
+    >>> jax.jit(lambda x: callbax.debug.log("x = {x:.2f}", x=x))(2.0)
+    x = 2.00
+    >>> logging.getLogger("callbax.debug").removeHandler(handler)
+    """
+    return _print(
+        "debug_log",
+        fmt,
+        args,
+        kwargs,
+        ordered,
+        partitioned,
+        skip_format_check,
+        frames.line_of_caller(),
+    )
 
 
 def _call(
@@ -139,12 +176,30 @@ def _call(
 
 
 def _print(
-    fmt: str, args: Any, kwargs: Any, ordered: bool, partitioned: bool, skip_format_check: bool
-) -> None:
-    if not skip_format_check:
-        FormatChecker().format(fmt, *args, **kwargs)
-    options = tuple(sorted(np.get_printoptions().items(), key=lambda item: item[0]))
-    _bind(Printer(fmt, options), args, kwargs, ordered, partitioned)
+    name: str,
+    fmt: str | None,
+    args: Any,
+    kwargs: Any,
+    ordered: bool,
+    partitioned: bool,
+    skip_format_check: bool,
+    logged_from: tuple[str, int] | None = None,
+) -> Callable[..., None] | None:
+    def with_options(fmt: str, *args: Any, **kwargs: Any) -> None:
+        if not skip_format_check:
+            FormatChecker().format(fmt, *args, **kwargs)
+        options = tuple(sorted(np.get_printoptions().items(), key=lambda item: item[0]))
+        printer = LogPrinter(fmt, options, *logged_from) if logged_from else Printer(fmt, options)
+        _bind(printer, args, kwargs, ordered, partitioned)
+
+    if fmt is None and (args or kwargs):
+        raise TypeError(
+            f"{name} received unexpected arguments in the two-call form: {args=} {kwargs=}"
+        )
+    if fmt is None:
+        return with_options
+    with_options(fmt, *args, **kwargs)
+    return None
 
 
 def _bind(

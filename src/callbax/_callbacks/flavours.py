@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from callbax import _jax
+from callbax._jax.host_callback import HOST_CALLBACK_EFFECT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Flavour:
       saveable: a checkpoint policy decides about it, as about a value.
       of_jax: one of JAX's own callbacks, run by callbax (_install/). JAX's rules for loops and
         conditions treat its effects as they treat JAX's.
+      informed: the host function is an `Informed` (_callbacks/informed.py), which learns how vmap
+        batched it, in one call for the whole batch, and on which device it runs.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Flavour:
     partial_auto: bool
     saveable: bool
     of_jax: bool = False
+    informed: bool = False
 
     def effects(self, ordered: bool) -> Any:
         effect = self.ordered_effect if ordered else self.effect
@@ -177,4 +181,33 @@ JAX = {
     )
 }
 
-FLAVOURS = (PURE, IO, DEBUG, KERNEL, *EXTERNAL.values(), *JAX.values())
+# callbax.host_callback: taps, which derivatives and batches reach, and calls, which refuse both.
+TAP = dataclasses.replace(
+    DEBUG,
+    name="id_tap",
+    public_name="host_callback.id_tap",
+    effect=HOST_CALLBACK_EFFECT,
+    ordered_effect=HOST_CALLBACK_EFFECT,
+    canonical_eager=True,
+    partial_auto=False,
+    informed=True,
+)
+CALL = dataclasses.replace(
+    IO,
+    name="host_callback_call",
+    public_name="host_callback.call",
+    effect=HOST_CALLBACK_EFFECT,
+    ordered_effect=HOST_CALLBACK_EFFECT,
+    jvp_error=(
+        "host_callback.call does not support JVP. Give the function that calls it a derivative with "
+        "`jax.custom_jvp` or `jax.custom_vjp`. In the callback {call}."
+    ),
+    transpose_error=(
+        "host_callback.call does not support transpose. Give the function that calls it a derivative "
+        "with `jax.custom_vjp`. In the callback {call}."
+    ),
+    vmap_ordered=True,
+    informed=True,
+)
+
+FLAVOURS = (PURE, IO, DEBUG, KERNEL, *EXTERNAL.values(), *JAX.values(), TAP, CALL)

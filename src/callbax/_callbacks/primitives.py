@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from callbax import _jax
-from callbax._callbacks import autodiff, batching, lowering
+from callbax._callbacks import autodiff, batching, informed, lowering
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import FLAVOURS, Flavour
 from callbax._host.call import HostCall
@@ -63,12 +63,13 @@ def _define(flavour: Flavour) -> Any:
         _jax.consumes_no_keys(primitive)
     if flavour.effect is not None and not flavour.of_jax:
         control_flow.keep_effects(primitive, batching.IN_CONTROL_FLOW)
-    _jax.register_lowering(primitive, partial(lowering.lower, flavour, primitive))
+    lower = partial(lowering.lower, flavour, primitive)
+    _jax.register_lowering(primitive, partial(informed.lower, lower) if flavour.informed else lower)
     return primitive
 
 
 PRIMITIVES = {flavour: _define(flavour) for flavour in FLAVOURS}
-while_loops.call_in_the_known_loop_only()
+while_loops.keep_effects_in_while_loops()
 
 
 def bind(

@@ -1,10 +1,11 @@
-"""What debug.print calls: a format string with NumPy's print options."""
+"""What debug.print and debug.log call: a format string with NumPy's print options."""
 
 from __future__ import annotations
 
 import _string  # type: ignore[import-not-found]  # how str.format reads a field's name
 import dataclasses
 import functools
+import logging
 import string
 import sys
 from collections.abc import Sequence
@@ -71,8 +72,35 @@ class Printer(Wrapper):
         else:
             with np.printoptions(**self._options):
                 text = self.fmt.format(*args, **kwargs)
+        self._emit(text)
+
+    def _emit(self, text: str) -> None:
         sys.stdout.write(text + "\n")
 
+
+@dataclasses.dataclass(frozen=True)
+class LogPrinter(Printer):
+    """Formats, and logs at level INFO, from the line of the program that asks for it."""
+
+    file: str
+    line: int
+
+    @property
+    def program_name(self) -> None:
+        return None
+
+    @property
+    def description(self) -> str:
+        return f"log({self.fmt!r})"
+
+    def _emit(self, text: str) -> None:
+        record = _logger.makeRecord(
+            _logger.name, logging.INFO, self.file, self.line, text, (), None
+        )
+        _logger.handle(record)
+
+
+_logger = logging.getLogger("callbax.debug")
 
 _WRITABLE = (str, int, float, bool, type(None))
 # What a format string from a file may ask of a value. Others (`{x.__class__...}`) lead everywhere.

@@ -20,6 +20,8 @@ from callbax._host.function import Casting, Hashable, HostFunction
 from callbax._host.structure import Structure, is_flat, is_leaf, outline
 from callbax._runtime import nested, surroundings
 from callbax._runtime.errors import CallbackResultError, describe_function
+from callbax._runtime.exceptions import is_a
+from callbax._runtime.wrapper import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +107,14 @@ class HostCall:
     def function(self) -> Callable[..., Any]:
         return self._function.value
 
+    def with_function(
+        self, function: Callable[..., Any], structure: Structure | None = None
+    ) -> HostCall:
+        """The same call of another function, perhaps with other arguments."""
+        return dataclasses.replace(
+            self, _function=Hashable(function), structure=structure or self.structure
+        )
+
     def __str__(self) -> str:
         return describe_function(self.function)
 
@@ -183,7 +193,10 @@ class HostCall:
     @property
     def declared(self) -> str:
         """What says, in messages, which results it has."""
-        return "result= or signature=" if self.external else "result_shape_dtypes"
+        if self.external:
+            return "result= or signature="
+        function: Any = self.function
+        return type(function).declared if is_a(function, Wrapper) else Wrapper.declared
 
     def not_out(self, value: Any) -> CallbackResultError:
         """The error of a function with out=True that has returned something else."""

@@ -30,8 +30,14 @@ from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lax.control_flow import conditionals, loops
 from jax._src.util import weakref_lru_cache
 
+from callbax._jax.host_callback import HOST_CALLBACK_EFFECT
+
 _IO_EFFECTS = frozenset({_callback._IOEffect, _callback._OrderedIOEffect})
-EFFECTS = _IO_EFFECTS | {_debugging.debug_effect, _debugging.ordered_debug_effect}
+EFFECTS = _IO_EFFECTS | {
+    _debugging.debug_effect,
+    _debugging.ordered_debug_effect,
+    HOST_CALLBACK_EFFECT,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,16 @@
-"""Effects in JAX's while loops under linearisation: the part of the gateway that sees to them.
+"""Effects in JAX's while loops: the part of the gateway that sees to them.
 
-A loop of unknown length cannot keep residuals, so JAX linearises it in two loops (`_while_partial_eval`):
-one computes what is known, the other, in the linear function, computes all of it once more, with the
-tangents. So a callback runs in both, and the second time may give other values. The known loop has
-made the calls; here the other does without them. If it needs what a callback returned, that is an
-error.
+Under linearisation: a loop of unknown length cannot keep residuals, so JAX linearises it in two loops
+(`_while_partial_eval`): one computes what is known, the other, in the linear function, computes all of
+it once more, with the tangents. So a callback runs in both, and the second time may give other values.
+The known loop has made the calls; here the other does without them. If it needs what a callback
+returned, that is an error.
 
-Used for loops that hold callbax's primitives only, and only while JAX has the function that this was
+Under `vmap`, in which lanes may end at different steps: where the condition has an ordered effect, JAX
+forgets to keep the state of lanes that have ended (`_while_lowering`), and they go on until all have.
+Here they stop.
+
+Used for loops that hold callbax's primitives only, and only while JAX has the functions that this was
 written for (JAX 0.10.0 to 0.12.0).
 """
 
@@ -17,7 +21,9 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from jax._src import core
+import jax
+from jax._src import core, effects
+from jax._src.interpreters import mlir
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lax.control_flow import loops
 
@@ -38,8 +44,52 @@ class _Restaging:
         return self._trace.default_process_primitive(primitive, tracers, self._params)
 
 
-def call_in_the_known_loop_only() -> None:
-    """Makes linearised while loops run each callback once."""
+def keep_effects_in_while_loops() -> None:
+    """Makes linearised loops run each callback once, and batched loops end each lane by itself."""
+    _call_in_the_known_loop_only()
+    _end_each_lane_by_itself()
+
+
+def _end_each_lane_by_itself() -> None:
+    rule: Any = getattr(loops, "_while_lowering", None)
+    expected = ["ctx", "args", "cond_jaxpr", "body_jaxpr", "cond_nconsts", "body_nconsts"]
+    if rule is None or list(inspect.signature(rule).parameters) != expected:
+        return
+
+    def lower(ctx: Any, *args: Any, **params: Any) -> Any:
+        cond_jaxpr = params["cond_jaxpr"]
+        ordered = effects.ordered_effects.filter_in(cond_jaxpr.effects)
+        has_lanes = cond_jaxpr.out_avals[0].shape
+        if not (ordered and has_lanes and control_flow.effects_in(cond_jaxpr.jaxpr)):
+            return rule(ctx, *args, **params)
+        return mlir.lower_fun(lambda *args: _loop_over_lanes(*args, **params))(ctx, *args)
+
+    mlir.register_lowering(loops.while_p, lower)
+
+
+def _loop_over_lanes(
+    *args: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconsts: int, body_nconsts: int
+) -> Any:
+    """The loop whose condition has one value for each lane, in front of the axes of the state."""
+    of_cond, of_body = args[:cond_nconsts], args[cond_nconsts : cond_nconsts + body_nconsts]
+
+    def running(state: Sequence[Any]) -> Any:
+        return core.jaxpr_as_fun(cond_jaxpr)(*of_cond, *state)[0]
+
+    def step(loop: Any) -> Any:
+        lanes, state = loop
+        new = core.jaxpr_as_fun(body_jaxpr)(*of_body, *state)
+        kept = [
+            jax.lax.select(jax.lax.broadcast_in_dim(lanes, y.shape, range(lanes.ndim)), y, x)
+            for x, y in zip(state, new, strict=True)
+        ]
+        return running(kept), kept
+
+    start = list(args[cond_nconsts + body_nconsts :])
+    return jax.lax.while_loop(lambda loop: loop[0].any(), step, (running(start), start))[1]
+
+
+def _call_in_the_known_loop_only() -> None:
     rules = _partial_eval.custom_partial_eval_rules
     rule: Any = rules[loops.while_p]
     expected = ["trace", "tracers", "cond_nconsts", "cond_jaxpr", "body_nconsts", "body_jaxpr"]

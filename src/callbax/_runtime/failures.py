@@ -24,6 +24,7 @@ from typing import Any
 import jax
 
 from callbax._jax import programs
+from callbax._jax.frames import PACKAGE
 from callbax._runtime import exceptions, threads
 from callbax._runtime.errors import (
     attribute,
@@ -36,7 +37,6 @@ from callbax._runtime.exceptions import is_a
 from callbax._runtime.failure_log import describe, log_failure
 from callbax._runtime.wrapper import Wrapper
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MARK = re.compile(r"\[callbax error ([0-9a-f]+-\d+)\]")
 _MOST_KEPT = 64
 # Of what is kept beside the newest exception.
@@ -142,9 +142,17 @@ def report(
     return message, poison, interrupted
 
 
+def postpone(call: Any, flavour: str, exception: BaseException, arguments: str) -> None:
+    """As `report`, for an exception that does not end its program: the next barrier raises it."""
+    message, _, interrupted = report(call, flavour, exception, 0, -1, (), arguments)
+    _add_pending(_MARK.findall(message)[-1], message)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
 def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
     """The traceback from the first frame on that is not callbax's own."""
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
         trace = trace.tb_next
     return trace
 

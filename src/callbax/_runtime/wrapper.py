@@ -12,10 +12,12 @@ class Wrapper:
 
     Attributes:
       notes_its_calls: its exceptions say themselves from which call they come.
+      declared: the argument that says, in messages, which results it has.
     """
 
     __slots__ = ()
     notes_its_calls: ClassVar[bool] = False
+    declared: ClassVar[str] = "result_shape_dtypes"
 
     @property
     def description(self) -> str:

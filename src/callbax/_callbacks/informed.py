@@ -1,0 +1,101 @@
+"""Informed: a host function that learns on which device it is called, and how vmap batched it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+from jax.sharding import SingleDeviceSharding
+from jax.tree_util import treedef_tuple
+
+from callbax._host.call import HostCall
+from callbax._host.function import Hashable
+from callbax._host.structure import Structure
+from callbax._jax import host_callback as gateway
+from callbax._runtime.errors import describe_function
+from callbax._runtime.wrapper import Wrapper
+
+
+@dataclasses.dataclass(frozen=True)
+class Informed(Wrapper):
+    """A host function of one argument, a pytree of arrays, with what it is told besides.
+
+    Attributes:
+      func: the user's function.
+      with_device: whether it gets the device, as `device=`.
+      device_index: which device of a program that is distributed automatically calls it.
+      devices: known once the program is lowered. The device that calls; or, where each of several
+        does, all of them, and then the number of the one that calls is an argument in front.
+    """
+
+    func: Hashable
+    with_device: bool
+    device_index: int
+    devices: tuple[jax.Device, ...] = dataclasses.field(default=(), kw_only=True)
+
+    @property
+    def description(self) -> str:
+        return describe_function(self.func.value)
+
+    def __str__(self) -> str:
+        return self.description
+
+    def batched(self, dims: tuple[int | None, ...]) -> Informed:
+        """What is called for a batch with these axes, one for each array; None has none.
+
+        Raises:
+          NotImplementedError: it is not called for batches.
+        """
+        raise NotImplementedError(
+            f"`vmap` has reached the call of {self.description}, which takes no batches. Use "
+            "callbax.pure_callback or callbax.external with a vmap_method, or jax.lax.map over the batch."
+        )
+
+    def keywords(self, number: Any = 0) -> dict[str, Any]:
+        """The keyword arguments that tell it of the device with that number."""
+        return {"device": self.devices[int(number)]} if self.with_device else {}
+
+
+def lower(
+    rule: Callable[..., Any], ctx: Any, *operands: Any, host_call: HostCall, **params: Any
+) -> Any:
+    """Lowers a call of an Informed by `rule`, that of its flavour, once its device is known."""
+    informed: Any = host_call.function
+    if informed.devices:
+        return rule(ctx, *operands, host_call=host_call, **params)
+    devices = gateway.devices_of(ctx)
+    if devices.each_calls:
+        if not informed.with_device:
+            return rule(ctx, *operands, host_call=host_call, **params)
+        known = _known(devices, informed)
+        args, kwargs = host_call.structure.tree.children()
+        number = jax.tree.structure(0)
+        structure = Structure(treedef_tuple((treedef_tuple((number, *args.children())), kwargs)))
+        numbered = host_call.with_function(dataclasses.replace(informed, devices=known), structure)
+        with_number = partial(rule, host_call=numbered, **params)
+        return gateway.lower_with_device_number(with_number, ctx, *operands)
+    if informed.with_device or informed.device_index:
+        known = _known(devices, informed)
+        if informed.device_index >= len(known):
+            raise ValueError(
+                f"device_index={informed.device_index} of {informed.description} is not the number of a "
+                f"device: the program runs on {len(known)}, which are numbered from 0"
+            )
+        device = known[informed.device_index]
+        host_call = host_call.with_function(dataclasses.replace(informed, devices=(device,)))
+        if len(known) > 1:
+            params["sharding"] = SingleDeviceSharding(device)
+    return rule(ctx, *operands, host_call=host_call, **params)
+
+
+def _known(devices: gateway.Devices, informed: Informed) -> tuple[jax.Device, ...]:
+    if devices.all is None:
+        raise NotImplementedError(
+            f"{informed.description} asks for its device, which is not known where this program is "
+            "lowered, perhaps for an abstract mesh. Omit tap_with_device, "
+            "call_with_device and device_index, or compile the program for devices."
+        )
+    return devices.all

@@ -1,0 +1,1 @@
+"""Taps and calls: what `callbax.host_callback` is made of."""

@@ -1,0 +1,35 @@
+"""callbax.debug has all names of jax.debug."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+import callbax
+
+
+def test_all_names_are_there():
+    assert set(callbax.debug.__all__) == set(jax.debug.__all__)
+    for name in ("DebugEffect", "OrderedDebugEffect", "visualize_sharding"):
+        assert getattr(callbax.debug, name) is getattr(jax.debug, name)
+
+
+def test_shardings_are_inspected():
+    mesh = jax.make_mesh((2,), ("d",), devices=jax.devices()[:2])
+    sharding = NamedSharding(mesh, PartitionSpec("d"))
+    x = jax.device_put(jnp.arange(4), sharding)
+    seen = []
+
+    @jax.jit
+    def f(x):
+        callbax.debug.inspect_array_sharding(x, callback=seen.append)
+        callbax.debug.callback(lambda x: None, x)  # beside a callback, too
+        return x
+
+    f(x)
+    assert seen[0].is_equivalent_to(sharding, 1)
+
+
+def test_shardings_are_shown(capsys):
+    x = jax.device_put(jnp.arange(4), jax.devices()[0])
+    callbax.debug.visualize_array_sharding(x)
+    assert "CPU 0" in capsys.readouterr().out
