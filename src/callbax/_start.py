@@ -13,10 +13,12 @@ import jax
 from callbax import _jax, _native
 from callbax._host import names, results, views
 from callbax._jax import calls, placement, programs, runtime
+from callbax._jax.host_callback import HOST_CALLBACK_EFFECT
 from callbax._runtime import (
     exceptions,
     failures,
     nested,
+    pending,
     portable_calls,
     streams,
     surroundings,
@@ -60,7 +62,7 @@ def _finish_effects() -> None:
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is shown
         shown = portable_calls.without_jax_text(error)
         messages.append(exceptions.text_of(shown) or exceptions.type_name(shown))
-    for message in messages + failures.take_pending():
+    for message in messages + pending.take():
         streams.show(f"callbax: an error surfaced only at exit: {message}")
     threads.finish_logging()
     streams.flush("stdout")
@@ -153,7 +155,7 @@ def _start() -> None:
     programs.watch_programs(_MARKERS, _native.numbered_calls)
     calls.install(
         frozenset({_jax.IO_EFFECT, _jax.DEBUG_EFFECT}),
-        frozenset({_jax.ORDERED_IO_EFFECT, _jax.ORDERED_DEBUG_EFFECT}),
+        frozenset({_jax.ORDERED_IO_EFFECT, _jax.ORDERED_DEBUG_EFFECT, HOST_CALLBACK_EFFECT}),
     )
     atexit.register(_shut_down)
     os.register_at_fork(after_in_child=_after_fork_in_child)

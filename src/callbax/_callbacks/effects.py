@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from callbax import _jax
-from callbax._runtime import failures, portable_calls, threads
+from callbax._runtime import failures, pending, portable_calls, threads
 
 
 def effects_barrier() -> None:
@@ -26,7 +26,7 @@ def effects_barrier() -> None:
         threads.finish_logging()
     except Exception as error:
         shown = portable_calls.without_jax_text(error)
-        for message in failures.take_pending():
+        for message in pending.take():
             shown.add_note(f"Another callback failed before this surfaced: {message}")
         if shown is error:
             raise

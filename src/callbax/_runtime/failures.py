@@ -5,8 +5,8 @@ message; `original_exception` finds it again.
 
 Whatever the exception, the callback or a handler of the log do, an error comes out that names the
 callback and has the mark. Exceptions keep the arrays of their tracebacks' frames alive, so the table
-is bounded by number and by bytes. Callbacks fail on several threads at once: the lock guards the table
-and the list, and is never held while code of the user's runs.
+is bounded by number and by bytes. Callbacks fail on several threads at once: the lock guards the table,
+and is never held while code of the user's runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import jax
 
 from callbax._jax import programs
 from callbax._jax.frames import PACKAGE
-from callbax._runtime import exceptions, threads
+from callbax._runtime import exceptions, pending, threads
 from callbax._runtime.errors import (
     attribute,
     describe_lanes,
@@ -41,7 +41,6 @@ _MARK = re.compile(r"\[callbax error ([0-9a-f]+-\d+)\]")
 _MOST_KEPT = 64
 # Of what is kept beside the newest exception.
 _MOST_BYTES = 256 << 20
-_MOST_PENDING = 64
 
 _lock = threads.new_lock()
 _process = secrets.token_hex(4)  # marks tell by it which process an error comes from
@@ -50,9 +49,6 @@ _numbers = itertools.count(1)
 _kept: collections.OrderedDict[str, tuple[BaseException, dict[int, int]]] = (
     collections.OrderedDict()
 )
-
-_pending: list[tuple[str, str]] = []  # mark and message of errors that have not surfaced yet
-_uncounted = 0  # those that came when there were too many
 
 
 def _keep(exception: BaseException) -> str:
@@ -134,7 +130,7 @@ def report(
     message = message.encode("utf-8", "replace").decode("utf-8").replace("\0", "\\0")
     poison = call_number > 0 and programs.devices_wait_for_each_other(call_number, call)
     if poison:
-        _add_pending(mark, message)
+        pending.add(message)
     try:
         log_failure(call, flavour, exception)
     except KeyboardInterrupt:
@@ -145,7 +141,7 @@ def report(
 def postpone(call: Any, flavour: str, exception: BaseException, arguments: str) -> None:
     """As `report`, for an exception that does not end its program: the next barrier raises it."""
     message, _, interrupted = report(call, flavour, exception, 0, -1, (), arguments)
-    _add_pending(_MARK.findall(message)[-1], message)
+    pending.add(message)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -157,45 +153,22 @@ def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def _add_pending(mark: str, message: str) -> None:
-    global _uncounted
-    with _lock:
-        if len(_pending) < _MOST_PENDING:
-            _pending.append((mark, message))
-        else:
-            _uncounted += 1
-
-
-def _take_pending() -> list[tuple[str, str]]:
-    global _uncounted
-    with _lock:
-        pending = _pending.copy()
-        _pending.clear()
-        more, _uncounted = _uncounted, 0
-    return [*pending, ("", f"{more} more, which the log has")] if more else pending
-
-
-def take_pending() -> list[str]:
-    """Messages of the errors that have not surfaced, which are then forgotten."""
-    return [message for _, message in _take_pending()]
-
-
 def raise_pending() -> None:
     """Raises the first error that has not surfaced yet; the others are its notes."""
-    pending = _take_pending()
-    if not pending:
+    messages = pending.take()
+    if not messages:
         return
-    (mark, message), *others = pending
+    message, *others = messages
     error = jax.errors.JaxRuntimeError(f"INTERNAL: {message}")
-    for _, other in others:
+    for other in others:
         error.add_note(f"Another callback failed before this surfaced: {other}")
-    raise error from _find(mark)
+    raise error from original_exception(error)
 
 
 def forget_all() -> None:
     """Lets go of all exceptions, and of what their tracebacks hold."""
+    pending.take()
     with _lock:
-        _pending.clear()
         dropped = list(_kept.values())
         _kept.clear()
     del dropped
