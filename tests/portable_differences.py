@@ -5,6 +5,7 @@ Each has its reason, and a row in the table of docs/sharp-bits.md.
 
 import os
 
+import jax
 import pytest
 
 IS_PORTABLE = (
@@ -14,9 +15,6 @@ IS_PORTABLE = (
 
 # By reason: what the names of the tests begin with.
 EXPECTED = {
-    "JAX does not keep programs with its own callbacks in the persistent cache": (
-        "parity/test_differences.py::test_the_persistent_compile_cache",
-    ),
     "JAX puts lines of its own in front of the message": (
         "runtime/test_errors.py::test_message_names_the_callback_its_place",
     ),
@@ -29,6 +27,7 @@ EXPECTED = {
         "runtime/test_names.py::test_a_given_name_is_written_in_the_program",
         "runtime/test_out.py::test_equal_functions_are_traced_once",
         "runtime/test_views.py::test_programs_say_it_only_if_asked",
+        "external/test_memory.py::test_a_given_name_is_written_in_the_program",
         "compiled/test_native.py::test_functions_that_others_can_import_are_named_by_module",
         "compiled/test_native.py::test_user_data_takes_the_stable_name_away",
     ),
@@ -44,6 +43,11 @@ EXPECTED = {
         "compiled/test_native.py::test_a_sharded_call_runs_where_its_items_are",
     ),
 }
+
+if jax.__version_info__ < (0, 12):
+    EXPECTED["JAX does not keep programs with its own callbacks in the persistent cache"] = (
+        "parity/test_differences.py::test_the_persistent_compile_cache",
+    )
 
 
 def expect_differences(items):
