@@ -54,9 +54,9 @@ class Informed(Wrapper):
             "callbax.pure_callback or callbax.external with a vmap_method, or jax.lax.map over the batch."
         )
 
-    def keywords(self, number: Any = 0) -> dict[str, Any]:
-        """The keyword arguments that tell it of the device with that number."""
-        return {"device": self.devices[int(number)]} if self.with_device else {}
+    def device(self, number: Any = 0) -> jax.Device:
+        """The device with that number."""
+        return self.devices[int(number)]
 
 
 def lower(

@@ -37,7 +37,9 @@ class Tap(Informed):
 
     @property
     def transforms(self) -> Transforms:
-        """As the tap function gets them."""
+        """As the tap function gets them: it may keep and change them."""
+        if not self.applied:
+            return ()
         return tuple(
             (name, {"batch_dims": parameters[0]} if name == "batch" else {})
             for name, *parameters in self.applied
@@ -46,7 +48,10 @@ class Tap(Informed):
     def __call__(self, *values: Any) -> None:
         *number, arg = values
         try:
-            self.func.value(arg, self.transforms, **self.keywords(*number))
+            if self.with_device:
+                self.func.value(arg, self.transforms, device=self.device(*number))
+            else:
+                self.func.value(arg, self.transforms)
         except Exception as error:  # noqa: BLE001 - kept, logged, and raised by the next barrier
             arguments = describe_arrays(jax.tree.leaves(arg))
             failures.postpone(self, TAP.public_name, error, arguments)
@@ -65,7 +70,8 @@ class Call(Informed):
 
     def __call__(self, *values: Any) -> Any:
         *number, arg = values
-        value = self.func.value(arg, **self.keywords(*number))
+        keywords = {"device": self.device(*number)} if self.with_device else {}
+        value = self.func.value(arg, **keywords)
         leaves, structure = jax.tree.flatten(value)
         if structure != self.result and (leaves or self.result.num_leaves):
             raise CallbackResultError(
