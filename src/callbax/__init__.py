@@ -7,6 +7,7 @@ from callbax import debug as debug
 from callbax import scipy as scipy
 from callbax._callbacks.effects import effects_barrier as effects_barrier
 from callbax._callbacks.io import io_callback as io_callback
+from callbax._callbacks.lower_callback import lower_callback as lower_callback
 from callbax._callbacks.pure import pure_callback as pure_callback
 from callbax._check.check import check as check
 from callbax._check.report import CheckError as CheckError

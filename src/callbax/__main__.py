@@ -1,10 +1,11 @@
-"""The command line: `python -m callbax tour | bench | info`."""
+"""The command line: `python -m callbax tour | bench | info | run`."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    if options.command == "run":
+        return _run_program(options)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an output that has no µ and no × gets a ?
     try:
@@ -46,6 +49,30 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _run_program(options: argparse.Namespace) -> int:
+    """Runs a program in place of this one: in a fresh interpreter, for JAX is imported in this one."""
+    from callbax._install import run
+
+    program = (options.arguments, options.module, options.program, options.rest)
+    interpreter = _interpreter()
+    if interpreter:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(interpreter[0], [*interpreter, *run.command_line(*program)])
+    run.run_program(*program)
+    return 0
+
+
+def _interpreter() -> list[str]:
+    """How this interpreter was started, up to `-m callbax`; nothing if not so."""
+    started = sys.orig_argv
+    for i, option in enumerate(started[1:-1], start=1):
+        if re.fullmatch("-[A-Za-z]*m", option) and started[i + 1] == "callbax":
+            rest = [] if option == "-m" else [option[:-1]]
+            return [sys.executable, *started[1:i], *rest] if sys.executable else []
+    return []
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m callbax", description="JAX's external callbacks on a native runtime."
@@ -56,6 +83,19 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure callbax beside its peers (some minutes)")
     bench.add_argument("--quick", action="store_true", help="the main cases only, some seconds")
     bench.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    run = commands.add_parser(
+        "run",
+        help="run a program with JAX's own callbacks on callbax's runtime",
+        usage="%(prog)s [--arguments {numpy,jax}] (script | -m module) ...",
+        description="Runs a script or module as Python does, with callbax.install() as soon as it "
+        "imports JAX.",
+    )
+    run.add_argument(
+        "--arguments", choices=("numpy", "jax"), default="numpy", help="what callbacks get"
+    )
+    run.add_argument("-m", dest="module", action="store_true", help="the program is a module")
+    run.add_argument("program", help="the script, or the module")
+    run.add_argument("rest", nargs=argparse.REMAINDER, help="the program's own arguments")
     commands.add_parser("info", help="versions, platforms, what works, runtime statistics")
     return parser
 

@@ -14,6 +14,7 @@ import pytest
 from jax.experimental import io_callback
 
 import callbax
+from callbax import _jax
 from callbax._install import rules
 from callbax._jax import jax_callbacks
 
@@ -56,14 +57,17 @@ def _uninstalled():
 
 def jax_tables():
     """What stands in JAX's tables for its callbacks."""
-    return [
-        (
-            jax_callbacks.lowering_rule(callback.primitive),
-            jax_callbacks.batching_rule(callback.primitive),
-            callback.primitive.impl,
-        )
-        for callback in jax_callbacks.JAX_CALLBACKS
-    ]
+    entries = []
+    for callback in jax_callbacks.JAX_CALLBACKS:
+        primitive = callback.primitive
+        lowerings = {platform: table.get(primitive) for platform, table in lowering_tables()}
+        batching = jax_callbacks.batching_rule(primitive)
+        entries.append((lowerings, batching, primitive.impl))
+    return entries
+
+
+def lowering_tables():
+    return [("", _jax.mlir._lowerings), *_jax.mlir._platform_specific_lowerings.items()]
 
 
 _TABLES = jax_tables()
@@ -152,7 +156,6 @@ def test_lanes_are_one_call():
         assert [str(v) for e in jaxpr.eqns for k, v in e.params.items() if k == "lanes"] == [
             "Lanes(sizes=(3, 2), operand_axes=(3,))"
         ]
-    whole = jax.vmap(lambda x: jax.pure_callback(np.sin, SCALAR, x, vmap_method="expand_dims"))
     shapes = []
     record = lambda x: shapes.append(x.shape) or x  # noqa: E731
     whole = jax.vmap(lambda x: jax.pure_callback(record, SCALAR, x, vmap_method="expand_dims"))
@@ -278,17 +281,13 @@ def test_threads_come_and_go():
 
 
 def test_a_later_rule_of_somebody_else_is_left_alone():
-    primitive = jax_callbacks.JAX_CALLBACKS[0].primitive
     callbax.install()
-    theirs = jax_callbacks.replace_lowering(primitive, lambda *args, **params: [])
-    try:
-        callbax.uninstall()
-        rule = jax_callbacks.lowering_rule(primitive)
-        assert rule is not _TABLES[0][0]
-        assert not isinstance(getattr(rule, "__self__", None), rules._Rules)
-    finally:
-        theirs.restore()
-        jax_callbacks.replace_lowering(primitive, _TABLES[0][0])
+    primitive = jax_callbacks.JAX_CALLBACKS[0].primitive
+    (theirs,) = jax_callbacks.replace_lowering(primitive, lambda rule, ctx, *args, **params: args)
+    entry = _jax.mlir._lowerings[primitive]
+    callbax.uninstall()
+    assert _jax.mlir._lowerings[primitive] is entry
+    _jax.mlir._lowerings[primitive] = _TABLES[0][0][""]
 
 
 def test_what_is_not_known_is_left_to_jax_with_one_warning(monkeypatch):

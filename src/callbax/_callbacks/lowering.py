@@ -42,21 +42,25 @@ def lower(
     **params: Any,
 ) -> Any:
     axis_context = ctx.module_context.axis_context
-    bind = partial(
-        primitive.bind,
-        host_call=host_call,
-        ordered=ordered,
-        partitioned=partitioned,
-        sharding=sharding,
-        **params,
-    )
+
+    def with_lanes(lanes: Lanes) -> Any:
+        return partial(
+            primitive.bind,
+            host_call=host_call,
+            ordered=ordered,
+            partitioned=partitioned,
+            sharding=sharding,
+            lanes=lanes,
+            **params,
+        )
+
     if automatic_axes := _automatic_axes(axis_context):
         return _lower_partial_auto(
-            flavour, ctx, operands, automatic_axes, partial(bind, lanes=lanes)
+            flavour, ctx, operands, automatic_axes, lambda: with_lanes(lanes)
         )
     distributed = isinstance(axis_context, _jax.ShardingContext) and axis_context.num_devices > 1
     if partitioned and lanes.sizes and distributed:
-        return _lower_lane_by_lane(ctx, operands, lanes, partial(bind, lanes=Lanes()))
+        return _lower_lane_by_lane(ctx, operands, lanes, with_lanes(Lanes()))
     op_sharding = _op_sharding(flavour, ctx, sharding)
     exporting = _jax.is_exporting(ctx)
     runtime = platforms.runtime_of(ctx.module_context.platforms, exporting=exporting)
@@ -184,7 +188,7 @@ def _lower_partial_auto(
         )
 
     def on_first_index(*args: Any) -> Any:
-        return _jax.run_on_first_index(axes, lambda: rebound(*args))
+        return _jax.run_on_first_index(axes, lambda: rebound()(*args))
 
     return _jax.lower_fun(on_first_index)(ctx, *operands)
 

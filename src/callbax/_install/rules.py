@@ -1,4 +1,4 @@
-"""The rules by which JAX's callback primitives run on callbax's runtime, on CPU.
+"""The rules by which JAX's callback primitives run on callbax's runtime, in programs for CPU.
 
 They stand in JAX's own tables in place of JAX's, so that they are met by whatever name a callback is
 called. Each asks `state.arguments()` whether it applies; where it does not, or does not know what a
@@ -18,7 +18,7 @@ from callbax import _jax
 from callbax._callbacks import batching, lowering, primitives
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import JAX, Flavour
-from callbax._install import functions, state
+from callbax._install import emission, functions, state
 from callbax._jax import jax_callbacks
 from callbax._jax.jax_callbacks import JaxCall, JaxCallback, Replaced, UnexpectedCall
 from callbax._runtime import failure_log
@@ -30,11 +30,11 @@ def replace_all() -> list[Replaced]:
     for callback in jax_callbacks.JAX_CALLBACKS:
         rules = _Rules(callback)
         failure_log.log_as_jax(rules.flavour.public_name, callback.logger)
-        replaced.append(jax_callbacks.replace_lowering(callback.primitive, rules.lower))
+        replaced += jax_callbacks.replace_lowering(callback.primitive, rules.lower)
         replaced.append(jax_callbacks.replace_batching(callback.primitive, rules.batch))
         if rules.flavour.effect is not None and not rules.flavour.canonical_eager:
             replaced.append(jax_callbacks.replace_eager(callback.primitive, rules.call_eagerly))
-    return replaced
+    return [*replaced, *jax_callbacks.replace_emit(emission.emit_natively)]
 
 
 def _flavour(callback: JaxCallback) -> Flavour:
@@ -49,14 +49,13 @@ class _Rules:
         self.flavour = _flavour(callback)
         self._callback = callback
         self._primitive = primitives.PRIMITIVES[self.flavour]
-        self._jax_lower = jax_callbacks.lowering_rule(callback.primitive)
         self._jax_batch = jax_callbacks.batching_rule(callback.primitive)
         self._jax_eager = callback.primitive.impl
 
-    def lower(self, ctx: Any, *operands: Any, **params: Any) -> Any:
+    def lower(self, jax_lower: Any, ctx: Any, *operands: Any, **params: Any) -> Any:
         call = self._read(params)
-        if call is None:
-            return self._jax_lower(ctx, *operands, **params)
+        if call is None or "cpu" not in ctx.module_context.platforms:
+            return jax_lower(ctx, *operands, **params)
         params = self._params(call, len(operands))
         return lowering.lower(self.flavour, self._primitive, ctx, *operands, **params)
 

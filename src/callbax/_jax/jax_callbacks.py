@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax._src import callback as _callback
+from jax._src import core, sharding_impls
 from jax._src import debugging as _debugging
 from jax._src import mesh as _mesh
-from jax._src import sharding_impls
 from jax._src import xla_bridge as _xla_bridge
 from jax._src.interpreters import batching, mlir
 from jax._src.state.types import TransformedRef as _TransformedRef
@@ -173,6 +175,10 @@ JAX_CALLBACKS = tuple(
 )
 
 
+def is_of_jax(primitive: Any) -> bool:
+    return any(callback.primitive is primitive for callback in JAX_CALLBACKS)
+
+
 # -- JAX's tables -----------------------------------------------------------------------------------
 _ABSENT: Any = object()
 
@@ -195,10 +201,19 @@ class Replaced:
             self._table[self._key] = self._before
 
 
-def replace_lowering(primitive: Any, rule: Callable[..., Any]) -> Replaced:
-    """On CPU; what JAX notes with an entry (whether it is inlined, and cached) stays as it is."""
-    table = mlir._platform_specific_lowerings["cpu"]
-    return Replaced(table, primitive, dataclasses.replace(_entry(primitive), rule=rule))
+def replace_lowering(primitive: Any, rule: Callable[..., Any]) -> list[Replaced]:
+    """On all platforms that JAX has a rule for; `rule` is called with JAX's, and then as it is.
+
+    One rule for all, as JAX has, lets a program for several platforms be lowered once. What JAX notes
+    with an entry (whether it is inlined, and cached) stays as it is.
+    """
+    rules: dict[Any, Callable[..., Any]] = {}
+    replaced = []
+    for table in (mlir._lowerings, *mlir._platform_specific_lowerings.values()):
+        if (entry := table.get(primitive)) is not None:
+            new = rules.setdefault(entry.rule, functools.partial(rule, entry.rule))
+            replaced.append(Replaced(table, primitive, dataclasses.replace(entry, rule=new)))
+    return replaced
 
 
 def replace_batching(primitive: Any, rule: Callable[..., Any]) -> Replaced:
@@ -209,13 +224,45 @@ def replace_eager(primitive: Any, function: Callable[..., Any]) -> Replaced:
     return Replaced(vars(primitive), "impl", function)
 
 
-def lowering_rule(primitive: Any) -> Any:
-    """The rule that a program for CPU meets."""
-    return _entry(primitive).rule
+# JAX's way to call Python from a lowering rule, which libraries use for primitives of their own.
+jax_emit = _callback.emit_python_callback
+_EMIT_PARAMETERS = (
+    "ctx callback token operands operand_avals result_avals has_side_effect returns_token partitioned "
+    "sharding"
+)
 
 
-def _entry(primitive: Any) -> Any:
-    return mlir._platform_specific_lowerings["cpu"].get(primitive) or mlir._lowerings[primitive]
+def replace_emit(function: Callable[..., Any]) -> list[Replaced]:
+    """Under JAX's names for it; none if it has other parameters than those."""
+    known = inspect.signature(jax_emit).parameters
+    if list(known) != _EMIT_PARAMETERS.split():
+        return []
+    modules = (_callback, jax.interpreters.mlir)
+    return [
+        Replaced(vars(module), "emit_python_callback", function)
+        for module in modules
+        if vars(module).get("emit_python_callback") is jax_emit
+    ]
+
+
+TOKEN = "token"  # in place of the effect that a token belongs to, which only the caller knows
+
+
+def with_token(ctx: Any, token: Any, avals_in: Sequence[Any], avals_out: Sequence[Any]) -> Any:
+    """The context of a call that takes such a token, if any, under the key TOKEN."""
+    tokens = mlir.TokenSet({} if token is None else {TOKEN: token})
+    return ctx.replace(
+        avals_in=list(avals_in),
+        avals_out=[_with_data(aval) for aval in avals_out],
+        tokens_in=tokens,
+        tokens_out=None,
+    )
+
+
+def _with_data(aval: Any) -> Any:
+    """What has no data (float0) is booleans for `emit_python_callback`."""
+    is_empty = getattr(aval, "dtype", None) == jax.dtypes.float0
+    return core.ShapedArray(aval.shape, np.bool_) if is_empty else aval
 
 
 def batching_rule(primitive: Any) -> Any:

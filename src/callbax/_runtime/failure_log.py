@@ -9,20 +9,27 @@ from callbax._runtime import exceptions, threads
 from callbax._runtime.errors import CallbackResultError, attribute, full_name, logger
 from callbax._runtime.exceptions import is_a
 
-_jax_loggers: dict[str, logging.Logger] = {}
+_jax_loggers: dict[str, logging.Logger | None] = {}
 
 
-def log_as_jax(flavour: str, logger_name: str) -> None:
-    """Failures of this flavour are logged as JAX logs them: programs silence them by their text."""
-    _jax_loggers[flavour] = logging.getLogger(logger_name)
+def log_as_jax(flavour: str, logger_name: str | None) -> None:
+    """Failures of this flavour are logged as JAX logs them, or not at all, as by JAX.
+
+    Programs silence them by the logger's name and the text.
+    """
+    _jax_loggers[flavour] = None if logger_name is None else logging.getLogger(logger_name)
 
 
 def log_failure(call: Any, flavour: str, exception: BaseException) -> None:
     name = full_name(flavour)
     if flavour not in _jax_loggers:
         threads.log_error(logger, "%s failed in %s", name, describe(call), exception=exception)
-    elif not is_a(exception, CallbackResultError):  # of these JAX logs nothing
-        threads.log_error(_jax_loggers[flavour], f"{name} failed", exception=exception)
+        return
+    jax_logger = _jax_loggers[flavour]
+    if jax_logger is not None and not is_a(
+        exception, CallbackResultError
+    ):  # these JAX does not log
+        threads.log_error(jax_logger, f"{name} failed", exception=exception)
 
 
 def describe(call: Any) -> str:
