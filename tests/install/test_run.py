@@ -10,6 +10,9 @@ import zipfile
 
 import pytest
 
+# Each case costs the start of several processes.
+pytestmark = pytest.mark.sampled(6)
+
 DEADLINE = 240
 
 # Says how it was started, and what its callbacks get.
