@@ -15,6 +15,8 @@ from jax._src import callback as _callback
 from jax._src import core
 from jax._src.interpreters import mlir
 
+from callbax._jax import narrow_types
+
 
 def emit(
     ctx: Any,
@@ -46,13 +48,17 @@ def emit(
         core.ShapedArray(aval.shape, np.bool_) if aval.dtype == jax.dtypes.float0 else aval
         for aval in ctx.avals_out
     ]
+    sent, received = ctx.avals_in, avals_out
+    if not narrow_types.UNPACKED_ON.issuperset(ctx.module_context.platforms):
+        sent, received = map(narrow_types.widen_avals, (ctx.avals_in, avals_out))
+        function = narrow_types.narrowed(function, ctx.avals_in, received)
     results, token, _ = _callback.emit_python_callback(
-        dataclasses.replace(ctx, avals_out=avals_out),
+        dataclasses.replace(ctx, avals_out=received),
         function,
         None if effect is None else ctx.tokens_in.get(effect),
-        list(operands),
-        ctx.avals_in,
-        avals_out,
+        narrow_types.convert(ctx, operands, ctx.avals_in, sent),
+        sent,
+        received,
         has_side_effect=has_side_effect,
         # On TPU a call without results is only waited for by its token.
         returns_token=True,
@@ -61,7 +67,7 @@ def emit(
     )
     if effect is not None:
         ctx.set_tokens_out(ctx.tokens_in.update_tokens(mlir.TokenSet({effect: token})))
-    return list(results)
+    return narrow_types.convert(ctx, results, received, avals_out)  # type: ignore[no-any-return]
 
 
 def result_arrays(ctx: Any) -> list[tuple[tuple[int, ...], np.dtype]]:
