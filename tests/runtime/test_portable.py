@@ -4,6 +4,7 @@ The suite as a whole runs under it, too (see portable_differences.py).
 """
 
 import functools
+import math
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ from jax import export
 from jax.interpreters import mlir
 
 import callbax
+from callbax._jax import narrow_types
 from callbax._runtime import platforms, portable_calls
 
 SCALAR = jax.ShapeDtypeStruct((), np.float32)
@@ -226,3 +228,42 @@ def test_threads_of_xla_keep_their_python_state(portable):
     for thread, number in counts:
         by_thread.setdefault(thread, []).append(number)
     assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in by_thread.values())
+
+
+class Seen:
+    """A callback that keeps its arrays as they are."""
+
+    def __init__(self):
+        self.arrays = []
+
+    def seen(self, x):
+        self.arrays.append(x)
+
+    def __call__(self, x):
+        self.seen(x)
+        return x
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0,)], ids=str)
+@pytest.mark.parametrize("dtype", ["int2", "uint2", "int4", "uint4", "float4_e2m1fn"])
+@flavours.each(flavours.ALL)
+def test_packed_types_travel_as_wider_ones_outside_of_cpu(
+    monkeypatch, portable, call, dtype, shape
+):
+    """JAX's callbacks would take bytes for single values there."""
+    monkeypatch.setattr(narrow_types, "UNPACKED_ON", set())
+    x = jnp.asarray(np.arange(6).astype(dtype)[: math.prod(shape)].reshape(shape))
+    record = Seen()
+    result = finish(jax.jit(lambda x: call(CALLBAX, record, x)), x)
+    if shape != (0,) or record.arrays:  # XLA omits pure calls of no data
+        (array,) = record.arrays
+        assert (array.dtype, array.shape) == (x.dtype, shape)
+        np.testing.assert_array_equal(array, np.asarray(x))
+    assert result.dtype == x.dtype
+    np.testing.assert_array_equal(np.asarray(result), np.asarray(x))
+
+
+def test_packed_types_are_not_what_jaxs_callbacks_get(any_backend):
+    text = text_for("cuda", lambda x: callbax.pure_callback(lambda x: x, x, x), jnp.zeros(4, "int4"))
+    (call,) = re.findall(r"custom_call @xla_ffi.*", text)
+    assert "tensor<4xi8>" in call and "xi4>" not in call
