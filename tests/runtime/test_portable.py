@@ -264,6 +264,8 @@ def test_packed_types_travel_as_wider_ones_outside_of_cpu(
 
 
 def test_packed_types_are_not_what_jaxs_callbacks_get(any_backend):
-    text = text_for("cuda", lambda x: callbax.pure_callback(lambda x: x, x, x), jnp.zeros(4, "int4"))
+    text = text_for(
+        "cuda", lambda x: callbax.pure_callback(lambda x: x, x, x), jnp.zeros(4, "int4")
+    )
     (call,) = re.findall(r"custom_call @xla_ffi.*", text)
     assert "tensor<4xi8>" in call and "xi4>" not in call
