@@ -25,6 +25,7 @@ def main() -> None:
         "": ["-m", "callbax", "bench", "--markdown"],
         "## `callbax.external`\n\n": [str(folder / "external.py")],
         "## `callbax.ufunc`\n\n": [str(folder / "ufunc.py")],
+        "## Libraries, with callbax installed\n\n": [str(folder / "third_party.py")],
     }
     tables = "\n".join(heading + _output(arguments) for heading, arguments in commands.items())
     prose, marker, _ = readme.read_text().partition(MARKER)

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cache
 
 import pytest
+from third_party.play import PLAIN
 from third_party.programs_of import HERE, PROGRAMS, missing_libraries
 
 DEADLINE = 500  # seconds for a file of programs, to end a hang
@@ -14,6 +16,10 @@ SETTINGS = {
     "TQDM_MININTERVAL": "0",  # each update is drawn, whatever time has passed
     "TQDM_NCOLS": "200",
 }
+# What a library says that uses what this version of JAX has no more.
+_NO_SUCH_NAME = re.compile(
+    r"cannot import name '\w+' from 'jax.*|module 'jax\S* has no attribute.*"
+)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +48,9 @@ def observed(tmp_path_factory):
             pytest.skip(f"not installed: {', '.join(missing)}")
         programs, end = play(file, mode)
         assert name in programs, f"after {', '.join(programs) or 'no program'}, {end}"
+        error = programs[name]["error"]
+        if mode == PLAIN and error and (reason := _NO_SUCH_NAME.search(error[1])):
+            pytest.skip(f"the library does not support this version of JAX: {reason[0]}")
         return programs[name]
 
     return observation

@@ -6,6 +6,7 @@ The programs are in programs/, what need not be the same is in differences.py.
 import pytest
 from third_party.comparison import assert_same_values, error_lines, output_lines
 from third_party.differences import DIFFERENCES, differences
+from third_party.play import PLAIN
 from third_party.programs_of import all_programs
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1200)]  # the first test of a file plays it
@@ -17,7 +18,7 @@ EACH_KIND_OF_ARGUMENTS = pytest.mark.parametrize("arguments", ["numpy", "jax"])
 @EACH_PROGRAM
 @EACH_KIND_OF_ARGUMENTS
 def test_it_does_the_same(observed, program, arguments):
-    theirs, ours = observed(program, "plain"), observed(program, arguments)
+    theirs, ours = observed(program, PLAIN), observed(program, arguments)
     entries = differences(program, arguments)
     unseen = {name for entry in entries for name in entry.unseen}
     in_order = set if any(entry.any_order for entry in entries) else list
@@ -34,7 +35,7 @@ def test_it_does_the_same(observed, program, arguments):
 def test_its_callbacks_are_callbaxs(observed, program, arguments):
     entries = differences(program, arguments)
     whose = next((e.callbacks for e in entries if e.callbacks != "callbax"), "callbax")
-    assert _owners(observed(program, "plain")) == (set() if whose == "none" else {"jax"})
+    assert _owners(observed(program, PLAIN)) == (set() if whose == "none" else {"jax"})
     assert _owners(observed(program, arguments)) == (set() if whose == "none" else {whose})
 
 
