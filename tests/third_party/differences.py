@@ -13,8 +13,7 @@ class Difference:
       programs: as "file:name", with wildcards.
       unseen: which observations are not compared: "value", "error", "stdout", "stderr".
       any_order: the lines of the output may come in any order.
-      callbacks: whose custom calls the programs have when callbax is installed: "callbax", "jax" or
-        "none" (then they have none with JAX either).
+      calls_the_host: whether the programs have callbacks at all.
       arguments: the values of install's `arguments` of which this is true.
     """
 
@@ -22,7 +21,7 @@ class Difference:
     programs: tuple[str, ...]
     unseen: tuple[str, ...] = ()
     any_order: bool = False
-    callbacks: str = "callbax"
+    calls_the_host: bool = True
     arguments: tuple[str, ...] = ("numpy", "jax")
 
 
@@ -47,12 +46,7 @@ DIFFERENCES = (
             "diffrax_meters:too_many_steps_in_a_program_that_is_differentiated",
             "optimistix_solvers:too_few_steps_without_throwing",
         ),
-        callbacks="none",
-    ),
-    Difference(
-        "the library calls JAX's emit_python_callback, which is left to JAX",
-        ("equinox_callbacks:noinline*", "tesseracts:[!e]*"),
-        callbacks="jax",
+        calls_the_host=False,
     ),
     Difference(
         "Numba compiles the callback for NumPy arrays, and fails for the jax Arrays that JAX hands out",
