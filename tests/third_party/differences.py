@@ -42,7 +42,6 @@ DIFFERENCES = (
             "numpyro_bars:vectorised_chains",
             "numpyro_bars:a_loop_that_collects",
             "chex_checks:an_assertion_*",
-            "tesseracts:eager",
             "diffrax_meters:too_many_steps_in_a_program_that_is_differentiated",
             "optimistix_solvers:too_few_steps_without_throwing",
         ),

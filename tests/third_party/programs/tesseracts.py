@@ -15,10 +15,6 @@ def _product(x):
     ]
 
 
-def eager():
-    return _product(jnp.arange(3.0))
-
-
 def under_jit():
     return jax.jit(_product)(jnp.arange(3.0))
 
