@@ -65,6 +65,12 @@ def test_info():
         assert re.search(rf"^{flavour}.*  yes", result.stdout, re.MULTILINE)
 
 
+def test_info_says_whose_jaxs_callbacks_are(tmp_path):
+    assert "JAX's own callbacks: JAX's way" in " ".join(run("info").stdout.split())
+    code = "import callbax; callbax.install(); from callbax.__main__ import main; main(['info'])"
+    assert "callbax.install(arguments='numpy')" in run(code=code).stdout
+
+
 def test_info_without_extras():
     result = run_without(("rich", "scipy", "sklearn", "jax_tvm_ffi"), "info")
     assert result.returncode == 0, result.stderr

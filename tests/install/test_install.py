@@ -174,6 +174,15 @@ def test_importable_functions_have_their_names_in_programs():
     assert "warn" in text
 
 
+def test_programs_can_be_exported():
+    program = jax.jit(lambda x: jax.pure_callback(np.square, SCALAR, x))
+    checks = [jax.export.DisabledSafetyCheck.custom_call("callbax_call")]
+    with callbax.installed():
+        exported = jax.export.export(program, disabled_checks=checks)(ONE + 2)
+    data = exported.serialize()
+    assert jax.export.deserialize(data).call(ONE + 2) == 9
+
+
 def test_jax_arrays_for_those_who_want_them():
     def update(x):
         assert isinstance(x, jax.Array)

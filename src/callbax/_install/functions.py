@@ -29,11 +29,28 @@ def host_call(call: JaxCall, arrays: int, *, as_jax: bool, is_debug: bool) -> Ho
     if as_jax or call.function is None:
         flat = Structure(jax.tree.structure(((0,) * arrays, {})))
         return HostCall.of(_WithJaxArrays(Hashable(call.flat), call) if as_jax else call.flat, flat)
-    structure = Structure(call.tree, tuple((i, Hashable(leaf)) for i, leaf in call.static))
-    return HostCall.of(numpy_function(call, is_debug=is_debug), structure)
+    return HostCall.of(_numpy_function(call, is_debug=is_debug), _structure(call))
 
 
-def numpy_function(call: JaxCall, *, is_debug: bool) -> Callable[..., Any]:
+def eager_function(call: JaxCall) -> Callable[..., Any]:
+    """What an eager debug callback calls with NumPy arrays, one by one."""
+    if not isinstance(call.function, Print):
+        return call.flat
+    printer = _printer(call.function)
+    structure = _structure(call)
+
+    def print_flat(*values: Any) -> None:
+        args, kwargs = structure.unflatten(values)
+        printer(*args, **kwargs)
+
+    return print_flat
+
+
+def _structure(call: JaxCall) -> Structure:
+    return Structure(call.tree, tuple((i, Hashable(leaf)) for i, leaf in call.static))
+
+
+def _numpy_function(call: JaxCall, *, is_debug: bool) -> Callable[..., Any]:
     """The user's function, as it is called with NumPy arrays in the tree of its arguments."""
     function = call.function
     if isinstance(function, Print):

@@ -83,13 +83,13 @@ class _Rules:
             or not all(map(_jax.is_plain, args))
         ):
             return self._jax_eager(*args, **params)
-        host_call = functions.host_call(call, len(args), as_jax=False, is_debug=True)
+        function = functions.eager_function(call)
         values = [np.array(_jax.to_numpy(arg)) for arg in args]
         with jax_callbacks.around_debug_callback():
             try:
-                host_call(*values)
+                function(*values)
             except BaseException as error:
-                failure_log.log_failure(host_call, self.flavour.public_name, error)
+                failure_log.log_failure(call.function, self.flavour.public_name, error)
                 raise
         return ()
 

@@ -99,8 +99,9 @@ def _read_debug(callback: Any, effect: Any, partitioned: bool) -> JaxCall:
         raise UnexpectedCall(f"the effect {effect}")
     call = JaxCall(callback, None, None)
     if isinstance(callback, types.FunctionType) and callback.__module__ == _debugging.__name__:
-        inside = inspect.getclosurevars(callback).nonlocals
-        if inside.keys() == {"callback", "in_tree", "static_args"}:
+        names, cells = callback.__code__.co_freevars, callback.__closure__ or ()
+        if set(names) == {"callback", "in_tree", "static_args"}:
+            inside = dict(zip(names, (cell.cell_contents for cell in cells), strict=True))
             tree, static = _known_tree(inside["in_tree"]), tuple(inside["static_args"].items())
             call = JaxCall(callback, inside["callback"], tree, static)
     return dataclasses.replace(call, ordered=_ORDERED[effect], partitioned=partitioned)
@@ -152,13 +153,17 @@ class JaxCallback:
     logger: str
     _read: Callable[..., JaxCall]
 
+    @functools.cached_property
+    def _parameters(self) -> Any:
+        return inspect.signature(self._read).parameters.keys()
+
     def read(self, params: dict[str, Any]) -> JaxCall:
         """What a call with these parameters says.
 
         Raises:
           UnexpectedCall: they are not those that were known when this was written.
         """
-        if params.keys() != inspect.signature(self._read).parameters.keys():
+        if params.keys() != self._parameters:
             raise UnexpectedCall(f"the parameters {', '.join(sorted(params))}")
         return self._read(**params)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 import callbax
 from callbax import _native
+from callbax._install import state
 from callbax._runtime import platforms
 from callbax._tour.pages import Page
 
@@ -66,6 +67,7 @@ def run_information(page: Page) -> None:
         "The portable runtime goes through JAX's own callbacks, at their cost, on every platform "
         "that has them."
     )
+    page.paragraph(f"JAX's own callbacks: {_whose_callbacks()}")
     statistics = _native.statistics()
     page.table(("", "now"), [(k, str(v)) for k, v in statistics.items()], "Runtime")
 
@@ -78,6 +80,16 @@ def _ffi_version() -> str:
         for part in ("MAJOR", "MINOR")
         if (number := re.search(rf"#define XLA_FFI_API_{part} (\d+)", header))
     )
+
+
+def _whose_callbacks() -> str:
+    """Whether they run on callbax's runtime here, and how they would."""
+    arguments = state.arguments()
+    if not platforms.runtime_of(["cpu"]).is_native:
+        return "left to JAX, callbax.install() or not, for the runtime on CPU is portable."
+    if arguments is None:
+        return "JAX's way; callbax.install() or `python -m callbax run` puts them on the native runtime."
+    return f"on the native runtime, by callbax.install(arguments={arguments!r})."
 
 
 def _installed(package: str) -> str:
