@@ -187,9 +187,14 @@ def _arrays_of(function: Any) -> Iterator[jax.Array]:
         level = following
 
 
+_HOLD_NOTHING = frozenset({bool, int, float, complex, str, bytes, type(None)})
+
+
 def _held_by(item: Any) -> Iterator[Any]:
     # By type alone: asking the object itself would run users' code, which may do and raise anything.
     kind = type(item)
+    if kind in _HOLD_NOTHING:
+        return
     if kind is types.FunctionType:
         yield from _held_by_function(item)
     elif kind is types.MethodType:
