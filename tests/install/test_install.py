@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import io
 import threading
 import time
 import warnings
@@ -194,6 +195,18 @@ def test_jax_arrays_for_those_who_want_them():
         np.testing.assert_array_equal(program(PAIR), [7, 2])
     with callbax.installed(), pytest.raises(jax.errors.JaxRuntimeError, match="AssertionError"):
         program(PAIR).block_until_ready()
+
+
+def test_a_breakpoint_shows_the_arrays_of_the_program(capsys):
+    def stop(x):
+        jax.debug.breakpoint(stdin=io.StringIO("p x + 1\nc\n"))
+        return x
+
+    callbax.install()
+    assert is_native(stop, ONE)
+    jax.jit(stop)(ONE)
+    jax.effects_barrier()
+    assert "Array(2., dtype=float32)" in capsys.readouterr().out
 
 
 def test_other_arguments_are_refused():

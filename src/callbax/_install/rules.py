@@ -78,7 +78,7 @@ class _Rules:
         call = self._read(params)
         if (
             call is None
-            or state.arguments() == "jax"
+            or _gets_jax_arrays(call)
             or not jax_callbacks.only_cpu()
             or not all(map(_jax.is_plain, args))
         ):
@@ -109,7 +109,7 @@ class _Rules:
             "host_call": functions.host_call(
                 call,
                 arrays,
-                as_jax=state.arguments() == "jax",
+                as_jax=_gets_jax_arrays(call),
                 is_debug=not self.flavour.canonical_eager,
             ),
             "result_avals": call.result_avals,
@@ -119,6 +119,10 @@ class _Rules:
             "vmap_method": call.vmap_method,
             "lanes": Lanes(),
         }
+
+
+def _gets_jax_arrays(call: JaxCall) -> bool:
+    return state.arguments() == "jax" or call.shows_arrays
 
 
 _LANE_BY_LANE = ("sequential", "sequential_unrolled")

@@ -66,6 +66,15 @@ class JaxCall:
     sharding: Any = None
     vmap_method: str | None = None
 
+    @property
+    def shows_arrays(self) -> bool:
+        """Whether it is a breakpoint of JAX's, whose user looks at the program's jax Arrays."""
+        module = getattr(self.function, "__module__", None)
+        return isinstance(module, str) and module.startswith(_DEBUGGER)
+
+
+_DEBUGGER = "jax._src.debugger."
+
 
 def _read_pure(callback: Any, result_avals: Any, sharding: Any, vmap_method: Any) -> JaxCall:
     return dataclasses.replace(
