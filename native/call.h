@@ -83,6 +83,9 @@ struct Outcome {
   std::string message;
 };
 
+// The id of a run that has none. XLA's ids may be negative, too.
+inline constexpr int64_t kNoRun = INT64_MIN;
+
 // Calls the callback once for each lane and fills `results`. Takes the GIL; never throws. A negative
 // run id means that it is not known.
 Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,

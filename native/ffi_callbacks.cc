@@ -16,7 +16,7 @@ namespace {
 
 int64_t RunId(XLA_FFI_CallFrame* frame) {
   XLA_FFI_RunId_Get_Args args{XLA_FFI_RunId_Get_Args_STRUCT_SIZE, nullptr, frame->ctx, 0};
-  return Ignore(frame->api, frame->api->XLA_FFI_RunId_Get(&args)) ? -1 : args.run_id;
+  return Ignore(frame->api, frame->api->XLA_FFI_RunId_Get(&args)) ? kNoRun : args.run_id;
 }
 
 // A call whose frame is gone when it runs. XLA keeps its buffers until the future is completed, and the

@@ -13,9 +13,6 @@
 namespace callbax {
 namespace {
 
-// The run of a call that JAX makes is not known.
-constexpr int64_t kNoRun = -1;
-
 // Attributes of a call as the lowering writes them; what is absent keeps its default.
 class HostAttributes {
  public:
@@ -87,6 +84,7 @@ nb::object Message(const Run& run) {
 nb::object CallCallback(HostSite<CallSite>& self, nb::list operands, nb::list results) {
   const std::vector<Buffer> in = BuffersOf(operands);
   const std::vector<Buffer> out = BuffersOf(results);
+  // The run of a call that JAX makes is not known.
   return Message([&] { return Invoke(*self.site, in, out, kNoRun); });
 }
 

@@ -24,18 +24,18 @@ PyObject* Target(const CallSite& site) {
 // Runs of several devices in which a callback has failed. In such a run the failing device must not
 // leave its peers waiting in a collective, so it completes with poisoned results and calls nothing
 // more; the error is raised by the next effects barrier. Only the newest runs are remembered, and of a
-// run without an id (a negative one) nothing is.
+// run without an id nothing is.
 class FailedRuns {
  public:
   void Add(int64_t run) {
-    if (run < 0) return;
+    if (run == kNoRun) return;
     std::lock_guard<std::mutex> lock(mutex_);
     runs_.insert(run);
     if (runs_.size() > kRemembered) runs_.erase(runs_.begin());
     any_ = true;
   }
   bool Has(int64_t run) {
-    if (run < 0 || !any_.load(std::memory_order_acquire)) return false;
+    if (run == kNoRun || !any_.load(std::memory_order_acquire)) return false;
     std::lock_guard<std::mutex> lock(mutex_);
     return runs_.count(run) > 0;
   }

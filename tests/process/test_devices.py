@@ -166,6 +166,7 @@ sys.stdout.write(f"total {total} kept {kept}\\n")  # one write: the log goes to 
 
 
 def test_after_a_failure_the_run_calls_nothing_more_on_that_device(run_program):
+    """In several runs, since XLA numbers them by a hash, which may be negative."""
     finished = run_program(
         FAILING
         + """
@@ -174,12 +175,18 @@ def program(v):
     w = cb.io_callback(fails_on_one, v, v)
     cb.io_callback(lambda v: later.append(v), None, w)
     return jax.lax.psum(w, "i")
-surfaced(lambda: jax.jit(jax.shard_map(program, mesh=mesh, in_specs=P("i"), out_specs=P()))(x))
+def meshes():
+    for devices in (jax.devices(), jax.devices()[::-1]):
+        yield jax.sharding.Mesh(devices, ("i",), axis_types=mesh.axis_types)
+for other in meshes():
+    x = jax.device_put(np.asarray(x), jax.NamedSharding(other, P("i")))
+    for _ in range(3):
+        surfaced(lambda: jax.jit(jax.shard_map(program, mesh=other, in_specs=P("i"), out_specs=P()))(x))
 print("nan reached a callback:", bool(np.isnan(later).any()))
 """,
         devices=4,
     )
-    assert "surfaced: device 1 is unwell" in finished.output
+    assert finished.output.count("surfaced: device 1 is unwell") == 6
     assert "nan reached a callback: False" in finished.output
 
 
