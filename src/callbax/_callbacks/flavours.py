@@ -159,25 +159,24 @@ EXTERNAL = {
     },
 }
 
+
+def _of_jax(like: Flavour, public_name: str) -> Flavour:
+    return dataclasses.replace(
+        like,
+        public_name=public_name,
+        of_jax=True,
+        jvp_error=like.jvp_error.removesuffix(_IN_THE_CALLBACK),
+        transpose_error=like.transpose_error.removesuffix(_IN_THE_CALLBACK),
+    )
+
+
 # JAX's own callbacks, by the name of the public function, with JAX's words.
 JAX = {
-    flavour.public_name: flavour
-    for flavour in (
-        dataclasses.replace(
-            PURE,
-            public_name="jax.pure_callback",
-            of_jax=True,
-            jvp_error=PURE.jvp_error.removesuffix(_IN_THE_CALLBACK),
-            transpose_error=PURE.transpose_error.removesuffix(_IN_THE_CALLBACK),
-        ),
-        dataclasses.replace(
-            IO,
-            public_name="jax.io_callback",
-            of_jax=True,
-            jvp_error=IO.jvp_error.removesuffix(_IN_THE_CALLBACK),
-            transpose_error=IO.transpose_error.removesuffix(_IN_THE_CALLBACK),
-        ),
-        dataclasses.replace(DEBUG, public_name="jax.debug.callback", of_jax=True),
+    name: _of_jax(like, name)
+    for name, like in (
+        ("jax.pure_callback", PURE),
+        ("jax.io_callback", IO),
+        ("jax.debug.callback", DEBUG),
     )
 }
 

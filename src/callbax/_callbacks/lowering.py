@@ -68,7 +68,7 @@ def lower(
     registration = identity.CALLBACKS.register(host_call, exporting=exporting)
     registration.keep_context(surroundings.context())
     _jax.keep_alive(ctx, registration)
-    shared_run = _device_count(axis_context) > 1
+    shared_run = _jax.device_count(ctx) > 1
     effectful = runtime.is_native and flavour.effect is not None
     if shared_run or host_call.holds_jax_arrays or effectful:
         # On several devices also without effects: a result that has failed must not reach another
@@ -217,14 +217,6 @@ def _lane_of(arg: Any, mask: int, position: Sequence[Any]) -> Any:
         if (mask >> axis) & 1:
             arg = jax.lax.dynamic_index_in_dim(arg, index, keepdims=False)
     return arg
-
-
-def _device_count(axis_context: Any) -> int:
-    if isinstance(axis_context, _jax.SPMDAxisContext):
-        return int(axis_context.mesh.size)
-    if isinstance(axis_context, _jax.ShardingContext):
-        return int(axis_context.num_devices)
-    return 1
 
 
 def _op_sharding(flavour: Flavour, ctx: Any, sharding: Any) -> Any:
