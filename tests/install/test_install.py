@@ -334,6 +334,25 @@ def test_unknown_parameters_are_unexpected():
             callback.read({"mood": 1})
 
 
+def test_parameters_of_another_form_are_unexpected():
+    params = {"callback": abs, "result_avals": 1, "sharding": None, "vmap_method": None}
+    with pytest.raises(
+        jax_callbacks.UnexpectedCall, match="TypeError: 'int' object is not iterable"
+    ):
+        jax_callbacks.JAX_CALLBACKS[0].read(params)
+
+
+def test_static_arguments_as_a_dict_or_as_pairs():
+    """A print that JAX lowers by itself, as on other platforms, calls back with pairs."""
+    read = next(c.read for c in jax_callbacks.JAX_CALLBACKS if c.name == "jax.debug.callback")
+    tree = jax.tree.structure(((0, 0), {}))
+    for static in ({1: "text"}, ((1, "text"),)):
+        flat = jax_callbacks._debugging._make_flat_callback(tree, print, static)
+        effect = jax_callbacks._debugging.debug_effect
+        call = read({"callback": flat, "effect": effect, "partitioned": False})
+        assert (call.function, call.static) == (print, ((1, "text"),))
+
+
 def test_nothing_is_kept():
     """Neither installing, nor programs of the time of it, keep callbacks or records alive."""
 

@@ -104,15 +104,14 @@ _ORDERED = {_debugging.debug_effect: False, _debugging.ordered_debug_effect: Tru
 
 
 def _read_debug(callback: Any, effect: Any, partitioned: bool) -> JaxCall:
-    if effect not in _ORDERED:
-        raise UnexpectedCall(f"the effect {effect}")
     call = JaxCall(callback, None, None)
     if isinstance(callback, types.FunctionType) and callback.__module__ == _debugging.__name__:
         names, cells = callback.__code__.co_freevars, callback.__closure__ or ()
         if set(names) == {"callback", "in_tree", "static_args"}:
             inside = dict(zip(names, (cell.cell_contents for cell in cells), strict=True))
-            tree, static = _known_tree(inside["in_tree"]), tuple(inside["static_args"].items())
-            call = JaxCall(callback, inside["callback"], tree, static)
+            # A dict from debug.callback, and pairs from JAX's own lowering of a print.
+            static = tuple(dict(inside["static_args"]).items())
+            call = JaxCall(callback, inside["callback"], _known_tree(inside["in_tree"]), static)
     return dataclasses.replace(call, ordered=_ORDERED[effect], partitioned=partitioned)
 
 
@@ -138,11 +137,7 @@ def _read_print(
 
 
 def _known_tree(tree: Any) -> Any:
-    """The structure as `jax.tree` has it.
-
-    From JAX 0.11 on debug callbacks have structures of another registry, which may have views of Refs
-    as nodes; only these are left.
-    """
+    """The structure in `jax.tree`'s registry, unless it has views of Refs (from JAX 0.11 on)."""
     values = jax.tree.unflatten(tree, range(tree.num_leaves))
     leaves, known = jax.tree.flatten(values)
     return tree if any(isinstance(leaf, _TransformedRef) for leaf in leaves) else known
@@ -174,7 +169,10 @@ class JaxCallback:
         """
         if params.keys() != self._parameters:
             raise UnexpectedCall(f"the parameters {', '.join(sorted(params))}")
-        return self._read(**params)
+        try:
+            return self._read(**params)
+        except Exception as error:  # whatever it is, JAX can run the call
+            raise UnexpectedCall(f"{type(error).__name__}: {error}") from error
 
 
 JAX_CALLBACKS = tuple(
