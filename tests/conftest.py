@@ -9,6 +9,7 @@ import zlib
 from collections import defaultdict
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 _DEVICES = "--xla_force_host_platform_device_count"
@@ -29,6 +30,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # Each example of hypothesis' compiles a program: few, always the same, however long they take.
+    few = {"deadline": None, "derandomize": True, "database": None}
+    hypothesis.settings.register_profile("sample", max_examples=10, **few)
+    hypothesis.settings.register_profile("full", max_examples=60, **few)
+    hypothesis.settings.load_profile("full" if config.getoption("--full") else "sample")
     config.addinivalue_line("markers", "full: a test that runs with --full only")
     config.addinivalue_line(
         "markers", "cold: its programs import JAX themselves, as --full's all do"

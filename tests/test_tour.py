@@ -44,7 +44,7 @@ def test_every_example_passes_its_own_check(example):
     assert outcome.failure is None, outcome
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_can_be_run_again(example):
     first_run(example)
@@ -243,7 +243,7 @@ def test_every_target_is_about_a_case_and_contenders_that_exist():
 LARGE = {"64 MiB", "256 MiB"}
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", [name for name in cases.CASES if name not in LARGE])
 def test_every_case_runs_with_every_library(name, capsys):
     available, _ = peers.available_peers()

@@ -11,7 +11,7 @@ from scipy.special import cython_special
 
 import callbax as cb
 
-pytestmark = pytest.mark.sampled(4)
+pytestmark = pytest.mark.sampled(8)
 
 Z = np.complex64([0.3 + 0.2j, -1.2 + 0.7j, 2 - 0.4j])
 X = np.float32([0.3, 1.2, -2.0])

@@ -176,7 +176,6 @@ def test_a_weakly_typed_carry_of_scan_keeps_its_type():
     assert carry == expected
 
 
-@hypothesis.settings(max_examples=60, deadline=None)
 @hypothesis.given(
     shapes=hnp.mutually_broadcastable_shapes(num_shapes=3, max_dims=4, min_side=0, max_side=4)
 )
@@ -188,7 +187,6 @@ def test_arguments_broadcast(shapes):
     np.testing.assert_array_equal(result, fma(*args))
 
 
-@hypothesis.settings(max_examples=40, deadline=None)
 @hypothesis.given(
     batched=st.tuples(st.booleans(), st.booleans(), st.booleans()).filter(any),
     ranks=st.tuples(*[st.integers(0, 2)] * 3),

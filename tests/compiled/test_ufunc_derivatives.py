@@ -27,7 +27,7 @@ def jvp(v, z, order):
     return scipy.special.jvp(v, z, order)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     "wrap", [lambda f: f, jax.jit, jax.checkpoint], ids=["plain", "jit", "remat"]
 )
@@ -56,7 +56,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 @pytest.mark.parametrize(
     "derivatives", [HYPOT_RULES, ["central", "central"]], ids=["rule", "central"]

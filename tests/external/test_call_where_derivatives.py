@@ -8,7 +8,7 @@ from jax.test_util import check_grads
 
 import callbax as cb
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(6)
 
 x = np.float32([4, 0, -1, 9, 0.25])
 live = x > 0

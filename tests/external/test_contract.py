@@ -226,7 +226,7 @@ def failing_with(error, pattern=""):
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
-    pytest.mark.sampled(10),
+    pytest.mark.sampled(20),
 ]
 
 

@@ -258,7 +258,7 @@ SCALED["numerical"] = cb.external(
 )
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("f", SCALED.values(), ids=SCALED)
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_rules_see_trees_statics_integers_and_keywords(f, transform):
@@ -354,7 +354,7 @@ def _complex_rules(name):
     return {"host jvp": ("def_host_jvp", jvp), "host vjp": ("def_host_vjp", vjp)}
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("name", COMPLEX)
 @pytest.mark.parametrize("route", ["host jvp", "host vjp", "central"])
 def test_functions_of_complex_numbers_that_need_not_be_holomorphic(name, route):
@@ -475,7 +475,7 @@ def test_steps_are_relative_and_absolute(step, moved):
     np.testing.assert_allclose([seen[1][0] - 2, seen[2][1] - 0.5], moved)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("kind", ["central", "forward", "complex_step"])
 @pytest.mark.parametrize("magnitude", [1e-6, 1.0, 1e6])
 def test_steps_follow_the_magnitude(kind, magnitude):
@@ -528,7 +528,7 @@ def test_second_numerical_derivatives_of_many_arguments_are_an_error():
 # -- with masks, signatures and other options ------------------------------------------------------
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_dead_lanes_have_no_derivative_and_are_not_called(route):
     f = route.make(vmap_method="expand_dims")
@@ -563,7 +563,7 @@ def test_batch_dimensions_of_a_signature_are_not_differentiated_across():
     np.testing.assert_allclose(gradient, expected, rtol=1e-7)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("options", [{"zero_copy": True}, {"arrays": "jax"}])
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_other_options_leave_derivatives_alone(route, options):
@@ -776,7 +776,7 @@ def test_without_a_rule_the_error_says_which_to_add():
         gradient_error(plain())
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_a_rule_for_vmap_is_for_the_function_itself(route):
     f = route.make()
@@ -806,7 +806,7 @@ def assert_gradient(route, f):
     )
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_derivatives_use_threads_and_executors_as_the_function_does(route):
     assert_gradient(route, route.make(vmap_method="threads"))

@@ -95,6 +95,7 @@ def test_a_module(tmp_path, name):
     assert "'-c', '1'" in out and kind == "<class 'numpy.ndarray'>"
 
 
+@pytest.mark.full
 def test_a_directory_and_an_archive(tmp_path):
     source = write(tmp_path / "directory" / "__main__.py").read_text()
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
@@ -171,6 +172,7 @@ def test_a_signal_reaches_it(tmp_path):
     assert "KeyboardInterrupt" in errors and "_install" not in errors
 
 
+@pytest.mark.full
 def test_inside_of_another_program(tmp_path):
     """Where the command was not started as such, the program runs in the same interpreter."""
     (tmp_path / "script.py").write_text("import sys; print(sys.argv, 'jax' in sys.modules)")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 from helpers import EAGER_AND_JIT, both, both_in_any_order, both_raise
 
-pytestmark = pytest.mark.sampled(4)
+pytestmark = pytest.mark.sampled(8)
 
 PURE_MESSAGE = "Pure callbacks do not support JVP. Please use `jax.custom_jvp`"
 IO_MESSAGE = "IO callbacks do not support JVP."

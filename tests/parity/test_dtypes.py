@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import CALLBAX, both, both_in_any_order, both_raise, run
 
-pytestmark = pytest.mark.sampled(4)
+pytestmark = pytest.mark.sampled(8)
 
 NARROW = ["int2", "int4", "uint2", "uint4", "float4_e2m1fn"]
 FLOAT8 = [

@@ -16,7 +16,7 @@ import pytest
 import callbax
 from callbax import debug
 
-pytestmark = pytest.mark.sampled(4)
+pytestmark = pytest.mark.sampled(8)
 
 SCALAR = jax.ShapeDtypeStruct((), np.float32)
 STEPS = 3

@@ -5,15 +5,13 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from helpers import CALLBAX
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 DTYPES = [
     np.dtype(name)
     for name in ("bool", "int8", "uint16", "int32", "float16", "float32", "complex64")
 ] + [np.dtype(getattr(ml_dtypes, name)) for name in ("bfloat16", "float8_e5m2", "int4", "uint2")]
-# Each example compiles a program: few of them, always the same, however long they take.
-FEW = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 shapes = st.lists(st.integers(0, 3), max_size=3).map(tuple)
 dtypes = st.sampled_from(DTYPES)
@@ -29,7 +27,6 @@ def same(left, right):
     assert left.tobytes() == right.tobytes()
 
 
-@FEW
 @given(shapes, dtypes, st.sampled_from(["C", "F"]), st.sampled_from(["pure", "io", "ordered"]))
 def test_any_array_makes_the_round_trip(shape, dtype, order, flavour):
     """Any shape, dtype and layout goes in and comes out unchanged."""
@@ -73,7 +70,6 @@ def callback_pair(method):
     return f
 
 
-@FEW
 @given(batches(), st.sampled_from(["sequential", "sequential_unrolled", "broadcast_all", None]))
 def test_identity_under_vmap_with_any_in_axes(sides, method):
     """An identity callback under vmap with random in_axes gives what JAX's vmap does."""
@@ -83,7 +79,6 @@ def test_identity_under_vmap_with_any_in_axes(sides, method):
     jax.tree.map(same, actual, expected)
 
 
-@FEW
 @given(batches(), st.integers(1, 2), st.sampled_from(["sequential", "broadcast_all", None]))
 def test_identity_under_nested_vmap_with_any_in_axes(sides, size, method):
     """The same one level deeper: an outer vmap over a random side."""
@@ -99,7 +94,6 @@ def test_identity_under_nested_vmap_with_any_in_axes(sides, size, method):
     jax.tree.map(same, actual, expected)
 
 
-@FEW
 @given(batches())
 def test_debug_under_vmap_sees_each_lane_once(sides):
     """A debug callback under vmap with random in_axes sees just the lanes, in order."""

@@ -9,7 +9,7 @@ import pytest
 from helpers import EAGER_AND_JIT, both, both_raise
 from jax.ad_checkpoint import checkpoint_name
 
-pytestmark = pytest.mark.sampled(4)
+pytestmark = pytest.mark.sampled(8)
 
 policies = jax.checkpoint_policies
 

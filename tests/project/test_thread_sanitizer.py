@@ -17,6 +17,7 @@ def build(compiler: str, output: Path, *sources: Path) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
+@pytest.mark.full
 def test_no_data_race_where_threads_meet(tmp_path):
     compiler = os.environ.get("CXX") or shutil.which("c++")
     empty = tmp_path / "empty.cc"

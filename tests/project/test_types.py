@@ -77,6 +77,7 @@ special.jvv(0, 1.5)  # Module has no attribute "jvv"
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not importlib.util.find_spec("mypy"), reason="mypy is not installed")
 def test_a_checker_knows_the_types_of_a_small_program(tmp_path):
     program = tmp_path / "program.py"

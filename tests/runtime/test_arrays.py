@@ -12,7 +12,7 @@ import callbax as cb
 SIZES = [1, 7, 1000, 16 * 1024, 100_000, 3_000_000]  # on both sides of the pool's threshold
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
     "keep",

@@ -267,7 +267,7 @@ class Brief(ValueError):
         return "brief"
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     "makes",
     [
@@ -449,7 +449,7 @@ def test_a_list_counts_as_several_results():
     assert "numpy.asarray makes it one" in str(error)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     "make",
     [

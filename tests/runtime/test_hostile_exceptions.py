@@ -131,6 +131,7 @@ def observe(program, x, expected):
     return "nothing was raised", False, False
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("number", range(len(HOSTILE)), ids=lambda i: type(HOSTILE[i]()).__name__)
 @pytest.mark.parametrize("shape", [(), (200, 200)], ids=["inline", "on XLA's thread"])
 @pytest.mark.parametrize("handler", [logging.NullHandler, logging.StreamHandler])

@@ -35,6 +35,7 @@ def fill(x, *, out):
     out[...] = x
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("views", [False, True], ids=["copies", "views"])
 @pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 3)], ids=str)
 @pytest.mark.parametrize("name", DTYPES + PACKED)

@@ -244,6 +244,7 @@ class Seen:
         return x
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0,)], ids=str)
 @pytest.mark.parametrize("dtype", ["int2", "uint2", "int4", "uint4", "float4_e2m1fn"])
 @flavours.each(flavours.ALL)

@@ -52,6 +52,7 @@ class Keeper:
         return jax.jit(lambda x: call(views(self), SCALAR, x))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 3), (3, 0, 2)], ids=str)
 @pytest.mark.parametrize("name", DTYPES + PACKED)
 def test_every_dtype_and_shape_arrives(name, shape):
@@ -126,7 +127,7 @@ KEEPS = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @EACH_CALL
 @QUIET_CALLS
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ class Plain:
         self.value = value
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @QUIET_CALLS
 @pytest.mark.parametrize(
     ("keep", "find"),
