@@ -63,6 +63,7 @@ def test_info():
         assert word in result.stdout
     for flavour in ("pure_callback", "io_callback", "io_callback, ordered", "debug.callback"):
         assert re.search(rf"^{flavour}.*  yes", result.stdout, re.MULTILINE)
+    assert "programs with effects: by JAX's C++ path" in " ".join(result.stdout.split())
 
 
 def test_info_says_whose_jaxs_callbacks_are(tmp_path):

@@ -171,6 +171,105 @@ print(seen)
     assert str([0, 1, 2, 1] * 3) in finished.output, finished.output
 
 
+ONE_DEVICE = f"""{SETUP}
+seen = []
+def program(library, label, result=scalar, **options):
+    def callback(x):
+        time.sleep(0.001)
+        seen.append(label)
+        return None if result is None else x
+    return jax.jit(lambda x: library(callback, result, x, **options))
+"""
+
+
+@pytest.mark.parametrize("argument", ["ready()", "computing()"])
+@pytest.mark.parametrize("result", ["scalar", "None"])
+def test_one_order_with_jaxs_own_callbacks(run_program, result, argument):
+    """Programs of callbax's alone, which JAX calls from C++, and JAX's, which it calls from Python."""
+    finished = run_program(
+        f"""{ONE_DEVICE}
+from jax.experimental import io_callback
+labels = ["0", "J", "1", "2", "J", "3", "4", "5"]
+libraries = {{True: io_callback, False: cb.io_callback}}
+programs = {{
+    label: program(libraries[label == "J"], label, {result}, ordered=True) for label in labels
+}}
+for _ in range(4):
+    for label in labels:
+        programs[label]({argument})
+cb.effects_barrier()
+jax.effects_barrier()
+print(seen == 4 * labels, "".join(seen))
+"""
+    )
+    assert finished.returncode == 0 and "True 0J12J345" in finished.output, finished.output
+
+
+@pytest.mark.cold
+def test_each_thread_has_its_order_and_its_barrier(run_program):
+    finished = run_program(
+        f"""{SETUP}
+def work(k):
+    for ordered, result in ((False, scalar), (True, scalar), (True, None), (False, None)):
+        seen = []
+        def callback(x):
+            seen.append(int(x))
+            return None if result is None else x
+        call = jax.jit(lambda x: cb.io_callback(callback, result, x, ordered=ordered))
+        for i in range(300):
+            call(np.float32(i) if i % 50 else computing() * 0 + i)
+        cb.effects_barrier()
+        if seen != list(range(300)):
+            wrong.append((k, ordered, result, len(seen), seen[:10]))
+wrong = []
+threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print("wrong:", wrong)
+""",
+        deadline=120,
+    )
+    assert "wrong: []" in finished.output, finished.output
+
+
+CALLS = EFFECTS | WITHOUT_RESULTS
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["jit", "compiled ahead of time"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_calls_after_the_first_two_stay_out_of_python(run_program, call, ahead):
+    """JAX calls back when it has no fast path for what it is called with."""
+    finished = run_program(
+        f"""{SETUP}
+from callbax._jax import calls
+from jax._src import pjit, stages
+def counted(function):
+    def count(*args, **kwargs):
+        slow.append(1)
+        return function(*args, **kwargs)
+    return count
+slow, happened = [], []
+def callback(x):
+    happened.append(1)
+    return np.float32(0)
+stages.Compiled.call = staticmethod(counted(stages.Compiled.call))
+pjit._run_python_pjit = counted(pjit._run_python_pjit)
+program = jax.jit(lambda x: {call})
+x = jnp.float32(1)
+if {ahead}:
+    program = program.lower(x).compile()
+for _ in range(2):
+    program(x)  # the first is JAX's; the second may compile what it waits for
+slow.clear()
+for _ in range(8):
+    program(x)
+cb.effects_barrier()
+print("trial:", repr(calls.trial()), "slow:", len(slow), "happened:", len(happened))
+"""
+    )
+    assert "trial: '' slow: 0 happened: 10" in finished.output, finished.output
+
+
 def test_where_jax_is_not_as_expected_its_own_way_stays(monkeypatch):
     from callbax._jax import runtime
 

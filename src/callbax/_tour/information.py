@@ -17,6 +17,7 @@ import numpy as np
 import callbax
 from callbax import _native
 from callbax._install import state
+from callbax._jax import calls
 from callbax._runtime import platforms
 from callbax._tour.pages import Page
 
@@ -68,6 +69,7 @@ def run_information(page: Page) -> None:
         "that has them."
     )
     page.paragraph(f"JAX's own callbacks: {_whose_callbacks()}")
+    page.paragraph(f"Calls of programs with effects: {_how_effects_are_called()}")
     statistics = _native.statistics()
     page.table(("", "now"), [(k, str(v)) for k, v in statistics.items()], "Runtime")
 
@@ -90,6 +92,13 @@ def _whose_callbacks() -> str:
     if arguments is None:
         return "JAX's way; callbax.install() or `python -m callbax run` puts them on the native runtime."
     return f"on the native runtime, by callbax.install(arguments={arguments!r})."
+
+
+def _how_effects_are_called() -> str:
+    """Whether a jitted call with io or debug callbacks goes through Python, and why."""
+    if why := calls.trial():
+        return f"by JAX's Python path, for this JAX is not as expected: {why}."
+    return "by JAX's C++ path on one CPU device, by its Python path on several."
 
 
 def _installed(package: str) -> str:
