@@ -1,4 +1,4 @@
-"""Runs all benchmarks and puts their tables into README.md, below the marker.
+"""Runs all benchmarks, puts their tables into README.md, below the marker, and draws chart.svg.
 
 Run it on a quiet machine, from anywhere: `python benchmarks/record.py`.
 """
@@ -6,6 +6,8 @@ Run it on a quiet machine, from anywhere: `python benchmarks/record.py`.
 import pathlib
 import subprocess
 import sys
+
+import chart
 
 MARKER = "<!-- Everything below is written by record.py. -->\n"
 
@@ -32,6 +34,7 @@ def main() -> None:
     if not marker:
         raise SystemExit(f"{readme} has lost its marker: {MARKER}")
     readme.write_text(prose + MARKER + tables)
+    chart.main()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import functools
 import importlib
 import io
-import re
 import sys
 import textwrap
 
@@ -263,15 +262,3 @@ def test_libraries_compute_the_same():
             if peer.io is not None:
                 program = jax.jit(lambda x, io=peer.io: io(cases.add_one, cases.SCALAR, x))
                 assert program(np.float32(2)) == 3
-
-
-def test_an_effect_alone_has_the_effect_and_no_callback():
-    def print_it(x):
-        callbax.debug.print("x = {}", x, ordered=True)
-
-    alone = peers.effect_alone(print_it, 1.0)
-    assert jax.make_jaxpr(alone)(1.0).effects == jax.make_jaxpr(print_it)(1.0).effects
-    compiled = jax.jit(alone).lower(1.0)
-    assert not re.search("callbax", compiled.as_text())
-    assert jax.jit(alone)(1.0) == 1.0
-    callbax.effects_barrier()

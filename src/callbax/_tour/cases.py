@@ -18,7 +18,7 @@ import numpy as np
 
 import callbax
 from callbax._tour.measure import BASELINE, Case
-from callbax._tour.peers import Peer, effect_alone
+from callbax._tour.peers import Peer
 
 Run = Callable[[], Any]
 
@@ -175,7 +175,6 @@ def jit_call(peers: Sequence[Peer], arguments: int = 1) -> Case:
 
 
 def effectful_call(peers: Sequence[Peer], flavour: str) -> Case:
-    """The baseline has the same effect and no callback: what JAX takes to dispatch it."""
     count = 50
     x = jnp.float32(1)
 
@@ -185,14 +184,10 @@ def effectful_call(peers: Sequence[Peer], flavour: str) -> Case:
             return x + 1
         return function(identity, SCALAR, x) + 1
 
-    own = getattr(peers[0], flavour)
-    alone = effect_alone(partial(apply, own), x)
-    baseline = calls(count, lambda x: alone(x) + 1, x)
-
     def program(function: Callable[..., Any]) -> Run:
         return calls(count, partial(apply, function), x)
 
-    runs = contenders(peers, flavour, program, baseline)
+    runs = contenders(peers, flavour, program, calls(count, lambda x: x + 1, x))
     name = {"io": "io callback", "ordered_io": "ordered io callback", "debug": "debug.callback"}
     return Case(f"jitted call, {name[flavour]}", "call", count, runs)
 

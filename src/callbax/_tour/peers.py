@@ -132,23 +132,3 @@ def available_peers() -> tuple[list[Peer], list[str]]:
         except ImportError as error:
             missing[f"Left out: {error} (pip install 'callbax[bench]')."] = None
     return peers, list(missing)
-
-
-def effect_alone(program: Callable[..., Any], *args: Any) -> Callable[[jax.Array], Any]:
-    """An operation with the effects of `program(*args)` that does nothing.
-
-    A jitted call with it costs what JAX takes to dispatch a program with such an effect.
-    """
-    from jax.extend.core import Primitive
-    from jax.interpreters import mlir
-
-    effects = set(jax.make_jaxpr(program)(*args).effects)
-    primitive = Primitive("effect_alone")
-    primitive.def_effectful_abstract_eval(lambda aval: (aval, effects))
-
-    def lower(context: Any, operand: Any) -> list[Any]:
-        context.set_tokens_out(context.tokens_in)
-        return [operand]
-
-    mlir.register_lowering(primitive, lower)
-    return primitive.bind
