@@ -68,6 +68,8 @@ struct CallSite {
   bool shared_run = false;    // the program runs on several devices
   int64_t number = 0;         // of numbered_calls, if it does
   bool no_results = false;    // whatever result buffers there are, the callback has none
+  bool fence = false;         // nothing is called; a result is True (_jax/per_shard.py)
+  bool widened = false;       // the first operand has one dimension more, the last, of size 1
   std::string casting;        // which results of another dtype are converted; "" for none
   bool views = false;         // arguments are views of XLA's memory
   bool out = false;           // the function writes its results in place

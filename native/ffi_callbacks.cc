@@ -70,12 +70,21 @@ bool Postpone(XLA_FFI_CallFrame* frame, CallSite& site, const std::vector<Buffer
   return true;
 }
 
+XLA_FFI_Error* Pass(XLA_FFI_CallFrame* frame) {
+  for (const Buffer& result : ReadBuffers(frame->rets.rets, frame->rets.size)) {
+    if (result.dtype == XLA_FFI_DataType_PRED) *static_cast<bool*>(result.data) = true;
+  }
+  return nullptr;
+}
+
 struct CallbackHandler {
   using Site = CallSite;
   static constexpr const char* kCallee = "the host function";
 
   static XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame, CallSite& site) {
-    const std::vector<Buffer> operands = ReadBuffers(frame->args.args, frame->args.size);
+    if (site.fence) return Pass(frame);
+    std::vector<Buffer> operands = ReadBuffers(frame->args.args, frame->args.size);
+    if (site.widened) --operands[0].rank;
     std::vector<Buffer> results;
     if (!site.no_results) results = ReadBuffers(frame->rets.rets, frame->rets.size);
     const int64_t run_id = site.shared_run ? RunId(frame) : 0;

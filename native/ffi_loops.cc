@@ -30,8 +30,10 @@ struct LoopHandler {
 
   static XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame, LoopSite& site) {
     const auto operands = static_cast<size_t>(frame->args.size);
-    const auto buffer = [frame, operands](size_t i) {
-      return ReadBuffer(i < operands ? frame->args.args[i] : frame->rets.rets[i - operands]);
+    const auto buffer = [frame, operands, &site](size_t i) {
+      Buffer read = ReadBuffer(i < operands ? frame->args.args[i] : frame->rets.rets[i - operands]);
+      if (i == 0 && site.widened) --read.rank;
+      return read;
     };
     const ThreadPool pool{frame, site.serial ? OneThread : CountThreads, Schedule};
     return Encode(frame->api, CallLoop(site, operands, static_cast<size_t>(frame->rets.size),

@@ -54,6 +54,7 @@ struct LoopSite {
   std::string policy;          // about floating-point errors, as _compiled/error_state.py writes it
   int64_t number = 0;          // of numbered_calls, if the program runs on several devices
   bool serial = false;         // one thread runs the whole call
+  bool widened = false;        // the first operand has one dimension more, the last, of size 1
   std::atomic<float> cost{0};  // of one item as measured, in ns; 0: not known
 };
 

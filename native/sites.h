@@ -26,11 +26,14 @@ std::shared_ptr<Kind> ReadCallee(const Attributes& attributes, const char* attri
 // False, with the reason, if there is no callee.
 template <class Attributes>
 bool ReadSite(const Attributes& attributes, CallSite* site, std::string* why) {
+  attributes.Read("fence", &site->fence);
+  if (site->fence) return true;
   attributes.Read("flavour", &site->flavour);
   attributes.Read("canonicalize", &site->canonicalize);
   attributes.Read("casting", &site->casting);
   attributes.Read("shared_run", &site->shared_run);
   attributes.Read("no_results", &site->no_results);
+  attributes.Read("widened", &site->widened);
   attributes.Read("views", &site->views);
   attributes.Read("out", &site->out);
   attributes.Read("empty", &site->empty);
@@ -52,6 +55,7 @@ template <class Attributes>
 bool ReadSite(const Attributes& attributes, LoopSite* site, std::string* why) {
   attributes.Read("errors", &site->policy);
   attributes.Read("serial", &site->serial);
+  attributes.Read("widened", &site->widened);
   site->loop = ReadCallee<Loop>(attributes, "loop", why);
   return site->loop != nullptr;
 }

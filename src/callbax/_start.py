@@ -30,7 +30,11 @@ TARGET = "callbax_call"
 PLACED_TARGET = placement.PLACED_TARGET
 PARTITIONED_TARGET = placement.PARTITIONED_TARGET
 
+# Under these the compiler may cut calls between devices (_jax/per_shard.py).
+PER_SHARD_TARGET = "callbax_call_per_shard"
 LOOP_TARGET = "callbax_loop"
+
+_CALL_TARGETS = (TARGET, PLACED_TARGET, PARTITIONED_TARGET, PER_SHARD_TARGET)
 
 _MARKERS = (_native.Registration,)  # what programs keep alive
 
@@ -145,13 +149,14 @@ def _start() -> None:
         threads.follow_tracing,
     )
     for site, (handlers, state), targets in (
-        ("call", _native.callback_handlers(), (TARGET, PLACED_TARGET, PARTITIONED_TARGET)),
+        ("call", _native.callback_handlers(), _CALL_TARGETS),
         ("loop", _native.loop_handlers(), (LOOP_TARGET,)),
     ):
         jax.ffi.register_ffi_type(f"callbax_{site}_site", state, platform="cpu")
         for target in targets:
             jax.ffi.register_ffi_target(target, handlers, platform="cpu")
-    jax.ffi.register_ffi_target_as_batch_partitionable(LOOP_TARGET)
+    for target in (PER_SHARD_TARGET, LOOP_TARGET):
+        jax.ffi.register_ffi_target_as_batch_partitionable(target)
     programs.watch_programs(_MARKERS, _native.numbered_calls)
     calls.install(
         frozenset({_jax.IO_EFFECT, _jax.DEBUG_EFFECT}),

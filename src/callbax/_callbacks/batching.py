@@ -17,7 +17,7 @@ import numpy as np
 
 from callbax import _jax
 from callbax._callbacks.flavours import Flavour
-from callbax._jax import control_flow
+from callbax._jax import control_flow, per_shard
 
 VMAP_METHODS = (
     "sequential",
@@ -55,6 +55,22 @@ class Lanes:
                 for mask, has in zip(self.masks(len(batched)), batched, strict=True)
             ),
         )
+
+    def in_front(self, avals: Sequence[Any], core_ranks: Sequence[int]) -> per_shard.Batch:
+        """The dimensions in front of the operands' cores: lane axes, and then those of whole batches.
+
+        Of these each operand has all, if perhaps with size 1.
+        """
+        count = len(self.sizes)
+        masks = self.masks(len(avals))
+        lanes = [tuple(k for k in range(count) if (mask >> k) & 1) for mask in masks]
+        whole = [
+            aval.shape[len(axes) : aval.ndim - rank]
+            for aval, axes, rank in zip(avals, lanes, core_ranks, strict=True)
+        ]
+        sizes = (*self.sizes, *jnp.broadcast_shapes(*whole))
+        rest = tuple(range(count, len(sizes)))
+        return per_shard.Batch(sizes, tuple((*axes, *rest) for axes in lanes))
 
     def split(self, arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
         """Copies of the arrays' slices, lane by lane, as the runtime makes them."""

@@ -23,7 +23,7 @@ from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import Flavour
 from callbax._host import identity
 from callbax._host.call import HostCall
-from callbax._jax import placement
+from callbax._jax import per_shard, placement
 from callbax._jax.runtime import ENDS_WITH_ITS_EFFECTS, waits_for_inputs
 from callbax._runtime import errors, platforms, portable_calls, surroundings
 from callbax._runtime.platforms import Runtime
@@ -39,9 +39,16 @@ def lower(
     partitioned: bool,
     sharding: Any,
     lanes: Lanes,
+    core_ranks: tuple[int, ...] | None = None,
     **params: Any,
 ) -> Any:
     axis_context = ctx.module_context.axis_context
+    exporting = _jax.is_exporting(ctx)
+    runtime = platforms.runtime_of(ctx.module_context.platforms, exporting=exporting)
+    batch = None
+    if core_ranks and runtime.is_native and _jax.is_partitioned_automatically(ctx):
+        batch = lanes.in_front(ctx.avals_in, core_ranks)
+        batch = batch if batch.may_be_cut else None
 
     def with_lanes(lanes: Lanes) -> Any:
         return partial(
@@ -51,10 +58,11 @@ def lower(
             partitioned=partitioned,
             sharding=sharding,
             lanes=lanes,
+            core_ranks=core_ranks,
             **params,
         )
 
-    if automatic_axes := _automatic_axes(axis_context):
+    if batch is None and (automatic_axes := _automatic_axes(axis_context)):
         return _lower_partial_auto(
             flavour, ctx, operands, automatic_axes, lambda: with_lanes(lanes)
         )
@@ -62,8 +70,6 @@ def lower(
     if partitioned and lanes.sizes and distributed:
         return _lower_lane_by_lane(ctx, operands, lanes, with_lanes(Lanes()))
     op_sharding = _op_sharding(flavour, ctx, sharding)
-    exporting = _jax.is_exporting(ctx)
-    runtime = platforms.runtime_of(ctx.module_context.platforms, exporting=exporting)
     _start.prepare()
     registration = identity.CALLBACKS.register(host_call, exporting=exporting)
     registration.keep_context(surroundings.context())
@@ -77,19 +83,37 @@ def lower(
     waits = waits_for_inputs and not shared_run
     if runtime.is_native and (host_call.holds_jax_arrays or (effectful and not waits)):
         _jax.run_synchronously(ctx, host_call)
-    attributes: dict[str, Any] = {
+    attributes = {
         "callback": registration.name,
         "flavour": flavour.public_name,
-        "canonicalize": np.bool_(not jax.config.jax_enable_x64),
         "shared_run": np.bool_(shared_run),
+        **_attributes(ctx, host_call),
     }
-    if not ctx.avals_out:
-        # XLA gives a placed call without results one that nobody asked for.
-        attributes["no_results"] = np.bool_(True)
     if lanes.sizes:
         # The runtime reads the sizes off the buffers: here they may be symbolic.
         attributes["lanes"] = np.ones(len(lanes.sizes), np.int64)
-        attributes["operand_lanes"] = np.array(lanes.operand_axes, np.int64)
+        every = (1 << len(lanes.sizes)) - 1
+        masks = lanes.operand_axes if batch is None else (every,) * len(operands)
+        attributes["operand_lanes"] = np.array(masks, np.int64)
+    if batch is not None:
+        has_side_effect = flavour.effect is not None
+        return per_shard.emit(
+            ctx, operands, _start.PER_SHARD_TARGET, attributes, batch, has_side_effect
+        )
+    effect = flavour.ordered_effect if ordered else None
+    emit = _emit_native if runtime.is_native else partial(_emit_portable, runtime, host_call)
+    results = emit(ctx, operands, attributes, effect, op_sharding, partitioned, flavour)
+    if ctx.avals_out and _jax.is_partitioned_automatically(ctx):
+        return placement.replicated(ctx, results)
+    return results
+
+
+def _attributes(ctx: Any, host_call: HostCall) -> dict[str, Any]:
+    """What the handler has to know of the function, its results and its settings."""
+    attributes: dict[str, Any] = {"canonicalize": np.bool_(not jax.config.jax_enable_x64)}
+    if not ctx.avals_out:
+        # XLA gives a placed call without results one that nobody asked for.
+        attributes["no_results"] = np.bool_(True)
     if host_call.holds_jax_arrays:
         attributes["needs_pool"] = np.bool_(True)
     if host_call.configuration:
@@ -103,12 +127,7 @@ def lower(
     empty = [i for i, aval in enumerate(ctx.avals_out) if aval.dtype == jax.dtypes.float0]
     if empty:
         attributes["empty"] = np.array(empty, np.int64)
-    effect = flavour.ordered_effect if ordered else None
-    emit = _emit_native if runtime.is_native else partial(_emit_portable, runtime, host_call)
-    results = emit(ctx, operands, attributes, effect, op_sharding, partitioned, flavour)
-    if ctx.avals_out and _jax.is_partitioned_automatically(ctx):
-        return placement.replicated(ctx, results)
-    return results
+    return attributes
 
 
 def _emit_portable(

@@ -1,7 +1,8 @@
 """One JAX primitive for each flavour; all share their rules.
 
-Parameters of each: `host_call`, `result_avals`, `ordered`, `partitioned`, `sharding`, `vmap_method`
-and `lanes`. Equal calls have equal parameters, so nothing is traced or compiled twice.
+Parameters of each: `host_call`, `result_avals`, `ordered`, `partitioned`, `sharding`, `vmap_method`,
+`lanes`, and `core_ranks`: None, or, of a call per shard, how many dimensions of each operand are not
+of the batch. Equal calls have equal parameters, so nothing is traced or compiled twice.
 """
 
 from __future__ import annotations
@@ -15,14 +16,30 @@ from callbax._callbacks import autodiff, batching, informed, lowering
 from callbax._callbacks.batching import Lanes
 from callbax._callbacks.flavours import FLAVOURS, Flavour
 from callbax._host.call import HostCall
-from callbax._jax import control_flow, while_loops
+from callbax._jax import control_flow, per_shard, while_loops
 from callbax._runtime import errors, failure_log
 
 
 def _abstract_eval(
-    flavour: Flavour, *avals: Any, result_avals: Any, ordered: bool, **_: Any
+    flavour: Flavour,
+    *avals: Any,
+    result_avals: Any,
+    ordered: bool,
+    core_ranks: Any,
+    lanes: Lanes,
+    **_: Any,
 ) -> Any:
+    if core_ranks and per_shard.is_distributed(avals):
+        result_avals = _distributed(avals, result_avals, lanes.in_front(avals, core_ranks))
     return result_avals, flavour.effects(ordered)
+
+
+def _distributed(avals: Any, result_avals: Any, batch: per_shard.Batch) -> Any:
+    """Results that are distributed as the operands' types say."""
+    return [
+        aval.update(sharding=per_shard.distributed_as(avals, batch, aval.ndim))
+        for aval in result_avals
+    ]
 
 
 def _call_directly(
@@ -82,6 +99,7 @@ def bind(
     partitioned: bool = False,
     sharding: Any = None,
     vmap_method: str | None = None,
+    core_ranks: tuple[int, ...] | None = None,
 ) -> list[Any]:
     """Applies the flavour's primitive; returns the results as a flat list."""
     return PRIMITIVES[flavour].bind(
@@ -93,4 +111,5 @@ def bind(
         sharding=sharding,
         vmap_method=vmap_method,
         lanes=Lanes(),
+        core_ranks=core_ranks,
     )

@@ -22,6 +22,7 @@ import numpy as np
 from callbax import _jax
 from callbax._compiled import error_state, loop_lowering
 from callbax._compiled.derivatives import Derivatives
+from callbax._jax import per_shard
 
 
 class LoopSource(Protocol):
@@ -80,6 +81,11 @@ class Loop:
         cut = (shape[: len(shape) - len(self.core_of(i))] for i, shape in enumerate(shapes))
         return next((shape for shape in cut if shape), ())
 
+    def batch(self, shapes: Sequence[tuple[int, ...]]) -> per_shard.Batch:
+        """The loop dimensions, of which each operand has all or none."""
+        ranks = (len(shape) - len(self.core_of(i)) for i, shape in enumerate(shapes))
+        return per_shard.Batch(self.loop_shape(shapes), tuple(tuple(range(r)) for r in ranks))
+
 
 def bind_loop(
     loop: Loop,
@@ -128,13 +134,19 @@ def _abstract_eval(
     *avals: Any, loop: Loop, result_dtypes: Any, core_sizes: tuple[int, ...], **_: Any
 ) -> Any:
     shape = loop.loop_shape([aval.shape for aval in avals])
-    ranks = [aval.ndim - len(loop.core_of(i)) for i, aval in enumerate(avals)]
     cores = [
         tuple(core_sizes[d] for d in loop.core_of(len(avals) + i))
         for i in range(len(result_dtypes))
     ]
+    weak = all(aval.weak_type for aval in avals)
+    batch = loop.batch([aval.shape for aval in avals])
     return [
-        _jax.array_like(avals, ranks, (*shape, *core), dtype)
+        _jax.ShapedArray(
+            (*shape, *core),
+            dtype,
+            weak_type=weak,
+            sharding=per_shard.distributed_as(avals, batch, len(shape) + len(core)),
+        )
         for core, dtype in zip(cores, result_dtypes, strict=True)
     ]
 
@@ -180,17 +192,10 @@ def _shape_without(arg: Any, d: int | None) -> tuple[int, ...]:
     return np.shape(arg) if d is None else (*arg.shape[:d], *arg.shape[d + 1 :])
 
 
-def _define(name: str) -> Any:
-    primitive = _jax.Primitive(name)
-    primitive.multiple_results = True
-    primitive.def_abstract_eval(_abstract_eval)
-    return primitive
-
-
-_primitive = _define("callbax_loop")
+_primitive = _jax.Primitive("callbax_loop")
+_primitive.multiple_results = True
+_primitive.def_abstract_eval(_abstract_eval)
 _primitive.def_impl(partial(_jax.apply_primitive, _primitive))
 _jax.primitive_jvps[_primitive] = _jvp
 _jax.primitive_batchers[_primitive] = _batch
-# In programs that JAX distributes over several devices; every operand has all loop dimensions.
-_partitioned = _define("callbax_partitioned_loop")
-loop_lowering.register(_primitive, _partitioned)
+_jax.register_lowering(_primitive, loop_lowering.lower)

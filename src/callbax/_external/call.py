@@ -133,6 +133,14 @@ class Call:
     def options(self) -> Options:
         return self.definition.options
 
+    @property
+    def independent_dimensions(self) -> int:
+        """How many leading dimensions of a call per shard are independent of one another.
+
+        Arrays of elementwise functions have one shape then.
+        """
+        return len(self.structs[0].shape) if self.options.elementwise and self.structs else 0
+
     def names(self) -> list[str]:
         """What messages call each array of the arguments."""
         return self.structure.names(self.definition.parameters)

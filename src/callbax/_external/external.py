@@ -25,6 +25,7 @@ from callbax._external.signature import Shape, broadcast, equalise_ranks, over_b
 from callbax._external.transposes import TransposeRule
 from callbax._host.structure import flatten, positional_parameters, signature_of
 from callbax._host.trust import OptIn
+from callbax._jax import per_shard
 from callbax._runtime.errors import describe_function
 from callbax._runtime.wrapper import Wrapper
 from callbax._typing import P, R, Values
@@ -125,8 +126,11 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
         names = tuple(structure.names(definition.parameters))
         if options.elementwise:
             leaves = equalise_ranks(leaves)
+            if options.per_shard:  # a device's parts of all arrays belong together
+                shape = broadcast(list(map(jnp.shape, leaves)), names, definition.description)
+                leaves = per_shard.spread(leaves, shape)
         shapes = [jnp.shape(leaf) for leaf in leaves]
-        batches = self._batches(shapes, names, mask)
+        batches = masks.batch_shapes(definition, shapes, names, mask)
         structs = tuple(
             jax.ShapeDtypeStruct(
                 shape[len(own) :], jax.dtypes.canonicalize_dtype(jax.dtypes.result_type(leaf))
@@ -146,22 +150,6 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
         batch = broadcast(batches, names, f"{where}, before their core dimensions,")
         results = over_batch(apply, leaves, batches, batch)
         return jax.tree.unflatten(call.result_tree, results), batch
-
-    def _batches(self, shapes: list[Shape], names: tuple[str, ...], mask: Any) -> list[Shape]:
-        """The leading dimensions of each array that are of the batch."""
-        where, options = self.definition.description, self.options
-        if options.signature is not None:
-            options.signature.bind(shapes, names, where)
-            return options.signature.batch_shapes(shapes)
-        if mask is None or not jnp.ndim(mask):
-            return [()] * len(shapes)
-        if options.elementwise:
-            return shapes  # each element is a lane
-        raise ValueError(
-            f"the mask of call_where of {where} has the shape {jnp.shape(mask)}, but must be a "
-            "scalar: one call is one lane. Use jax.vmap over mask and arguments together, or give the "
-            "function a signature=, which says what its batch dimensions are."
-        )
 
     @property
     def executor(self) -> Executor:
@@ -214,6 +202,7 @@ def external(
     effects: str = "none",
     derivative: str | None = None,
     step: Any = None,
+    per_shard: bool = False,
     zero_copy: bool = False,
     out: bool = False,
     arrays: str = "numpy",
@@ -253,6 +242,10 @@ def external(
       derivative: "central", "forward" or "complex_step": a numerical derivative. Others are defined
         by the methods `defjvp`, `defjvps`, `defvjp`, `def_host_jvp`, `def_host_vjp`, `def_transpose`.
       step: the numerical derivative's step, relative to max(|x|, 1), or a pair (relative, absolute).
+      per_shard: in a program that the compiler distributes over several devices, each calls for its
+        own part of the batch, and the result stays distributed. The batch is what `vmap` adds, what
+        is in front of the core of a signature, and all dimensions if the result is "broadcast".
+        Without it, one device gathers everything and calls.
       zero_copy: the arguments are read-only views of XLA's memory. Keeping one is an error.
       out: the function gets its result as another argument, `out`, to write it in place: a writable
         view of XLA's memory, or a pytree of them. It returns None or `out`.

@@ -36,9 +36,12 @@ def on_host(call: Call, leaves: Sequence[Any]) -> list[Any]:
 
 def _bind(call: Call, *leaves: Any) -> list[Any]:
     options = call.options
+    core_ranks = [len(struct.shape) for struct in call.structs]
     if call.masked or options.executor is not None or options.vmap_method == "threads":
         host_call, vmap_method = _over_lanes(call, leaves)
+        core_ranks = [0] * call.masked + core_ranks
     else:
+        core_ranks = [rank - call.independent_dimensions for rank in core_ranks]
         function = call.definition.host_function
         host_call = HostCall.of(function, call.structure, call.result_tree)
         vmap_method = options.vmap_method
@@ -49,6 +52,7 @@ def _bind(call: Call, *leaves: Any) -> list[Any]:
         [_jax.ShapedArray(struct.shape, struct.dtype) for struct in call.result_structs],
         ordered=options.effects == "ordered",
         vmap_method=vmap_method,
+        core_ranks=tuple(core_ranks) if options.per_shard else None,
     )
 
 

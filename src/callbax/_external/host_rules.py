@@ -27,6 +27,7 @@ from callbax._external.rules import (
     inexact_only,
     is_inexact,
     result_leaves,
+    typed_structs,
     with_jvp,
 )
 from callbax._host.function import Hashable
@@ -53,7 +54,8 @@ class HostRule:
             derivative = HostDerivative(call, self, wanted)
             residuals = [*leaves, *results] if self.vjp else leaves
             operands = [tangents[i] for i in wanted]
-            return results, linear_call(derivative, residuals, operands, derivative.result_structs)
+            structs = typed_structs(results)
+            return results, linear_call(derivative, residuals, operands, structs)
 
         differentiable = with_jvp(call, lambda *leaves: on_host(call, leaves), jvp)
         return differentiable(*leaves)
@@ -140,9 +142,10 @@ class HostJvp(RuleOnHost):
         of_args, _ = call.structure.unflatten_without_static(tangents)
         values = result_leaves(call, self.function.value(args, of_args, **kwargs), rule)
         batch = batch_shape(arrays, self.structs)
+        structs = self.parts(call.result_structs, arrays)
         return [
             fit(value, struct, batch, rule)
-            for value, struct in zip(values, call.result_structs, strict=True)
+            for value, struct in zip(values, structs, strict=True)
             if is_inexact(struct)
         ]
 
@@ -172,7 +175,8 @@ class HostVjp(RuleOnHost):
                 _sum_broadcast(value, struct, len(batch))
                 for value, struct in zip(values, call.structs, strict=True)
             ]
-        return [fit(values[i], call.structs[i], batch, rule) for i in self.positions]
+        structs = self.parts(call.structs, arrays)
+        return [fit(values[i], structs[i], batch, rule) for i in self.positions]
 
 
 def batch_shape(arrays: Sequence[np.ndarray], structs: Sequence[Struct]) -> tuple[int, ...]:

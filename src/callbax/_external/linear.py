@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from callbax import _jax
 from callbax._host import names
-from callbax._jax import placement
+from callbax._jax import per_shard, placement
 
 Struct: TypeAlias = jax.ShapeDtypeStruct
 
@@ -49,7 +49,10 @@ def linear_call(
     operands: Sequence[Any],
     structs: Sequence[Struct],
 ) -> list[Any]:
-    """Flat results of `function.forward`, of the shapes and dtypes `structs`."""
+    """Flat results of `function.forward`, of the shapes and dtypes `structs`.
+
+    In Explicit meshes these say how they are distributed, too.
+    """
     values = placement.vary_alike([*residuals, *operands])
     return _PRIMITIVE.bind(
         *values, function=function, residuals=len(residuals), structs=tuple(structs)
@@ -141,7 +144,7 @@ def _transpose(
 
 def _struct_of(operand: Any) -> Struct:
     aval = operand.aval if _jax.is_undefined_primal(operand) else jax.typeof(operand)
-    return Struct(aval.shape, aval.dtype)
+    return per_shard.typed_struct(aval)
 
 
 def _batch(args: Any, dims: Any, *, function: LinearFunction, residuals: int, structs: Any) -> Any:
@@ -152,7 +155,7 @@ def _batch(args: Any, dims: Any, *, function: LinearFunction, residuals: int, st
         batched,
         args[:residuals],
         args[residuals:],
-        [Struct((size, *struct.shape), struct.dtype) for struct in structs],
+        [per_shard.batched_struct(struct, size, args, axes) for struct in structs],
     )
     return results, [0] * len(results)
 

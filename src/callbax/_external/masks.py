@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from callbax._external.call import Call
+from callbax._external.call import Call, Definition
+from callbax._external.signature import Shape
 
 _in_force: contextvars.ContextVar[Any] = contextvars.ContextVar("callbax_mask", default=None)
 
@@ -62,6 +63,25 @@ def check_mask(mask: Any, where: str) -> Any:
             "the lanes that are to be called; compare with something, as in x > 0"
         )
     return jnp.asarray(mask)
+
+
+def batch_shapes(
+    definition: Definition, shapes: list[Shape], names: Sequence[str], mask: Any
+) -> list[Shape]:
+    """The leading dimensions of each array of a call that are of its batch."""
+    where, options = definition.description, definition.options
+    if options.signature is not None:
+        options.signature.bind(shapes, names, where)
+        return options.signature.batch_shapes(shapes)
+    if mask is None or not jnp.ndim(mask):
+        return [()] * len(shapes)
+    if options.elementwise:
+        return shapes  # each element is a lane
+    raise ValueError(
+        f"the mask of call_where of {where} has the shape {jnp.shape(mask)}, but must be a "
+        "scalar: one call is one lane. Use jax.vmap over mask and arguments together, or give the "
+        "function a signature=, which says what its batch dimensions are."
+    )
 
 
 def _gated(mask: Any, leaf: Any) -> Any:

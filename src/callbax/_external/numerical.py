@@ -30,7 +30,14 @@ from callbax._external.differences import (
 from callbax._external.host import on_host
 from callbax._external.linear import linear_call
 from callbax._external.probing import assemble, coordinates, is_complex, warn_if_costly
-from callbax._external.rules import HostCode, Struct, inexact_only, is_inexact, with_jvp
+from callbax._external.rules import (
+    HostCode,
+    Struct,
+    inexact_only,
+    is_inexact,
+    typed_structs,
+    with_jvp,
+)
 from callbax._host.function import Hashable
 from callbax._runtime.errors import describe_function
 from callbax._runtime.wrapper import Wrapper
@@ -65,8 +72,8 @@ class NumericalRule:
                 return results, differences.of_results(
                     differences.directions.contract(partials, given)
                 )
-            structs = inexact_only(call.result_structs)
-            return differentiable(*leaves), linear_call(differences, leaves, given, structs)
+            results = differentiable(*leaves)
+            return results, linear_call(differences, leaves, given, typed_structs(results))
 
         differentiable = with_jvp(call, lambda *leaves: on_host(call, leaves), jvp)
         return differentiable(*leaves)

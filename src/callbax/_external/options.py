@@ -19,6 +19,7 @@ _CHOICES = {
     "arrays": ("numpy", "jax"),
     "vmap_method": ("sequential", "sequential_unrolled", "expand_dims", "broadcast_all", "threads"),
     "derivative": ("central", "forward", "complex_step"),
+    "per_shard": (False, True),
 }
 
 
@@ -41,6 +42,7 @@ class Keywords(TypedDict, total=False):
     effects: str
     derivative: str | None
     step: Any
+    per_shard: bool
     zero_copy: bool
     out: bool
     arrays: str
@@ -66,6 +68,7 @@ class Options:
     effects: str
     derivative: str | None
     step: tuple[float, float] | None
+    per_shard: bool
     zero_copy: bool
     out: bool
     arrays: str
@@ -123,6 +126,11 @@ def make_options(
             f"external function {where} has effects={effects!r}, so it has no derivative: the "
             "transformed program would run it another number of times"
         )
+    if plain["per_shard"] and effects == "ordered":
+        raise ValueError(
+            f"external function {where} has per_shard=True and effects='ordered', but the devices of a "
+            "program call at the same time, and there is no order across them; use effects='io'"
+        )
     if step is not None and derivative is None:
         raise ValueError(
             f"external function {where}: step= goes with derivative=, whose steps it sets"
@@ -138,7 +146,7 @@ def make_options(
     )
 
 
-def _check_choice(where: str, option: str, value: Any, choices: Sequence[str]) -> None:
+def _check_choice(where: str, option: str, value: Any, choices: Sequence[Any]) -> None:
     if value not in choices:
         raise ValueError(
             f"external function {where}: {option}={value!r} is not one of {', '.join(map(repr, choices))}"

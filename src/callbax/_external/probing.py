@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from callbax._jax import per_shard
+
 COSTLY = 1000
 
 
@@ -69,6 +71,7 @@ def assemble(
     images: Sequence[Any], structs: Sequence[jax.ShapeDtypeStruct], cotangents: Sequence[Any]
 ) -> list[Any]:
     """The transpose at `cotangents`, from the images of the `basis` of `structs`."""
+    images, cotangents = per_shard.whole(images), per_shard.whole(cotangents)
     pairings = sum(
         _pair(image, cotangent) for image, cotangent in zip(images, cotangents, strict=True)
     )

@@ -20,7 +20,7 @@ from callbax._external.call import Call
 from callbax._host import trust
 from callbax._host.function import Hashable
 from callbax._host.structure import Structure
-from callbax._jax import placement
+from callbax._jax import per_shard, placement
 from callbax._runtime.errors import describe_function
 from callbax._runtime.wrapper import Wrapper
 
@@ -56,6 +56,7 @@ class Layout:
     result_tree: PyTreeDef
     result_structs: tuple[Struct, ...]
     elementwise: bool
+    per_shard: bool
 
     @classmethod
     def of(cls, call: Call) -> Layout:
@@ -66,6 +67,7 @@ class Layout:
             call.result_tree,
             call.result_structs,
             call.options.elementwise,
+            call.options.per_shard,
         )
 
 
@@ -93,6 +95,17 @@ class RuleOnHost(Wrapper):
     def description(self) -> str:
         return describe(self.layout, self.kind, self.function.value)
 
+    def parts(self, wanted: Sequence[Struct], arrays: Sequence[np.ndarray]) -> Sequence[Struct]:
+        """The structs `wanted` of what is to be returned, for these arrays.
+
+        Those of the program, unless a device calls for its part of an elementwise function's arrays.
+        """
+        if not (self.layout.elementwise and self.layout.per_shard):
+            return wanted
+        first = arrays[0]
+        part = first.shape[first.ndim - len(self.layout.structs[0].shape) :]
+        return [Struct(part, struct.dtype) for struct in wanted]
+
 
 def is_inexact(struct: Any) -> bool:
     return bool(jnp.issubdtype(struct.dtype, jnp.inexact))
@@ -101,6 +114,11 @@ def is_inexact(struct: Any) -> bool:
 def inexact_only(structs: Sequence[Struct]) -> list[Struct]:
     """The structs that have tangents."""
     return [struct for struct in structs if is_inexact(struct)]
+
+
+def typed_structs(results: Sequence[Any]) -> list[Struct]:
+    """Those of the results that have tangents, with how they are distributed in Explicit meshes."""
+    return [per_shard.typed_struct(jax.typeof(result)) for result in results if is_inexact(result)]
 
 
 # A rule of flat lists: (leaves, tangents), None for a tangent that is zero, to the results and the

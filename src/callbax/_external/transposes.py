@@ -20,6 +20,7 @@ from callbax._external.host_rules import batch_shape, fit
 from callbax._external.linear import linear_call
 from callbax._external.rules import Layout, RuleOnHost, Struct, is_inexact
 from callbax._host.function import Hashable
+from callbax._jax import per_shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,11 @@ class TransposeRule:
         mask, arrays = leaves[: call.masked], leaves[call.masked :]
         residuals, operands = transpose.others(arrays), transpose.operands(arrays)
         linear = Linear(call, transpose)
-        return linear_call(linear, [*mask, *residuals], operands, call.result_structs)
+        structs = call.result_structs
+        if per_shard.is_distributed(list(map(jax.typeof, leaves))):
+            avals = jax.make_jaxpr(lambda *leaves: on_host(call, leaves))(*leaves).out_avals
+            structs = tuple(map(per_shard.typed_struct, avals))
+        return linear_call(linear, [*mask, *residuals], operands, structs)
 
     def _linear_leaves(self, call: Call) -> tuple[int, ...]:
         """Which arrays of the arguments the call is linear in."""
@@ -153,9 +158,10 @@ class Transpose(RuleOnHost):
         count = len(self.layout.structs) - len(self.positions)
         values = self.call(arrays[:count], arrays[count:])
         batch = batch_shape(arrays, self.structs)
+        structs = self.parts(self.operands(self.layout.structs), arrays)
         return [
             fit(value, struct, batch, self.description)
-            for value, struct in zip(values, self.operands(self.layout.structs), strict=True)
+            for value, struct in zip(values, structs, strict=True)
         ]
 
     def call(self, others: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:

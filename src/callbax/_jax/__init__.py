@@ -48,37 +48,6 @@ apply_primitive = dispatch.apply_primitive
 partial_eval_custom_rules = _partial_eval.partial_eval_jaxpr_custom_rules
 
 
-def array_like(
-    avals: Sequence[Any], ranks: Sequence[int], shape: tuple[int, ...], dtype: Any
-) -> Any:
-    """The abstract array whose leading dimensions are those of `avals`, distributed as they are.
-
-    Args:
-      avals: the operands.
-      ranks: how many leading dimensions each has of those in question: all of them, or none.
-      shape: of the result; what follows the leading dimensions is not distributed.
-    """
-    weak = all(aval.weak_type for aval in avals)
-    typed = [
-        (aval.sharding, rank)
-        for aval, rank in zip(avals, ranks, strict=True)
-        if rank and not aval.sharding.mesh.empty
-    ]
-    if not typed:
-        return core.ShapedArray(shape, dtype, weak_type=weak)
-    axes: list[Any] = [None] * len(shape)
-    for sharding, rank in typed:
-        for k, axis in enumerate(tuple(sharding.spec)[:rank]):
-            if axes[k] is not None and axis is not None and axes[k] != axis:
-                raise ValueError(
-                    f"dimension {k} is distributed over {axes[k]} in one argument, and over {axis} in "
-                    "another; bring them together with jax.sharding.reshard"
-                )
-            axes[k] = axis if axes[k] is None else axes[k]
-    sharding = typed[0][0].update(spec=jax.sharding.PartitionSpec(*axes))
-    return core.ShapedArray(shape, dtype, weak_type=weak, sharding=sharding)
-
-
 def is_zero_tangent(tangent: Any) -> bool:
     """Whether a tangent is zero by its kind: symbolically, or because its type has no other."""
     return isinstance(tangent, ad.Zero) or tangent.dtype == jax.dtypes.float0
@@ -208,10 +177,6 @@ def is_partitioned_automatically(ctx: Any) -> bool:
         context.mesh.axis_names
     )
     return device_count(ctx) > 1 and not by_hand
-
-
-def string_attributes(values: dict[str, str]) -> Any:
-    return mlir.ir.DictAttr.get({k: mlir.ir.StringAttr.get(v) for k, v in values.items()})
 
 
 def run_on_first_index(axes: Sequence[Any], function: Callable[[], Any]) -> Any:

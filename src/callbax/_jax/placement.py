@@ -21,12 +21,6 @@ def set_sharding(module_context: Any, operation: Any, sharding: Any) -> None:
         mlir.set_sharding(operation, sharding)
 
 
-def set_sharding_rule(operation: Any, rule: str) -> None:
-    """Tells Shardy how the dimensions of an operation's operands and results go together."""
-    if _uses_shardy():
-        operation.attributes["sdy.sharding_rule"] = mlir.ir.Attribute.parse(rule)
-
-
 # XLA's partitioner keeps the placement of a custom call only under names that it knows for host
 # callbacks (xla::sdy::isPythonCallbackCustomCall, and the partitioner registered for the partitioned
 # name); of any other call it drops the annotation, and then runs it on every device. The GPU names
@@ -35,7 +29,7 @@ PLACED_TARGET = "xla_ffi_python_gpu_callback"
 PARTITIONED_TARGET = "xla_ffi_partitioned_python_gpu_callback"
 
 
-def _uses_shardy() -> bool:
+def uses_shardy() -> bool:
     """JAX 0.10 can still be told to use the older partitioner (`jax_use_shardy_partitioner`)."""
     flag = getattr(_config, "use_shardy_partitioner", None)
     return flag is None or bool(flag.value)
@@ -51,7 +45,7 @@ def _whole(rank: int, devices: tuple[int, ...] = ()) -> Any:
 
 def _per_device_op_sharding(avals: Sequence[Any]) -> Any:
     """The op runs on each device on that device's own values (fully manual programs)."""
-    if not _uses_shardy():
+    if not uses_shardy():
         manual = _xla_client.OpSharding()
         manual.type = _xla_client.OpSharding.Type.MANUAL
         return manual
@@ -61,7 +55,7 @@ def _per_device_op_sharding(avals: Sequence[Any]) -> Any:
 
 def _single_device_op_sharding(device_index: int, results: int) -> Any:
     """The op runs once, on the device of that index, on the whole values."""
-    if not _uses_shardy():
+    if not uses_shardy():
         maximal = _xla_client.OpSharding()
         maximal.type = _xla_client.OpSharding.Type.MAXIMAL
         maximal.tile_assignment_dimensions = [1]
@@ -89,7 +83,7 @@ def replicated(ctx: Any, values: Sequence[Any]) -> list[Any]:
     """
     brought = []
     for value, aval in zip(values, ctx.avals_out, strict=True):
-        if _uses_shardy():
+        if uses_shardy():
             everywhere: Any = _whole(mlir.ir.RankedTensorType(value.type).rank)
         else:
             everywhere = _xla_client.HloSharding.replicate().to_proto()
@@ -130,7 +124,7 @@ def aval_varying_as(struct: Any, avals: Sequence[Any]) -> Any:
     return core.ShapedArray(
         struct.shape,
         struct.dtype,
-        sharding=core.get_cur_mesh_sharding(),
+        sharding=getattr(struct, "sharding", None) or core.get_cur_mesh_sharding(),
         manual_axis_type=core.ManualAxisType(varying=_varying(avals)),
     )
 
