@@ -10,10 +10,12 @@ import pytest
 from helpers import devices, error_of
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from portable_differences import IS_PORTABLE
 
 import callbax as cb
 from callbax._runtime import platforms
 
+pytestmark = pytest.mark.skipif(IS_PORTABLE, reason="one device calls for all there")
 DEVICES = devices(8)
 X = (np.arange(64, dtype=np.float32).reshape(16, 4) + 1) / 64
 ROW = np.float32([1, 2, 3, 4])
@@ -31,7 +33,7 @@ MESHES = {
 }
 AUTO = MESHES["Auto 1-D"]
 EACH_MESH = pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
-HAS_GSPMD = hasattr(jax.config, "jax_use_shardy_partitioner")  # until JAX 0.10
+HAS_GSPMD = hasattr(jax.config, "jax_use_shardy_partitioner")
 
 
 class Recorded:
@@ -283,8 +285,11 @@ def test_where_devices_call_by_themselves_it_changes_nothing():
 def test_on_the_portable_runtime_one_device_calls(monkeypatch):
     monkeypatch.setattr(platforms, "_setting", "portable")
     f = sine("none")
-    np.testing.assert_allclose(jax.jit(f.external)(spread(X, AUTO, "i")), np.sin(X), rtol=1e-6)
-    assert f.take() == [(16, 4)]
+    for mesh in (AUTO, MESHES["Explicit 1-D"]):
+        with within(mesh):
+            result = jax.jit(f.external)(spread(X, mesh, "i"))
+        np.testing.assert_allclose(result, np.sin(X), rtol=1e-6)
+        assert f.take() == [(16, 4)]
 
 
 def test_without_it_one_device_gathers_and_calls():
