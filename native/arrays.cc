@@ -4,7 +4,6 @@
 #include <new>
 
 #include "block_pool.h"
-#include "numpy_api.h"
 
 namespace callbax {
 namespace {

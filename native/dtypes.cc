@@ -3,7 +3,7 @@
 
 #include <array>
 
-#include "numpy_api.h"
+#include "python.h"
 
 namespace callbax {
 namespace {

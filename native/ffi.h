@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "call.h"
-#include "sites.h"
 #include "xla/ffi/api/c_api.h"
 
 namespace callbax {

@@ -1,14 +1,14 @@
-#include "host_sites.h"
-
+// Calls that JAX's own callbacks make in XLA's place, with NumPy arrays where XLA has buffers.
+//
+// What a program says of the call, the call and its outcome are those of the handlers (ffi_*): only the
+// way there differs. XLA's packed types are arrays with one element per byte here.
 #include <string>
 #include <vector>
 
 #include "call.h"
 #include "dtypes.h"
 #include "loop_call.h"
-#include "numpy_api.h"
 #include "python.h"
-#include "sites.h"
 
 namespace callbax {
 namespace {
@@ -110,6 +110,7 @@ void Define(nb::module_& m, const char* name, const char* doc, Call call) {
 
 }  // namespace
 
+// Adds the classes CallbackSite and LoopSite.
 void DefineHostSites(nb::module_& m) {
   Define<CallSite>(m, "CallbackSite", "A callback's call in a program, made by JAX.", &CallCallback);
   Define<LoopSite>(m, "LoopSite", "A loop's call in a program, made by JAX.", &CallLoopSite);

@@ -7,7 +7,6 @@
 #include "block_pool.h"
 #include "call.h"
 #include "dtypes.h"
-#include "host_sites.h"
 #include "interrupt.h"
 #include "loops.h"
 #include "python.h"
@@ -17,6 +16,9 @@
 #include "ufuncs.h"
 
 namespace callbax {
+
+void DefineHostSites(nb::module_& m);  // host_sites.cc
+
 namespace {
 
 Reference Share(nb::object object) {

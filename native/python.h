@@ -1,4 +1,4 @@
-// The interpreter's lock and lifetime, as seen from threads that Python did not make.
+// Python and NumPy: the interpreter's lock and lifetime, as seen from threads that Python did not make.
 //
 // Guarantees
 //  * GilScope may be used on any thread, nested or not. A thread keeps one Python thread state for
@@ -16,7 +16,14 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+// NumPy's table of functions is one for all files; dtypes.cc imports it.
+#define PY_ARRAY_UNIQUE_SYMBOL callbax_numpy_api
+#ifndef CALLBAX_IMPORTS_NUMPY
+#define NO_IMPORT_ARRAY
+#endif
 #include <nanobind/nanobind.h>
+#include <numpy/arrayobject.h>
+#include <numpy/arrayscalars.h>
 
 #include <string>
 

@@ -7,7 +7,6 @@
 
 #include "arrays.h"
 #include "dtypes.h"
-#include "numpy_api.h"
 #include "system.h"
 
 namespace callbax {

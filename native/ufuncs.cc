@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "loops.h"
-#include "numpy_api.h"
 
 #include <numpy/ufuncobject.h>
 

@@ -53,7 +53,7 @@ def test_native_files_are_small_enough_to_read(file):
 
 
 def test_there_are_few_native_files():
-    assert len(FILES) <= 46
+    assert len(FILES) <= 42
 
 
 def test_every_native_file_is_built():

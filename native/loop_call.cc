@@ -1,4 +1,4 @@
-#include "loop_guard.h"
+#include "loop_call.h"
 
 #include <cfenv>
 
