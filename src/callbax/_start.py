@@ -12,7 +12,7 @@ import jax
 
 from callbax import _jax, _native
 from callbax._host import names, results, views
-from callbax._jax import calls, placement, programs, runtime
+from callbax._jax import calls, placement, programs, runtime, saved_programs
 from callbax._jax.host_callback import HOST_CALLBACK_EFFECT
 from callbax._runtime import (
     exceptions,
@@ -34,7 +34,10 @@ PARTITIONED_TARGET = placement.PARTITIONED_TARGET
 PER_SHARD_TARGET = "callbax_call_per_shard"
 LOOP_TARGET = "callbax_loop"
 
+NEEDS_POOL = "needs_pool"  # the attribute of calls of functions that hold jax Arrays
+
 _CALL_TARGETS = (TARGET, PLACED_TARGET, PARTITIONED_TARGET, PER_SHARD_TARGET)
+TARGETS = (*_CALL_TARGETS, LOOP_TARGET)
 
 _MARKERS = (_native.Registration,)  # what programs keep alive
 
@@ -158,6 +161,8 @@ def _start() -> None:
     for target in (PER_SHARD_TARGET, LOOP_TARGET):
         jax.ffi.register_ffi_target_as_batch_partitionable(target)
     programs.watch_programs(_MARKERS, _native.numbered_calls)
+    saved_programs.make_effects_readable()
+    saved_programs.mark_loaded_programs(TARGETS, NEEDS_POOL)
     calls.install(
         frozenset({_jax.IO_EFFECT, _jax.DEBUG_EFFECT}),
         frozenset({_jax.ORDERED_IO_EFFECT, _jax.ORDERED_DEBUG_EFFECT, HOST_CALLBACK_EFFECT}),

@@ -3,19 +3,22 @@
 import ctypes
 import functools
 import gc
+import pickle
 import weakref
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from jax.experimental import serialize_executable
 
 import callbax as cb
-from callbax import _native
+from callbax import _jax, _native
+from callbax._jax import saved_programs
 
 SCALAR = jax.ShapeDtypeStruct((), np.float32)
-CHECKS = [export.DisabledSafetyCheck.custom_call(f"callbax_{kind}") for kind in ("call", "loop")]
 
 calls = []
 
@@ -91,7 +94,7 @@ PROGRAMS = {
 
 def exported(program, *args):
     with pytest.warns(cb.ExportWarning, match="no name that another process could find it by"):
-        return export.export(jax.jit(program), disabled_checks=CHECKS)(*args)
+        return export.export(jax.jit(program), disabled_checks=cb.EXPORT_CHECKS)(*args)
 
 
 def registered():
@@ -168,9 +171,9 @@ def test_two_exported_programs_never_share_a_name():
 
 def test_the_warning_names_the_callback_and_the_line_that_exports():
     with pytest.warns(cb.ExportWarning) as caught:
-        export.export(jax.jit(lambda x: cb.pure_callback(adds(1), x, x)), disabled_checks=CHECKS)(
-            SCALAR
-        )
+        export.export(
+            jax.jit(lambda x: cb.pure_callback(adds(1), x, x)), disabled_checks=cb.EXPORT_CHECKS
+        )(SCALAR)
     (warning,) = caught
     assert "adds.<locals>.<lambda> (" in str(warning.message)
     assert warning.filename == __file__
@@ -178,7 +181,7 @@ def test_the_warning_names_the_callback_and_the_line_that_exports():
 
 def test_what_has_a_name_is_exported_without_a_warning():
     program = export.export(
-        jax.jit(lambda x: cb.pure_callback(np.sin, x, x)), disabled_checks=CHECKS
+        jax.jit(lambda x: cb.pure_callback(np.sin, x, x)), disabled_checks=cb.EXPORT_CHECKS
     )
     assert program(SCALAR).call(np.float32(0)) == 0
 
@@ -196,7 +199,7 @@ FLAVOURS = {
 def test_lanes_over_symbolic_dimensions(flavour):
     shape = jax.ShapeDtypeStruct(export.symbolic_shape("n, m"), np.float32)
     program = jax.jit(jax.vmap(jax.vmap(FLAVOURS[flavour])))
-    symbolic = export.export(program, disabled_checks=CHECKS)(shape)
+    symbolic = export.export(program, disabled_checks=cb.EXPORT_CHECKS)(shape)
     for size in ((2, 3), (1, 1), (3, 2)):
         x = np.arange(np.prod(size), dtype=np.float32).reshape(size)
         calls.clear()
@@ -208,7 +211,7 @@ def test_lanes_over_symbolic_dimensions(flavour):
 def test_lanes_over_a_symbolic_dimension_of_one_argument():
     lanes = export.symbolic_shape("n")
     program = jax.vmap(lambda x, y: cb.pure_callback(np.add, SCALAR, x, y), in_axes=(0, None))
-    symbolic = export.export(jax.jit(program), disabled_checks=CHECKS)(
+    symbolic = export.export(jax.jit(program), disabled_checks=cb.EXPORT_CHECKS)(
         jax.ShapeDtypeStruct(lanes, np.float32), SCALAR
     )
     assert symbolic.call(np.float32([1, 2, 3]), np.float32(4)).tolist() == [5, 6, 7]
@@ -218,5 +221,131 @@ def test_symbolic_shapes_of_elementwise_functions():
     shape = jax.ShapeDtypeStruct(export.symbolic_shape("n, m"), np.float32)
     cosine = cb.external(np.cos, result="broadcast")
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
-    program = export.export(jax.jit(cosine), disabled_checks=CHECKS)(shape)
+    program = export.export(jax.jit(cosine), disabled_checks=cb.EXPORT_CHECKS)(shape)
     assert np.array_equal(program.call(x), np.cos(x))
+
+
+# -- loaded programs inside of others ---------------------------------------------------------------
+def loaded(program, *args):
+    program = export.export(jax.jit(program), disabled_checks=cb.EXPORT_CHECKS)(*args)
+    return export.deserialize(program.serialize()).call
+
+
+@cb.external(result=SCALAR, effects="io")
+def noted(x):
+    calls.append(float(x))
+    return x
+
+
+@cb.external(result=SCALAR, effects="ordered")
+def noted_in_order(x):
+    return noted.function(x)
+
+
+@cb.external(result=SCALAR, effects="io")
+def fails(x):
+    raise OSError("disk full")
+
+
+def test_effects_of_a_loaded_program_happen_once_for_each_call():
+    program = loaded(noted, SCALAR)
+    calls.clear()
+    jax.jit(lambda x: (program(x), x)[1])(1.0)  # nobody uses the result
+    jax.jit(lambda x: jax.lax.fori_loop(0, 3, lambda i, x: (program(x), x + 1)[1], x))(2.0)
+    assert calls == [1, 2, 3, 4]
+
+
+def test_ordered_effects_of_a_loaded_program_are_in_one_order_with_others():
+    program = loaded(noted_in_order, SCALAR)
+    calls.clear()
+
+    def mixed(x):
+        noted_in_order(x)
+        jax.experimental.io_callback(lambda x: calls.append(-float(x)), None, x, ordered=True)
+        program(x + 1)
+        noted_in_order(x + 2)
+
+    for _ in range(3):
+        jax.jit(mixed)(1.0)
+    jax.effects_barrier()
+    assert calls == [1, -1, 2, 3] * 3
+
+
+@pytest.mark.parametrize("inside_jit", [False, True])
+def test_an_error_in_a_loaded_program_surfaces_from_its_call_and_once(inside_jit):
+    program = loaded(fails, SCALAR)
+    call = jax.jit(lambda x: (program(x), x)[1]) if inside_jit else program
+    for _ in range(2):
+        with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="disk full") as caught:
+            call(np.float32(1))
+        assert isinstance(cb.original_exception(caught.value), OSError)
+        cb.effects_barrier()
+
+
+def test_compiled_programs_with_a_callback_without_a_name_are_not_pickled():
+    for program in (lambda x: cb.pure_callback(adds(1), x, x), _cfunction()):
+        compiled = jax.jit(program).lower(SCALAR).compile()
+        with pytest.raises(pickle.PicklingError, match="no name that another process could find"):
+            serialize_executable.serialize(compiled)
+
+
+def _cfunction():
+    """A C function with data, which has an address in this process only."""
+    scale = np.array([3.0])
+    fabs = ctypes.cast(ctypes.CDLL(None).fabs, ctypes.c_void_p).value
+    return cb.native(fabs, "double (double, void*)", user_data=scale)
+
+
+def test_what_keeps_a_callback_from_travelling_is_said():
+    class Pair(NamedTuple):
+        x: float
+
+    for program, reason in (
+        (lambda x: cb.debug.callback(record, x, np.sum), "not arrays .here .*function"),
+        (lambda x: cb.pure_callback(lambda p: p.x, x, Pair(x)), "not in types of your own"),
+        (lambda x: cb.pure_callback(adds(1), x, x), "with `def` at the top level"),
+        (_cfunction(), "a C function from a shared library"),
+    ):
+        with pytest.warns(cb.ExportWarning, match=reason):
+            export.export(jax.jit(program), disabled_checks=cb.EXPORT_CHECKS)(SCALAR)
+
+
+def test_without_the_checks_jax_says_which_calls_it_does_not_know():
+    with pytest.raises(ValueError, match="(?s)custom calls whose targets.*callbax_call"):
+        export.export(jax.jit(lambda x: cb.pure_callback(np.sin, x, x)))(SCALAR)
+
+
+def test_programs_for_other_platforms_alone_are_refused_by_name():
+    program = jax.jit(lambda x: cb.pure_callback(np.sin, x, x))
+    with pytest.raises(NotImplementedError, match="sin.* exported for cuda alone"):
+        export.export(program, platforms=("cuda",), disabled_checks=cb.EXPORT_CHECKS)(SCALAR)
+
+
+def test_effects_are_made_readable_only_where_that_works():
+    class Equal:
+        def __eq__(self, other):
+            return type(other) is Equal
+
+        def __hash__(self):
+            return 0
+
+    class Single:
+        pass
+
+    class Stubborn:
+        def __init__(self, text):
+            pass
+
+    equal, single = Equal(), Single()
+    assert saved_programs._make_single(equal) and Equal() is not equal
+    assert saved_programs._make_single(single) and Single() is single
+    assert type(type("Other", (Single,), {})()).__name__ == "Other"
+    assert not saved_programs._make_single(Stubborn("")) and "__new__" not in vars(Stubborn)
+    for effect in (_jax.IO_EFFECT, _jax.ORDERED_IO_EFFECT, _jax.DEBUG_EFFECT):
+        assert type(effect)() is effect
+        assert pickle.loads(pickle.dumps(effect)) is effect
+
+
+def test_jax_keeps_its_own_way_where_its_rule_is_another(monkeypatch):
+    monkeypatch.setattr(saved_programs._export, "_call_exported_lowering", lambda ctx, *args: None)
+    assert not saved_programs.mark_loaded_programs(("callbax_call",), "needs_pool")

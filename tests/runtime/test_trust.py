@@ -1,5 +1,6 @@
 """What a program may name: a file is data."""
 
+import ctypes
 import gc
 import os
 import subprocess
@@ -368,6 +369,144 @@ def test_structures_are_read_as_they_were_written(tree):
     structure = jax.tree.structure(tree)
     data = program_names.read(program_names.write({"it": program_names.write_tree(structure)}))
     assert program_names.read_tree(data["it"]) == structure
+
+
+LANES = {
+    "lanes": "threads",
+    "of": {"function": "numpy:sin", **ONE_ARGUMENT},
+    "views": True,
+    "casting": "safe",
+    "external": "threads",
+    "ranks": [0],
+    "results": [["float32"]],
+    "masked": False,
+    "canonicalize": True,
+    **ONE_ARGUMENT,
+}
+ARRAYS = {"arguments": [["float32", 3]], "results": [["float32", 3]]}
+RULE = {
+    "rule": "host vjp",
+    "of": {"function": "numpy:cos"},
+    "positions": [0],
+    "call": ONE_ARGUMENT["structure"],
+    "tree": 0,
+    "elementwise": True,
+    "per_shard": False,
+    **ARRAYS,
+    **ONE_ARGUMENT,
+}
+
+
+@pytest.fixture
+def cosine():
+    function = cb.external(np.cos, result="broadcast")
+    function.def_host_vjp(lambda primals, result, ct: (-np.sin(primals[0]) * ct,))
+    return function
+
+
+def test_lanes_and_rules_are_found_by_the_function_that_they_belong_to(cosine):
+    lanes = names.resolve(program_names.write(LANES)).target.function
+    assert np.array_equal(lanes(np.float32([0, 1])), [np.sin(np.float32([0, 1]))])
+    rule = names.resolve(program_names.write(RULE)).target.function
+    one = np.ones(3, np.float32)
+    assert np.array_equal(rule(one, one, one)[0], -np.sin(one))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        (LANES, {"of": {"function": "os:system", **ONE_ARGUMENT}}),
+        (LANES, {"of": LANES}),
+        (LANES, {"of": {"loop": "numpy:sin", "types": "f->f"}}),
+        (LANES, {"of": "numpy:sin"}),
+        (LANES, {"of": {"function": "numpy:sin"}}),
+        (LANES, {"lanes": "elsewhere"}),
+        (LANES, {"lanes": "executor"}),
+        (LANES, {"ranks": [0, 0]}),
+        (LANES, {"ranks": [-1]}),
+        (LANES, {"ranks": ["0"]}),
+        (LANES, {"results": [["object", 1]]}),
+        (LANES, {"results": [["O"]]}),
+        (LANES, {"results": [["float32", -1]]}),
+        (LANES, {"results": [[]]}),
+        (LANES, {"results": 3}),
+        (LANES, {"casting": "unsafe"}),
+        (LANES, {"masked": 1}),
+        (RULE, {"rule": "host jvp"}),
+        (RULE, {"rule": "__class__"}),
+        (RULE, {"of": {"function": "numpy:sin"}}),
+        (RULE, {"of": {"function": "os:system"}}),
+        (RULE, {"of": {"named": "nobody"}}),
+        (RULE, {"of": []}),
+        (RULE, {"positions": [1]}),
+        (RULE, {"positions": [True]}),
+        (RULE, {"arguments": []}),
+        (RULE, {"tree": ["tuple", 0, 0]}),
+        (RULE, {"call": [["tuple"], ["dict"]]}),
+        ({"complex": {"function": "os:system"}, "expected": [True], **ONE_ARGUMENT}, {}),
+        ({"complex": [], "expected": [True], **ONE_ARGUMENT}, {}),
+        ({"jax_arrays": "os:system", **ONE_ARGUMENT}, {}),
+        ({"function": "numpy:sin", "texts": [[0, "x"]], **ONE_ARGUMENT}, {}),
+        ({"symbol": "system", "library": "libc.so.6", "types": "l->l"}, {}),
+        ({"symbol": "cbrt", "library": "libm.so.6", "types": 3}, {}),
+        ({"kernel": "system", "library": "libc.so.6", **ONE_ARGUMENT}, {}),
+        ({"log": "{0.__class__}", "options": np.get_printoptions(), "file": "", "line": 1}, {}),
+        ({"log": "{}", "options": np.get_printoptions(), "file": "", "line": -1}, {}),
+    ],
+)
+def test_names_of_what_surrounds_functions_are_refused_if_they_are_odd(cosine, name, changes):
+    why = names.resolve(program_names.write({**name, **changes}))
+    assert isinstance(why, str), why
+
+
+def test_only_prints_take_text_and_only_in_its_place():
+    options = np.get_printoptions()
+    name = {"print": "{} {}", "options": options, "structure": [["tuple", 0, 0], ["dict"]]}
+    assert not isinstance(names.resolve(program_names.write({**name, "texts": [[1, "b"]]})), str)
+    for texts in ([[2, "b"]], [[1, "b"], [1, "c"]], [[0, 1]], "ab", [["0", "b"]], {"0": "b"}):
+        assert isinstance(names.resolve(program_names.write({**name, "texts": texts})), str)
+
+
+def test_functions_with_several_rules_are_told_apart_by_a_given_name(cosine):
+    other = cb.external(np.cos, result="broadcast")
+    other.def_host_vjp(lambda primals, result, ct: (0 * ct,))
+    assert "of which this process has several" in names.resolve(program_names.write(RULE))
+    del other
+    gc.collect()
+    assert not isinstance(names.resolve(program_names.write(RULE)), str)
+
+
+def test_c_functions_are_found_if_this_process_wraps_them_with_this_signature():
+    name = {"symbol": "hypot", "library": "libm.so.6", "types": "dd->d"}
+    assert "has not let in. Import the module that wraps it" in names.resolve(
+        program_names.write(name)
+    )
+    hypot = cb.native(ctypes.CDLL("libm.so.6").hypot, "double (double, double)")
+    loop = names.resolve(program_names.write(name)).target
+    assert loop.source == hypot.only_loop.source
+    parallel = cb.native(ctypes.CDLL("libm.so.6").hypot, "double (double, double)", parallel=True)
+    assert not isinstance(names.resolve(program_names.write(name)), str)
+    assert isinstance(names.resolve(program_names.write({**name, "types": "d->d"})), str)
+    del hypot, loop, parallel
+    gc.collect()
+    assert isinstance(names.resolve(program_names.write(name)), str)
+
+
+def test_kernels_are_let_in_one_by_one(compile_c, monkeypatch):
+    monkeypatch.setattr(trust, "_allowed_offers", [])
+    source = (
+        "#include <callbax/kernel.h>\nint nothing(const callbax_call* call) { return call == 0; }\n"
+    )
+    library = compile_c(source)
+    address = ctypes.CDLL(library).nothing
+    kernel = cb.native(address, kernel=True, result=SCALAR)
+    name = {"kernel": "nothing", "library": os.path.basename(library), **ONE_ARGUMENT}
+    assert "write callbax.allow(kernel) before it runs" in names.resolve(program_names.write(name))
+    cb.allow(kernel)
+    assert names.resolve(program_names.write(name)).target.function == kernel._function
+    with_data = cb.native(address, kernel=True, result=SCALAR, user_data=np.zeros(1))
+    with pytest.raises(ValueError, match="no symbol, or it has user_data"):
+        cb.allow(with_data)
 
 
 CHECKS = [export.DisabledSafetyCheck.custom_call("callbax_call")]

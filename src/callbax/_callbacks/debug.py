@@ -217,8 +217,8 @@ class ResultIgnored(Wrapper):
 
     @property
     def program_name(self) -> dict[str, Any] | None:
-        path = trust.import_path(self.func)
-        return None if path is None or trust.is_of_main(path) else {"debug": path}
+        path = trust.stable_path(self.func)
+        return None if path is None else {"debug": path}
 
     @property
     def host_function(self) -> Callable[..., Any]:

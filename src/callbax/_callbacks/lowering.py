@@ -24,7 +24,7 @@ from callbax._callbacks.flavours import Flavour
 from callbax._host import identity
 from callbax._host.call import HostCall
 from callbax._jax import per_shard, placement
-from callbax._jax.runtime import ENDS_WITH_ITS_EFFECTS, waits_for_inputs
+from callbax._jax.runtime import mark_calls
 from callbax._runtime import errors, platforms, portable_calls, surroundings
 from callbax._runtime.platforms import Runtime
 
@@ -75,14 +75,12 @@ def lower(
     registration.keep_context(surroundings.context())
     _jax.keep_alive(ctx, registration)
     shared_run = _jax.device_count(ctx) > 1
-    effectful = runtime.is_native and flavour.effect is not None
-    if shared_run or host_call.holds_jax_arrays or effectful:
-        # On several devices also without effects: a result that has failed must not reach another
-        # program. The device that has it would not run that, and the others might wait for it.
-        _jax.keep_alive(ctx, ENDS_WITH_ITS_EFFECTS)
-    waits = waits_for_inputs and not shared_run
-    if runtime.is_native and (host_call.holds_jax_arrays or (effectful and not waits)):
-        _jax.run_synchronously(ctx, host_call)
+    mark_calls(
+        ctx,
+        effectful=runtime.is_native and flavour.effect is not None,
+        holds_jax_arrays=host_call.holds_jax_arrays,
+        is_native=runtime.is_native,
+    )
     attributes = {
         "callback": registration.name,
         "flavour": flavour.public_name,
@@ -115,7 +113,7 @@ def _attributes(ctx: Any, host_call: HostCall) -> dict[str, Any]:
         # XLA gives a placed call without results one that nobody asked for.
         attributes["no_results"] = np.bool_(True)
     if host_call.holds_jax_arrays:
-        attributes["needs_pool"] = np.bool_(True)
+        attributes[_start.NEEDS_POOL] = np.bool_(True)
     if host_call.configuration:
         attributes["configuration"] = host_call.configuration
     if host_call.casting != "none":

@@ -9,7 +9,7 @@ import logging
 import string
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
@@ -24,6 +24,8 @@ class Printer(Wrapper):
 
     fmt: str
     print_options: tuple[tuple[str, Any], ...]
+    key: ClassVar[str] = "print"  # in names
+    takes_text: ClassVar[bool] = True
 
     @functools.cached_property
     def _options(self) -> dict[str, Any]:
@@ -38,16 +40,16 @@ class Printer(Wrapper):
         """Equal in every process for equal content, if that can be written down."""
         if not all(type(value) in _WRITABLE for value in self._options.values()):
             return None  # functions
-        return {"print": self.fmt, "options": self._options}
+        return {self.key: self.fmt, "options": self._options}
 
     @classmethod
-    def from_name(cls, name: dict[str, Any]) -> Printer:
+    def from_name(cls, name: dict[str, Any]) -> Self:
         """The Printer of that `program_name`, which may come from a file.
 
         Raises:
           LookupError: it is not one, or its format string asks for more than values.
         """
-        fmt, options = program_names.string(name, "print"), name.get("options")
+        fmt, options = program_names.string(name, cls.key), name.get("options")
         try:
             if not isinstance(options, dict) or not all(
                 type(value) in _WRITABLE for value in options.values()
@@ -56,12 +58,16 @@ class Printer(Wrapper):
             with np.printoptions(**options):
                 _check_fields(fmt)
         except (TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise LookupError(f"print({fmt!r}), which is refused: {error}") from error
-        return cls(fmt, tuple(options.items()))
+            raise LookupError(f"{cls.key}({fmt!r}), which is refused: {error}") from error
+        return cls(fmt, tuple(options.items()), *cls._source(name))
+
+    @classmethod
+    def _source(cls, name: dict[str, Any]) -> Sequence[Any]:
+        return ()
 
     @property
     def description(self) -> str:
-        return f"print({self.fmt!r})"
+        return f"{self.key}({self.fmt!r})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         args, kwargs = jax.tree.map(as_shown, (args, kwargs))
@@ -84,14 +90,16 @@ class LogPrinter(Printer):
 
     file: str
     line: int
+    key: ClassVar[str] = "log"
 
     @property
-    def program_name(self) -> None:
-        return None
+    def program_name(self) -> dict[str, Any] | None:
+        name = super().program_name
+        return None if name is None else {**name, "file": self.file, "line": self.line}
 
-    @property
-    def description(self) -> str:
-        return f"log({self.fmt!r})"
+    @classmethod
+    def _source(cls, name: dict[str, Any]) -> Sequence[Any]:
+        return program_names.string(name, "file"), program_names.number(name, "line")
 
     def _emit(self, text: str) -> None:
         record = _logger.makeRecord(
@@ -156,4 +164,5 @@ class FormatChecker(string.Formatter):
             )
 
 
-identity.add_kind("print", Printer.from_name)
+for _kind in (Printer, LogPrinter):
+    identity.add_kind(_kind.key, _kind.from_name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import sys
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,6 @@ import numpy as np
 
 from callbax import _native
 from callbax._compiled.c_signature import CSignature, parse
-from callbax._host import trust
 from callbax._runtime.errors import attribute
 
 ACCEPTED = (
@@ -40,6 +38,7 @@ class CFunction:
       owner: what must live as long as the function is called.
       user_data: the address that the object itself brings along, or 0.
       library: the file that holds the code, if any.
+      symbol: its name in that file, if it is known.
     """
 
     address: int
@@ -48,6 +47,7 @@ class CFunction:
     owner: Any = dataclasses.field(compare=False, repr=False)
     user_data: int = 0
     library: str = ""
+    symbol: str = ""
 
     @property
     def needs_alive(self) -> Any:
@@ -56,7 +56,8 @@ class CFunction:
 
     def __str__(self) -> str:
         """For messages."""
-        return f"{self.short_name} ({self.library})" if self.library else self.short_name
+        name = self.symbol or f"function at {self.address:#x}"
+        return f"{name} ({self.library})" if self.library else name
 
 
 def read(item: Any) -> CFunction:
@@ -72,8 +73,10 @@ def read(item: Any) -> CFunction:
     if not 0 < function.address < _ADDRESSES:
         raise ValueError(f"{item!r} is not an address")
     name, library = _native.keep_library(function.address)
-    name = function.short_name or name or f"function at {function.address:#x}"
-    return dataclasses.replace(function, short_name=name, library=library)
+    symbol = function.short_name or name
+    # It becomes a part of programs: an address would make these others in each process.
+    name = symbol or "c_function"
+    return dataclasses.replace(function, short_name=name, library=library, symbol=symbol)
 
 
 def _read(item: Any) -> CFunction:
@@ -169,7 +172,7 @@ def _cffi_address(item: Any) -> int:
 # -- Numba -----------------------------------------------------------------------------------------
 
 
-def _is_numba(item: Any) -> bool:
+def is_numba(item: Any) -> bool:
     return _module(type(item)) == "numba.core.ccallback" and hasattr(item, "address")
 
 
@@ -193,7 +196,7 @@ _get_context = ctypes.pythonapi.PyCapsule_GetContext
 _get_context.restype, _get_context.argtypes = ctypes.c_void_p, [ctypes.py_object]
 
 
-def _is_capsule(item: Any) -> bool:
+def is_capsule(item: Any) -> bool:
     return type(item).__name__ == "PyCapsule" and _module(type(item)) == "builtins"
 
 
@@ -231,30 +234,11 @@ def _read_address(item: Any) -> CFunction:
 _READERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], CFunction]], ...] = (
     (_is_ctypes, _read_ctypes),
     (_is_cffi, _read_cffi),
-    (_is_numba, _read_numba),
+    (is_numba, _read_numba),
     (_is_low_level_callable, _read_low_level_callable),
-    (_is_capsule, _read_capsule),
+    (is_capsule, _read_capsule),
     (_is_address, _read_address),
 )
-
-
-def import_path(item: Any) -> str | None:
-    """'module:name' by which another process finds a function that says its own signature.
-
-    That is a Numba `@cfunc` at the top level of a module, or a capsule of a Cython module.
-    """
-    if _is_numba(item):
-        return trust.import_path(item)
-    if not _is_capsule(item):
-        return None
-    for name, module in list(sys.modules.items()):
-        exported = (
-            vars(module).get("__pyx_capi__") if isinstance(module, types.ModuleType) else None
-        )
-        for key, capsule in exported.items() if isinstance(exported, dict) else ():
-            if capsule is item:
-                return f"{name}:__pyx_capi__.{key}"
-    return None
 
 
 def address_of_data(item: Any) -> int:
@@ -281,7 +265,7 @@ def address_of_data(item: Any) -> int:
         return ctypes.addressof(item)
     if _is_cffi(item):
         return _cffi_address(item)
-    if _is_capsule(item):
+    if is_capsule(item):
         return _get_pointer(item, _get_name(item)) or 0
     if _is_address(item):
         if not 0 <= item < _ADDRESSES:

@@ -16,8 +16,11 @@ from callbax._callbacks import primitives
 from callbax._callbacks.batching import VMAP_METHODS
 from callbax._callbacks.flavours import KERNEL
 from callbax._callbacks.results import flatten_result_spec
+from callbax._compiled import c_names
 from callbax._compiled.c_functions import CFunction
+from callbax._host import identity, offers, program_names
 from callbax._host.call import HostCall
+from callbax._host.offers import Offer, Offerable
 from callbax._runtime.errors import KernelError
 from callbax._runtime.wrapper import Wrapper
 
@@ -34,12 +37,18 @@ _DTYPES = frozenset(
 @dataclasses.dataclass(frozen=True, slots=True)
 class KernelFunction(Wrapper):
     """What programs hold of a kernel. Equal ones call the same code with the same data, and keep the
-    same objects alive."""
+    same objects alive.
+
+    Attributes:
+      symbol, library: by which programs name it; empty if they cannot.
+    """
 
     address: int
     user_data: int
     name: str
     owners: Any = dataclasses.field(repr=False)
+    symbol: str = ""
+    library: str = ""
 
     @property
     def code(self) -> tuple[int, int]:
@@ -50,13 +59,17 @@ class KernelFunction(Wrapper):
     def description(self) -> str:
         return self.name
 
+    @property
+    def program_name(self) -> dict[str, Any] | None:
+        return {"kernel": self.symbol, "library": self.library} if self.symbol else None
+
     def failure(self, code: int, message: str) -> KernelError:
         """The exception for a code that the kernel returned. The runtime calls it."""
         reason = f": {message}" if message else ""
         return KernelError(f"the kernel {self.name} returned {code}{reason}", code)
 
 
-class Kernel:
+class Kernel(Offerable):
     """A kernel as a JAX function of arrays; `callbax.native(..., kernel=True)` makes it."""
 
     def __init__(
@@ -66,13 +79,23 @@ class Kernel:
             raise ValueError(
                 f"vmap_method must be one of {list(VMAP_METHODS)}, but got: {vmap_method}"
             )
-        self._function = KernelFunction(function.address, user_data, str(function), owners)
+        named = {} if user_data else c_names.of_symbol(function) or {}
+        self._function = KernelFunction(function.address, user_data, str(function), owners, **named)
         self._result = result
         self._vmap_method = vmap_method
         self.__name__ = function.short_name
 
     def __repr__(self) -> str:
         return f"<callbax.native kernel {self._function.name}>"
+
+    def offer(self) -> Offer:
+        kernel = self._function
+        if not kernel.symbol:
+            raise ValueError(
+                f"callbax.allow cannot let in {self!r}: programs find a kernel by its library and its "
+                "symbol there, and this one has no symbol, or it has user_data"
+            )
+        return Offer((kernel.symbol, kernel.library), kernel)
 
     def __call__(self, *args: Any) -> Any:
         """Calls the kernel with the arrays that are the leaves of `args`, in order.
@@ -105,3 +128,16 @@ class Kernel:
                     f"{role} {i} of the kernel {self._function.name} has dtype {array.dtype}, for "
                     "which callbax/kernel.h has no code; convert it"
                 )
+
+
+def _find(name: dict[str, Any]) -> Any:
+    symbol, library = (program_names.string(name, key) for key in ("kernel", "library"))
+    missing = (
+        "which this process has not let in. If you trust the program to call it with arrays of any "
+        "number, shapes and dtypes, write callbax.allow(kernel) before it runs, where kernel is what "
+        "callbax.native has made of it."
+    )
+    return offers.find((symbol, library), f"the kernel {symbol} of {library}", missing)
+
+
+identity.add_kind("kernel", _find)

@@ -1,17 +1,23 @@
 """Compiled loops by their names in programs (see _host/names.py): which name each has, and back.
 
-A loop whose source can be imported is named by it and by its types:
+A loop whose source can be imported is named by it and by its types, one of a C function by where
+that is in which library:
 
     {"loop": "scipy.special:jv", "types": "dd->d"}
+    {"symbol": "cbrt", "library": "libm.so.6", "types": "d->d"}
+
+Nothing is looked up in a library. A C function is found if this process has wrapped it itself, with
+the same signature.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from callbax import _native
-from callbax._host import names, program_names, trust
+from callbax._host import names, offers, program_names, trust
 
 _finders: list[Callable[[Any, str], Any]] = []
 
@@ -31,10 +37,20 @@ def _enter(name: str, loop: Any) -> Any:
 
 
 def _stable(loop: Any) -> dict[str, Any] | None:
-    path = loop.source.path
-    if path is None or trust.is_of_main(path):
-        return None
-    return {"loop": path, "types": loop.types}
+    name = loop.source.program_name
+    return None if name is None else {**name, "types": loop.types}
+
+
+def _is_same(holder: Any, loop: Any) -> bool:
+    """Programs say themselves whether a loop may be split over threads."""
+    return bool(holder == dataclasses.replace(loop, parallel=holder.parallel))
+
+
+def _remedy(loop: Any) -> str:
+    return (
+        "Take a ufunc or a Numba @cfunc from the top level of a module that can be imported, and a C "
+        "function from a shared library or a Cython module; one with user_data stays in its process."
+    )
 
 
 def add_finder(find: Callable[[Any, str], Any]) -> None:
@@ -59,11 +75,34 @@ def _find(name: dict[str, Any]) -> Any:
     )
 
 
+def offer_c_function(loop: Any) -> offers.Offer | None:
+    """Lets programs name the loop of a C function that this process wraps, while the offer lives."""
+    name = _stable(loop)
+    if name is None or "symbol" not in name:
+        return None
+    return offers.Offer(_key(name), dataclasses.replace(loop, parallel=True))
+
+
+def _key(name: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(program_names.string(name, key) for key in ("symbol", "library", "types"))
+
+
+def _find_c_function(name: dict[str, Any]) -> Any:
+    symbol, library, types = key = _key(name)
+    missing = (
+        "which this process has not let in. Import the module that wraps it with callbax.native, or "
+        "wrap it, with this signature; and keep what that returns."
+    )
+    return offers.find(key, f"the C function {symbol} ({types}) of {library}", missing)
+
+
 LOOPS = names.Kind(
     enter=_enter,
     stable=_stable,
-    is_same=lambda holder, loop: bool(holder == loop),
+    is_same=_is_same,
     label=str,
     describe=str,
+    remedy=_remedy,
 )
 LOOPS.add_finder("loop", _find)
+LOOPS.add_finder("symbol", _find_c_function)

@@ -34,7 +34,11 @@ class LoopSource(Protocol):
 
     @property
     def path(self) -> str | None:
-        """'module:name' by which another process finds it; None if it exists in this one only."""
+        """'module:name' of where it comes from, if it is known."""
+
+    @property
+    def program_name(self) -> dict[str, str] | None:
+        """By which another process finds it; None if it exists in this one only."""
 
     def address(self) -> tuple[int, int]:
         """The addresses of the C function and of its data."""

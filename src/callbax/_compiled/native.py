@@ -8,8 +8,8 @@ from typing import Any, Literal, cast, overload
 
 import jax
 
-from callbax._compiled import c_functions, loop_names
-from callbax._compiled.c_functions import CFunction, import_path
+from callbax._compiled import c_functions, c_names, loop_names
+from callbax._compiled.c_functions import CFunction
 from callbax._compiled.c_signature import CSignature, parse
 from callbax._compiled.kernels import Kernel
 from callbax._compiled.loops import Loop
@@ -129,13 +129,13 @@ def native(
                 f"{name}= is for kernels, but {function} is called elementwise: its result follows from "
                 "its signature. Say kernel=True if it is a kernel of callbax/kernel.h."
             )
-    path = None if data else import_path(fn)
+    program_name = None if data else c_names.of_object(fn, function)
     agreed = _agree(function, signature)
     if user_data is not None and agreed.tail != "void*":
         raise TypeError(
             f"{function} was given user_data=, but its signature {agreed} has no trailing void* for it"
         )
-    scalar = ScalarFunction(function, agreed, data, owners, path, parallel, OptIn(fn))
+    scalar = ScalarFunction(function, agreed, data, owners, program_name, parallel, OptIn(fn))
     return ufunc(scalar, derivatives=derivatives, derivative=derivative)
 
 

@@ -14,6 +14,7 @@ from callbax import _native
 from callbax._compiled.c_functions import CFunction
 from callbax._compiled.c_signature import CSignature
 from callbax._compiled.dtypes import Resolution, resolve_only_loop
+from callbax._compiled.loop_names import offer_c_function
 from callbax._compiled.loops import Loop
 from callbax._compiled.ufunc import Ufunc
 from callbax._host.trust import OptIn
@@ -25,7 +26,15 @@ class ScalarSource:
 
     ufunc: np.ufunc
     name: str
-    path: str | None
+    named: tuple[tuple[str, str], ...]
+
+    @property
+    def path(self) -> str | None:
+        return dict(self.named).get("loop")
+
+    @property
+    def program_name(self) -> dict[str, str] | None:
+        return dict(self.named) or None
 
     def address(self) -> tuple[int, int]:
         return _native.ufunc_loop(self.ufunc, 0)
@@ -40,7 +49,7 @@ class ScalarFunction(Ufunc[..., jax.Array]):
         signature: CSignature,
         user_data: int,
         owners: Owners,
-        path: str | None,
+        program_name: dict[str, str] | None,
         parallel: bool,
         opt_in: OptIn,
     ):
@@ -48,8 +57,10 @@ class ScalarFunction(Ufunc[..., jax.Array]):
         inner = _scalar_ufunc(function.address, code, user_data, function, owners)
         super().__init__(inner, (None,) * inner.nin)
         self._opt_in = opt_in  # of what has the path
-        self._source = ScalarSource(inner, function.short_name, path)
+        named = tuple((program_name or {}).items())
+        self._source = ScalarSource(inner, function.short_name, named)
         self._parallel = parallel
+        self._offer = offer_c_function(self.only_loop)
         self.__doc__ = inner.__doc__
 
     @property

@@ -14,7 +14,7 @@ from callbax._compiled import derivatives as _derivatives
 from callbax._compiled import dtypes, gufuncs, loop_names, loops
 from callbax._compiled.derivatives import CENTRAL, Derivatives
 from callbax._compiled.dtypes import Resolution
-from callbax._host.trust import OptIn, import_path
+from callbax._host.trust import OptIn, import_path, stable_path
 from callbax._runtime.errors import attribute, describe_function
 from callbax._typing import P, R
 
@@ -47,6 +47,11 @@ class UfuncSource:
         if path == "numpy:power" or ufunc_inside(self.original).signature is not None:
             return True
         return not path.startswith(("numpy:", "numpy.", "scipy."))
+
+    @property
+    def program_name(self) -> dict[str, str] | None:
+        path = stable_path(self.original)
+        return None if path is None else {"loop": path}
 
     def address(self) -> tuple[int, int]:
         return _native.ufunc_loop(ufunc_inside(self.original), self.index)

@@ -19,12 +19,16 @@ from typing import Any
 from callbax._external import portable
 from callbax._external.lanes import Batch, InTurn
 from callbax._external.portable import Chunk, Outcome, Portable
+from callbax._host import offers
 from callbax._runtime.errors import ExecutorError
 
 _CHUNKS_PER_WORKER = 4
 _CHUNKS = 64  # for executors that do not say how many workers they have
 # A thread that waits for a lock gets an interrupt that was sent to it only when it wakes.
 _WAKE_SECONDS = 0.1
+
+
+EXECUTOR = "executor"
 
 
 class ExecutorSlot:
@@ -40,7 +44,20 @@ class ExecutorSlot:
         self._lock = threading.Lock()
         self._executor: Executor | None = None  # guarded by _lock
         self._factory: Callable[[], Executor] | None = None  # guarded by _lock
+        self._key: Any = None
         self.replace(executor)
+
+    def offer(self, function: Callable[..., Any], given: str | None) -> offers.Offer:
+        """Lets programs name it as that of an external function, while the offer lives."""
+        self._key = (EXECUTOR, id(function), given)
+        return offers.Offer(self._key, self)
+
+    @property
+    def name(self) -> str:
+        try:
+            return EXECUTOR if offers.find(self._key, "", "") is self else ""
+        except LookupError:
+            return ""
 
     def __reduce__(self) -> Any:
         # An external function that a lane refers to has no executor in the worker's process.

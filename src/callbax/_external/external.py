@@ -54,6 +54,8 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
         # Programs of other processes find the function by its name, also before the first call.
         self._named = self.definition.host_function
         self._opt_in = OptIn(function)
+        slot = options.executor
+        self._executor_offer = slot and slot.offer(function, options.name)
         functools.update_wrapper(self, function, updated=())
         if self._signature is not None:
             self.__signature__ = self._signature
@@ -251,8 +253,7 @@ def external(
         view of XLA's memory, or a pytree of them. It returns None or `out`.
       arrays: "numpy", or "jax" for jax Arrays on CPU, which cost some 40 µs each.
       name: its name in compiled programs, stable between processes, in place of the path from which
-        it can be imported. What runs lane by lane on threads or an executor, `call_where` and host
-        rules of derivatives have names that hold in this process only.
+        it can be imported.
 
     Returns:
       An `External`.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,16 @@ from callbax import _jax
 from callbax._callbacks import primitives
 from callbax._callbacks.flavours import EXTERNAL
 from callbax._external.call import Call, VmapRule
+from callbax._external.executors import EXECUTOR
 from callbax._external.lanes import InTurn, LaneCall, Runner, Whole
 from callbax._external.pool import Threads
 from callbax._external.signature import is_constant
+from callbax._host import identity, offers, program_names
 from callbax._host.call import HostCall
-from callbax._host.function import HostFunction
+from callbax._host.function import Casting, HostFunction
 from callbax._host.structure import Structure
 from callbax._jax import placement
+from callbax._runtime.errors import describe_function
 
 
 def on_host(call: Call, leaves: Sequence[Any]) -> list[Any]:
@@ -69,7 +73,7 @@ def _over_lanes(call: Call, leaves: Sequence[Any]) -> tuple[HostCall, str]:
     lanes = LaneCall(
         HostCall.of(function, call.structure, call.result_tree),
         options.executor or _RUNNERS[options.vmap_method],
-        call.structs,
+        tuple(len(struct.shape) for struct in call.structs),
         call.result_structs,
         call.masked,
         canonicalize=not jax.config.jax_enable_x64,
@@ -144,3 +148,58 @@ def _checked(call: Call, axis_size: int, out: Any, out_batched: Any) -> tuple[An
                 f"out_batched is {bool(flag)}"
             )
     return [jnp.asarray(leaf) for leaf in leaves], [bool(flag) for flag in flags]
+
+
+# -- LaneCalls by their names in programs (see _host/names.py) ---------------------------------------
+# {"lanes": "threads", "of": {"function": "my.models:step", "structure": ...}, ...}: how the lanes run,
+# and what is called for each. An executor is that of the external function in this process.
+_MAX_RANK = 256  # more than arrays have
+
+
+def _find_lanes(name: dict[str, Any]) -> LaneCall:
+    called = name.get("of")
+    if not isinstance(called, dict) or "lanes" in called:
+        raise LookupError(f"{program_names.write(name)[:200]} is not the name of lanes")
+    casting: Any = program_names.string(name, "casting")
+    if casting not in get_args(Casting):
+        raise LookupError(f"{casting!r} is not a way to convert results")
+    host_call = dataclasses.replace(
+        identity.find_call(called),
+        views=program_names.flag(name, "views"),
+        casting=casting,
+        external=program_names.string(name, "external"),
+    )
+    ranks = program_names.numbers(name, "ranks", _MAX_RANK)
+    results = program_names.read_structs(name, "results")
+    if len(ranks) != host_call.structure.arrays:
+        raise LookupError(f"{program_names.write(name)[:200]} is not the name of lanes")
+    masked, canonicalize = (program_names.flag(name, key) for key in ("masked", "canonicalize"))
+    runner = _runner(program_names.string(name, "lanes"), called)
+    return LaneCall(host_call, runner, ranks, results, masked, canonicalize)
+
+
+def _runner(name: str, called: dict[str, Any]) -> Runner:
+    if name in _RUNNERS:
+        return _RUNNERS[name]
+    if name != EXECUTOR:
+        raise LookupError(f"{name!r} is not a way to run lanes")
+    owner = _owner(called)
+    function = identity.referred(owner)
+    what = f"the executor of {describe_function(function)}"
+    missing = (
+        "which this process does not have. Import the module that gives it one, with "
+        "callbax.external(executor=...)."
+    )
+    found: Runner = offers.find((name, id(function), owner.get("named")), what, missing)
+    return found
+
+
+def _owner(called: dict[str, Any]) -> dict[str, Any]:
+    """How a name of what runs for each lane refers to the user's function."""
+    owner = called.get("of", called.get("complex", called))
+    if not isinstance(owner, dict):
+        raise LookupError(f"{program_names.write(called)[:200]} is not the name of a function")
+    return {"function": owner["jax_arrays"]} if "jax_arrays" in owner else owner
+
+
+identity.add_kind("lanes", _find_lanes)

@@ -17,11 +17,10 @@ import numpy as np
 
 from callbax._external.call import Call
 from callbax._external.host import on_host
+from callbax._external.host_code import Layout, RuleOnHost
 from callbax._external.linear import linear_call
 from callbax._external.probing import probe
 from callbax._external.rules import (
-    Layout,
-    RuleOnHost,
     Struct,
     argument_leaves,
     inexact_only,
@@ -45,6 +44,11 @@ class HostRule:
     def name(self) -> str:
         named = {"host_jvp": self.jvp, "host_vjp": self.vjp}
         return ", ".join(name for name, function in named.items() if function is not None)
+
+    @property
+    def host_code(self) -> list[tuple[str, Hashable]]:
+        given = ((HostJvp.kind, self.jvp), (HostVjp.kind, self.vjp))
+        return [(kind, function) for kind, function in given if function is not None]
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:

@@ -16,10 +16,10 @@ from callbax import _jax
 from callbax._external import masks
 from callbax._external.call import Call
 from callbax._external.host import on_host
+from callbax._external.host_code import describe
 from callbax._external.rules import (
     Struct,
     argument_leaves,
-    describe,
     is_inexact,
     result_leaves,
     with_jvp,

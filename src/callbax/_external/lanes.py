@@ -12,25 +12,29 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import numpy as np
 
+from callbax._host import identity, program_names, trust
 from callbax._host.call import HostCall
+from callbax._host.operands import Index, Operand
 from callbax._host.results import convert_results
 from callbax._runtime.errors import describe_arrays, describe_lanes, note_call
 from callbax._runtime.wrapper import Wrapper
-
-Index = tuple[int, ...]
 
 
 class Runner(Protocol):
     """A way to run lanes. Comparable: it is a part of the function's key.
 
-    `elsewhere` says that lanes run where nothing is known of XLA, maybe longer than the call: they
-    need memory that is not XLA's. Others read XLA's memory while they run.
+    `name` is what programs call it, empty if they cannot. `elsewhere` says that lanes run where
+    nothing is known of XLA, maybe longer than the call: they need memory that is not XLA's. Others
+    read XLA's memory while they run.
     """
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def elsewhere(self) -> bool: ...
@@ -47,14 +51,15 @@ class LaneCall(Wrapper):
     Attributes:
       host_call: calls the host function for one lane.
       runner: runs the lanes.
-      structs, results: shape and dtype of one lane's arrays and results.
+      ranks: of one lane's arrays.
+      results: shape and dtype of one lane's results.
       masked: the first array says which lanes are live; the results of the others are zero.
       canonicalize: whether JAX narrows 64-bit values.
     """
 
     host_call: HostCall
     runner: Runner
-    structs: tuple[jax.ShapeDtypeStruct, ...]
+    ranks: tuple[int, ...]
     results: tuple[jax.ShapeDtypeStruct, ...]
     masked: bool
     canonicalize: bool
@@ -75,6 +80,30 @@ class LaneCall(Wrapper):
 
     notes_its_calls = True
 
+    @property
+    def host_function(self) -> Any:
+        return trust.host_function(self.host_call.function)
+
+    def calls_same_as(self, other: LaneCall) -> bool:
+        return super().calls_same_as(other) and self.runner == other.runner
+
+    @property
+    def program_name(self) -> dict[str, Any] | None:
+        called = identity.stable_name(self.host_call)
+        if called is None or not self.runner.name:
+            return None
+        return {
+            "lanes": self.runner.name,
+            "of": called,
+            "views": self.host_call.views,
+            "casting": self.host_call.casting,
+            "external": self.host_call.external,
+            "ranks": self.ranks,
+            "results": program_names.write_structs(self.results),
+            "masked": self.masked,
+            "canonicalize": self.canonicalize,
+        }
+
 
 class Batch:
     """The lanes of one call.
@@ -90,7 +119,7 @@ class Batch:
         self.call = call
         self.host_call = call.host_call
         self._is_named = False  # whether an error has a note of its lane
-        ranks = [0] * call.masked + [len(struct.shape) for struct in call.structs]
+        ranks = [0] * call.masked + list(call.ranks)
         fronts = [a.shape[: a.ndim - rank] for a, rank in zip(leaves, ranks, strict=True)]
         self.shape: Index = np.broadcast_shapes(*fronts)
         size = math.prod(self.shape)
@@ -103,7 +132,13 @@ class Batch:
         )
         self._arrays = leaves
         self.operands = [
-            Operand.of(array, front, self.shape, call)
+            Operand.of(
+                array,
+                front,
+                self.shape,
+                is_xlas=not call.runner.elsewhere,
+                read_only=call.host_call.views,
+            )
             for array, front in zip(leaves, fronts, strict=True)
         ]
         make = np.empty if len(self.live) == size else np.zeros
@@ -153,7 +188,7 @@ class Batch:
 
     def name_lane(self, error: BaseException, lane: int) -> None:
         """Says in a note of the error which lane it comes from."""
-        structs = describe_arrays(self.call.structs)
+        structs = describe_arrays([operand.of_one_lane for operand in self.operands])
         note_call(error, self.call.description, self.describe([lane]), structs)
         self._is_named = True
 
@@ -207,68 +242,10 @@ def new_outs(
 
 
 @dataclasses.dataclass(frozen=True)
-class Operand:
-    """One array argument of some lanes: its rows, and which of them each lane gets.
-
-    A lane owns its arguments: it may write to them, and keep them. Only if they are read-only for it
-    (zero_copy) do lanes share memory, with one another and with XLA.
-
-    Attributes:
-      row_of: the number of each lane's row, unless each has its own in order, or all share one.
-      is_one_row: all lanes share one row.
-      copies: rows must be copied to be a lane's own.
-    """
-
-    rows: np.ndarray
-    row_of: list[int] | None
-    is_one_row: bool
-    copies: bool
-
-    @classmethod
-    def of(cls, array: np.ndarray, front: Index, shape: Index, call: LaneCall) -> Operand:
-        """Of an argument of the whole call, whose batch dimensions `front` broadcast to `shape`."""
-        rows = array.reshape(-1, *array.shape[len(front) :])
-        is_shared = front != shape
-        row_of = None
-        if is_shared:
-            numbers = np.arange(len(rows)).reshape(front)
-            row_of = np.broadcast_to(numbers, shape).ravel().tolist()
-        is_xlas = not call.runner.elsewhere
-        copies = not call.host_call.views and (is_xlas or is_shared)
-        return cls(rows, row_of, is_shared and len(rows) == 1, copies)
-
-    def of_lane(self, lane: int) -> np.ndarray:
-        row = lane if self.row_of is None else self.row_of[lane]
-        array = self.rows[0 if self.is_one_row else row, ...]
-        return array.copy() if self.copies else array
-
-    def stacked(self, lanes: Sequence[int], repeats: bool) -> np.ndarray:
-        """What one call for these lanes gets; what they share has size 1, unless it is repeated."""
-        array = self._rows_of(lanes)
-        if repeats and len(array) != len(lanes):
-            return np.repeat(array, len(lanes), axis=0)
-        return array.copy() if self.copies and np.may_share_memory(array, self.rows) else array
-
-    def part(self, lanes: Sequence[int]) -> Operand:
-        """The operand of these lanes alone, counted from 0."""
-        return Operand(self._rows_of(lanes), None, self.is_one_row, self.copies and self.is_one_row)
-
-    def _rows_of(self, lanes: Sequence[int]) -> np.ndarray:
-        """The rows of these lanes, in order; a single row if they all share one."""
-        if self.is_one_row:
-            return self.rows
-        if self.row_of is not None:
-            return self.rows[[self.row_of[lane] for lane in lanes]]
-        first, last = lanes[0], lanes[-1]
-        if last - first + 1 == len(lanes):  # lanes are in order
-            return self.rows[first : last + 1]
-        return self.rows[list(lanes)]
-
-
-@dataclasses.dataclass(frozen=True)
 class InTurn:
     """One lane after the other, in the thread that calls."""
 
+    name: ClassVar[str] = "sequential"
     elsewhere: bool = False
 
     def run(self, batch: Batch) -> None:
@@ -285,6 +262,10 @@ class Whole:
 
     repeats: bool
     elsewhere: bool = False
+
+    @property
+    def name(self) -> str:
+        return "broadcast_all" if self.repeats else "expand_dims"
 
     def run(self, batch: Batch) -> None:
         lanes = batch.live

@@ -28,19 +28,16 @@ from callbax._external.differences import (
     differences_along,
 )
 from callbax._external.host import on_host
+from callbax._external.host_code import ComplexOnly, HostCode, Layout
 from callbax._external.linear import linear_call
 from callbax._external.probing import assemble, coordinates, is_complex, warn_if_costly
 from callbax._external.rules import (
-    HostCode,
     Struct,
     inexact_only,
     is_inexact,
     typed_structs,
     with_jvp,
 )
-from callbax._host.function import Hashable
-from callbax._runtime.errors import describe_function
-from callbax._runtime.wrapper import Wrapper
 
 DENSE = 64
 
@@ -235,7 +232,9 @@ def complex_call(call: Call, wanted: Sequence[int]) -> Call:
     definition = dataclasses.replace(
         call.definition,
         function=ComplexOnly(
-            HostCode(call.definition.function), tuple(map(is_inexact, call.result_structs))
+            HostCode(call.definition.function),
+            tuple(map(is_inexact, call.result_structs)),
+            Layout.of(call).owner,
         ),
         options=dataclasses.replace(call.options, name=None),
         vmap_rule=None,  # it may know real arrays only
@@ -249,28 +248,3 @@ def complex_call(call: Call, wanted: Sequence[int]) -> Call:
 
 def _complex(struct: Struct) -> Struct:
     return Struct(struct.shape, complex_dtype(struct.dtype))
-
-
-@dataclasses.dataclass(frozen=True)
-class ComplexOnly(Wrapper):
-    """A host function that must return complex arrays: a real one would mean the derivative zero."""
-
-    function: Hashable
-    expected: tuple[bool, ...]
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        result = self.function.value(*args, **kwargs)
-        if result is not None:  # else it has written into out=
-            for leaf, is_expected in zip(jax.tree.leaves(result), self.expected, strict=False):
-                if is_expected and not np.iscomplexobj(leaf):
-                    raise TypeError(
-                        f"{self.description} has derivative='complex_step', but returned "
-                        f"{np.asarray(leaf).dtype} for complex arguments: something in it, such as abs, "
-                        "real or a conversion to float, drops the imaginary part, which carries the "
-                        "derivative. Use derivative='central'."
-                    )
-        return result
-
-    @property
-    def description(self) -> str:
-        return describe_function(self.function.value)

@@ -27,7 +27,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from callbax._external.lanes import Batch, InTurn
 from callbax._runtime import surroundings
@@ -50,6 +50,7 @@ def cores() -> int:
 class Threads:
     """Lanes over the threads of the pool."""
 
+    name: ClassVar[str] = "threads"
     elsewhere: bool = False
 
     def run(self, batch: Batch) -> None:

@@ -21,10 +21,11 @@ from typing import Any
 
 import jax
 
-from callbax._external.lanes import Operand, new_outs
+from callbax._external.lanes import new_outs
 from callbax._host import trust
 from callbax._host.call import HostCall
 from callbax._host.function import Hashable, JaxArrays
+from callbax._host.operands import Operand
 from callbax._host.structure import Structure
 from callbax._runtime import surroundings
 from callbax._runtime.errors import attribute, describe_function

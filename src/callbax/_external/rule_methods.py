@@ -9,11 +9,12 @@ from typing import Any
 
 from callbax._callbacks.results import check_callable
 from callbax._external.call import Definition, Rule, VmapRule
+from callbax._external.host_code import HostCode, offer_rules
 from callbax._external.host_rules import HostRule
 from callbax._external.jax_rules import JvpRule, JvpRules, VjpRule
-from callbax._external.rules import HostCode
 from callbax._external.transposes import Same, TransposeRule
 from callbax._host.function import Hashable
+from callbax._host.offers import Offer
 
 
 class RuleMethods:
@@ -26,6 +27,7 @@ class RuleMethods:
     """
 
     definition: Definition
+    _offers: list[Offer]  # what programs may name of it
 
     def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Defines the derivative by a JAX rule, as `jax.custom_jvp` has it.
@@ -271,6 +273,9 @@ class RuleMethods:
                 "go together.)"
             )
         self.definition = dataclasses.replace(self.definition, rules=(rule,))
+        if isinstance(rule, HostRule | TransposeRule):
+            function, name = self.definition.function, self.definition.options.name
+            self._offers = offer_rules(rule.host_code, function, name)
 
 
 def _kind(rule: Rule) -> type:

@@ -7,104 +7,18 @@ leaves; arguments that have no position reach it as the same keyword arguments.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import PyTreeDef
 
 from callbax._external.call import Call
-from callbax._host import trust
-from callbax._host.function import Hashable
-from callbax._host.structure import Structure
+from callbax._external.host_code import Layout
 from callbax._jax import per_shard, placement
-from callbax._runtime.errors import describe_function
-from callbax._runtime.wrapper import Wrapper
 
 Struct: TypeAlias = jax.ShapeDtypeStruct
-
-
-class HostCode(Hashable):
-    """A host function as a part of a key, which can be sent to another process.
-
-    It is found there by its path, past the External that may have its name.
-    """
-
-    __slots__ = ()
-
-    def __reduce__(self) -> Any:
-        path = trust.import_path(self.value)
-        if path is None or path.startswith("__main__:"):
-            return HostCode, (self.value,)
-        return _imported, (path,)
-
-
-def _imported(path: str) -> HostCode:
-    return HostCode(trust.imported(path))
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """What host code needs to know of a call. It can be sent to another process."""
-
-    where: str
-    structure: Structure
-    structs: tuple[Struct, ...]
-    result_tree: PyTreeDef
-    result_structs: tuple[Struct, ...]
-    elementwise: bool
-    per_shard: bool
-
-    @classmethod
-    def of(cls, call: Call) -> Layout:
-        return cls(
-            call.where,
-            call.structure,
-            call.structs,
-            call.result_tree,
-            call.result_structs,
-            call.options.elementwise,
-            call.options.per_shard,
-        )
-
-
-def describe(call: Call | Layout, kind: str, function: Callable[..., Any]) -> str:
-    """What messages call a rule."""
-    return f"the {kind} rule {describe_function(function)} of {call.where}"
-
-
-@dataclasses.dataclass(frozen=True)
-class RuleOnHost(Wrapper):
-    """What the host calls for a rule of host code, with flat arrays.
-
-    Attributes:
-      layout: of the call.
-      function: the user's rule.
-      positions: of the arrays of the arguments that it is about.
-    """
-
-    layout: Layout
-    function: Any
-    positions: tuple[int, ...]
-    kind: ClassVar[str]
-
-    @property
-    def description(self) -> str:
-        return describe(self.layout, self.kind, self.function.value)
-
-    def parts(self, wanted: Sequence[Struct], arrays: Sequence[np.ndarray]) -> Sequence[Struct]:
-        """The structs `wanted` of what is to be returned, for these arrays.
-
-        Those of the program, unless a device calls for its part of an elementwise function's arrays.
-        """
-        if not (self.layout.elementwise and self.layout.per_shard):
-            return wanted
-        first = arrays[0]
-        part = first.shape[first.ndim - len(self.layout.structs[0].shape) :]
-        return [Struct(part, struct.dtype) for struct in wanted]
 
 
 def is_inexact(struct: Any) -> bool:

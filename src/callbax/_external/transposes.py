@@ -16,9 +16,10 @@ import numpy as np
 from callbax._external import masks
 from callbax._external.call import Call
 from callbax._external.host import on_host
+from callbax._external.host_code import Layout, RuleOnHost
 from callbax._external.host_rules import batch_shape, fit
 from callbax._external.linear import linear_call
-from callbax._external.rules import Layout, RuleOnHost, Struct, is_inexact
+from callbax._external.rules import Struct, is_inexact
 from callbax._host.function import Hashable
 from callbax._jax import per_shard
 
@@ -47,6 +48,10 @@ class TransposeRule:
     argnums: tuple[int, ...] | None
     name = "transpose"
     is_jax_code = False
+
+    @property
+    def host_code(self) -> list[tuple[str, Hashable]]:
+        return [] if isinstance(self.transpose, Same) else [(Transpose.kind, self.transpose)]
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         transpose = Transpose(Layout.of(call), self.transpose, self._linear_leaves(call))

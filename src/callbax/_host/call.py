@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.tree_util import PyTreeDef, treedef_tuple
+from jax.tree_util import PyTreeDef
 
 from callbax import _jax
 from callbax._host import program_names
@@ -236,12 +236,15 @@ class HostCall:
     @functools.cached_property
     def structure_data(self) -> dict[str, Any] | None:
         """The structure as JSON data, for names in programs: of (args, kwargs) or (args, kwargs, out),
-        and of a result that is not one array, or several. None if users' own types are nodes of it:
-        these may refuse other leaves. (A result is then described: functions that return different
-        ones differ, and each is checked.)"""
-        children = (*self.structure.tree.children(), *(() if self.out is None else (self.out,)))
+        and of a result that is not one array, or several. None if that cannot be written. (A result
+        is then described: functions that return different ones differ, and each is checked.)"""
         try:
-            data = {"structure": list(map(program_names.write_tree, children))}
+            out = [] if self.out is None else [program_names.write_tree(self.out)]
+            data: dict[str, Any] = {"structure": [*self.structure.data, *out]}
+            if self.structure.static:
+                if not _takes_text(self.function):
+                    return None
+                data["texts"] = self.structure.texts
         except TypeError:
             return None
         if self.result is None or is_flat(self.result):
@@ -252,32 +255,28 @@ class HostCall:
             return {**data, "result": str(self.result)}
 
     @classmethod
-    def from_structure(cls, function: Callable[..., Any], data: Any, result: Any) -> HostCall:
-        """The HostCall of that `structure_data`.
+    def from_structure(cls, function: Callable[..., Any], name: dict[str, Any]) -> HostCall:
+        """The HostCall of that `structure_data`, a part of a name.
 
         Raises:
           LookupError: the data have another form.
         """
-        if not isinstance(data, list) or len(data) not in (2, 3):
-            raise LookupError(f"{data!r} does not say what structure is meant")
-        args, kwargs, *out = map(program_names.read_tree, data)
-        if not _is_call(args, kwargs):
-            raise LookupError(f"{data!r} is not the structure of a call's arguments")
+        data: Any = name.get("structure")
+        result, texts = name.get("result"), name.get("texts")
+        if texts is not None and not _takes_text(function):
+            raise LookupError(f"{describe_function(function)}, which programs may not give text")
+        has_out = isinstance(data, list) and len(data) == 3
         known = None if result is None or isinstance(result, str) else result
         return cls(
             Hashable(function),
-            Structure(treedef_tuple((args, kwargs))),
-            out=out[0] if out else None,
+            Structure.from_data(data[:2] if has_out else data, texts or ()),
+            out=program_names.read_tree(data[2]) if has_out else None,
             result=None if known is None else program_names.read_tree(known),
         )
 
 
-def _is_call(args: PyTreeDef, kwargs: PyTreeDef) -> bool:
-    """Whether these are structures of a tuple, and of a dict with strings as keys."""
-    if is_leaf(args) or is_leaf(kwargs):
-        return False
-    named, keys = kwargs.node_data()
-    return args.node_data()[0] is tuple and named is dict and all(type(key) is str for key in keys)
+def _takes_text(function: Any) -> bool:
+    return is_a(function, Wrapper) and function.takes_text
 
 
 def _out_tree(

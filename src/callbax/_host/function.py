@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from callbax._host import trust
 from callbax._runtime import threads
 from callbax._runtime.errors import attribute, describe_function
 from callbax._runtime.wrapper import Wrapper
@@ -65,6 +66,15 @@ class JaxArrays(Wrapper):
     @property
     def description(self) -> str:
         return describe_function(self.function.value)
+
+    @property
+    def host_function(self) -> Any:
+        return self.function.value
+
+    @property
+    def program_name(self) -> dict[str, Any] | None:
+        path = trust.stable_path(self.function.value)
+        return None if path is None else {"jax_arrays": path}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = jax.tree.map(_to_jax, (args, kwargs))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from callbax import _native
 from callbax._host import names, program_names, trust
 from callbax._host.call import HostCall
-from callbax._host.function import find_named
+from callbax._host.function import Hashable, JaxArrays, find_named
 from callbax._runtime.errors import attribute, describe_function
 from callbax._runtime.exceptions import is_a
 from callbax._runtime.wrapper import Wrapper
@@ -23,7 +23,7 @@ def add_kind(key: str, find: Callable[[dict[str, Any]], Any]) -> None:
     """
 
     def call(name: dict[str, Any]) -> HostCall:
-        return HostCall.from_structure(find(name), name.get("structure"), name.get("result"))
+        return HostCall.from_structure(find(name), name)
 
     CALLBACKS.add_finder(key, call)
 
@@ -36,34 +36,80 @@ def _enter(name: str, call: HostCall) -> Any:
     return _native.register_callback(name, call, *call.direct(), code)
 
 
-def _stable(call: HostCall) -> dict[str, Any] | None:
+def stable_name(call: HostCall) -> dict[str, Any] | None:
+    """The name of a call, equal in each process, if it has one."""
     structure = call.structure_data
-    if call.structure.static or structure is None:
+    if structure is None:
         return None
-    if call.name is not None:
-        return {"named": call.name, **structure}
-    own = _own_name(call.function)
-    if own is not None:
-        return {**own, **structure}
-    path = trust.import_path(call.function)
-    return None if path is None or trust.is_of_main(path) else {"function": path, **structure}
+    function: Any = call.function
+    if is_a(function, Wrapper) and call.name is None:
+        name = function.program_name
+    else:
+        name = reference(function, call.name)
+    return None if name is None else {**name, **structure}
 
 
-def _own_name(function: Any) -> dict[str, Any] | None:
-    """The name that one of callbax's own callables gives itself."""
-    return function.program_name if is_a(function, Wrapper) else None
+def find_call(name: dict[str, Any]) -> HostCall:
+    """The call of that `stable_name`.
+
+    Raises:
+      LookupError: there is none, or programs may not make it.
+    """
+    kind, call = names.find(name)
+    if kind is not CALLBACKS:
+        raise LookupError(f"{program_names.write(name)[:200]} is not the name of a callback")
+    return cast(HostCall, call)
+
+
+def reference(function: Any, given: str | None = None) -> dict[str, Any] | None:
+    """How programs name a user's function: by the name that it was given, or by its path.
+
+    None if it has neither, as the functions of the main script: that is another in each process.
+    """
+    if given is not None:
+        return {"named": given}
+    path = trust.stable_path(function)
+    return None if path is None else {"function": path}
+
+
+def referred(name: dict[str, Any]) -> Any:
+    """The user's function that a `reference` means.
+
+    Raises:
+      LookupError: there is none, or programs may not name it.
+    """
+    function = _find_named(name) if "named" in name else find_function(name)
+    return trust.host_function(function)
 
 
 def _is_same(holder: HostCall, call: HostCall) -> bool:
-    """Whether the functions are one. Ours are, if their content is equal."""
-    function, other = holder.function, call.function
-    return function is other or (_own_name(function) is not None and function == other)
+    """Whether two calls of one name call the same. What else is in the name is equal."""
+    function: Any = holder.function
+    other: Any = call.function
+    if is_a(function, Wrapper) and type(function) is type(other):
+        return bool(function.calls_same_as(other))
+    return function is other
 
 
 def _label(call: HostCall) -> str:
     function = trust.host_function(call.function)
     name = attribute(function, "__qualname__") or attribute(function, "__name__")
     return name if isinstance(name, str) else type(function).__qualname__
+
+
+def _remedy(call: HostCall) -> str:
+    static = [type(leaf.value).__name__ for _, leaf in call.structure.static]
+    if call.structure_data is not None:
+        return (
+            "Define the function with `def` at the top level of a module that can be imported, or give "
+            "it a name with callbax.external(name=...)."
+        )
+    if static:
+        return (
+            f"Arguments that are not arrays (here {', '.join(static)}) have no place in a name: call "
+            "a function that does without them."
+        )
+    return "Give it its arrays in tuples, lists and dicts, and not in types of your own."
 
 
 def find_function(name: dict[str, Any], kind: str = "function") -> Any:
@@ -92,10 +138,12 @@ def _find_named(name: dict[str, Any]) -> Any:
 
 CALLBACKS = names.Kind(
     enter=_enter,
-    stable=_stable,
+    stable=stable_name,
     is_same=_is_same,
     label=_label,
     describe=lambda call: describe_function(call.function),
+    remedy=_remedy,
 )
 add_kind("function", find_function)
 add_kind("named", _find_named)
+add_kind("jax_arrays", lambda name: JaxArrays(Hashable(find_function(name, "jax_arrays"))))

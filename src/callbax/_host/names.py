@@ -19,10 +19,12 @@ JAX's Exported keeps; so the registry gets a copy, or both would keep each other
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import dataclasses
 import inspect
 import itertools
 import os
+import pickle
 import threading
 import uuid
 import warnings
@@ -88,6 +90,7 @@ class Kind:
       is_same: whether the holder of a stable name may be called for another callee of this kind.
       label: what a callee is called where it has no stable name; equal in each process.
       describe: what messages call it.
+      remedy: what to do so that it has a stable name.
     """
 
     enter: Callable[[str, Any], Any]
@@ -95,6 +98,7 @@ class Kind:
     is_same: Callable[[Any, Any], bool]
     label: Callable[[Any], str]
     describe: Callable[[Any], str]
+    remedy: Callable[[Any], str]
 
     def add_finder(self, key: str, find: Callable[[dict[str, Any]], Any]) -> None:
         """Adds a kind of stable names.
@@ -128,7 +132,7 @@ class Kind:
                 if (keeper := _keeper()) is not None:
                     vars(keeper).setdefault("exported", []).append(registration)
         if is_new_local:
-            _warn_of_export(self.describe(callee))
+            _warn_of_export(f"{self.describe(callee)}, {_ONLY_HERE} {self.remedy(callee)}")
         return registration
 
     def _stable_name(self, callee: Any) -> str | None:
@@ -175,17 +179,47 @@ def resolve(text: str) -> Any:
     Returns the registration, or text that says why there is none.
     """
     try:
-        name = program_names.read(text)
-        if (why := _local_only(name)) is not None:
-            return why
-        keys = [key for key in name if key in _finders]
-        if len(keys) != 1:
-            return f"{text[:200]!r}, which this version of callbax does not know."
-        kind, find = _finders[keys[0]]
-        callee = find(name)
+        kind, callee = find(program_names.read(text))
     except LookupError as error:
         return str(error)
     return kind.enter(text, callee)
+
+
+def find(name: dict[str, Any]) -> tuple[Kind, Any]:
+    """The callee that a stable name means, and its kind.
+
+    Raises:
+      LookupError: there is none, or programs may not call it; the message says what to do.
+    """
+    if (why := _local_only(name)) is not None:
+        raise LookupError(why)
+    keys = [key for key in name if key in _finders]
+    if len(keys) != 1:
+        raise LookupError(
+            f"{program_names.write(name)[:200]!r}, which this version of callbax does not know."
+        )
+    kind, find_it = _finders[keys[0]]
+    return kind, find_it(name)
+
+
+def _reduce(registration: Any) -> Any:
+    """Pickles a registration, which a compiled program keeps, as its name."""
+    if _local_only(program_names.read(registration.name)) is not None:
+        raise pickle.PicklingError(
+            f"the compiled program calls {registration.target}, {_ONLY_HERE} Give it one, as "
+            "callbax.ExportWarning says when the program is exported."
+        )
+    return _registered, (registration.name,)
+
+
+def _registered(text: str) -> Any:
+    found = resolve(text)
+    if isinstance(found, str):
+        raise LookupError(f"callbax: this program calls the host function {found}")
+    return found
+
+
+copyreg.pickle(_native.Registration, _reduce)
 
 
 def _first(is_free: Callable[[int], bool]) -> int:
@@ -204,12 +238,16 @@ def _first(is_free: Callable[[int], bool]) -> int:
 def _warn_of_export(what: str) -> None:
     """Says that an exported program calls something that no other process can find."""
     warnings.warn(
-        f"the exported program calls {what}, which has no name that another process could find it by; "
-        "it can be called in this process only. Define the function with `def` at the top level of a "
-        "module that can be imported, or give it a name with callbax.external(name=...).",
+        f"the exported program calls {what}",
         ExportWarning,
         stacklevel=_frames_to_user(),
     )
+
+
+_ONLY_HERE = (
+    "which has no name that another process could find it by; it can be called in this process "
+    "only."
+)
 
 
 def _frames_to_user() -> int:

@@ -11,10 +11,14 @@ calls and imports nothing that a name speaks of. The text of equal names is equa
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.tree_util import PyTreeDef
+
+from callbax import _native
 
 _LEAF = 0
 
@@ -48,6 +52,60 @@ def string(name: dict[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise LookupError(f"{write(name)[:200]} is not a name: its {key!r} is not a string")
     return value
+
+
+def flag(name: dict[str, Any], key: str) -> bool:
+    """A part of a name that must be true or false."""
+    value = name.get(key)
+    if not isinstance(value, bool):
+        raise LookupError(f"{write(name)[:200]} is not a name: its {key!r} is not true or false")
+    return value
+
+
+def number(name: dict[str, Any], key: str) -> int:
+    """A part of a name that must be a number, not negative."""
+    return numbers({key: [name.get(key)]}, key, 1 << 32)[0]
+
+
+def numbers(name: dict[str, Any], key: str, below: int) -> tuple[int, ...]:
+    """A part of a name that must be a list of numbers from 0 to `below`, which is not included."""
+    value = name.get(key)
+    if not isinstance(value, list) or not all(
+        type(number) is int and 0 <= number < below for number in value
+    ):
+        raise LookupError(f"{write(name)[:200]} is not a name: its {key!r} are not such numbers")
+    return tuple(value)
+
+
+def write_structs(structs: Sequence[jax.ShapeDtypeStruct]) -> list[Any]:
+    """Shapes and dtypes as JSON data: each a list of the dtype's name and the sizes.
+
+    Raises:
+      TypeError: a size is symbolic.
+    """
+    if not all(type(size) is int for struct in structs for size in struct.shape):
+        raise TypeError("a symbolic size has no text")
+    return [[struct.dtype.name, *struct.shape] for struct in structs]
+
+
+def read_structs(name: dict[str, Any], key: str) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The shapes and dtypes that `write_structs` gave as data, a part of a name.
+
+    Raises:
+      LookupError: it is not that; or a dtype that programs do not have.
+    """
+    data = name.get(key)
+    if not isinstance(data, list):
+        raise LookupError(f"{write(name)[:200]} is not a name: its {key!r} are not shapes")
+    return tuple(map(_read_struct, data))
+
+
+def _read_struct(data: Any) -> jax.ShapeDtypeStruct:
+    dtype, *shape = data if isinstance(data, list) and data else [None]
+    is_dtype = isinstance(dtype, str) and _native.dtype_code(dtype) >= 0
+    if not is_dtype or not all(type(size) is int and size >= 0 for size in shape):
+        raise LookupError(f"{data!r} is not the dtype and the shape of an array")
+    return jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
 
 
 def write_tree(tree: PyTreeDef) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-from jax.tree_util import PyTreeDef
+from jax.tree_util import PyTreeDef, treedef_tuple
 
 from callbax import _jax
+from callbax._host import program_names
 from callbax._host.function import Hashable
 from callbax._runtime.errors import describe_function
 
@@ -32,6 +33,41 @@ class Structure:
         traced = [_jax.is_array_like(leaf) for leaf in leaves]
         static = tuple((i, Hashable(leaf)) for i, leaf in enumerate(leaves) if not traced[i])
         return cls(tree, static), [leaf for i, leaf in enumerate(leaves) if traced[i]]
+
+    @property
+    def data(self) -> list[Any]:
+        """The trees of args and kwargs as JSON data, for names in programs.
+
+        Raises:
+          TypeError: users' own types are nodes, which may refuse the leaves of another process.
+        """
+        return list(map(program_names.write_tree, self.tree.children()))
+
+    @property
+    def texts(self) -> list[Any]:
+        """The static leaves as JSON data.
+
+        Raises:
+          TypeError: one is not text.
+        """
+        if not all(type(leaf.value) is str for _, leaf in self.static):
+            raise TypeError("static leaves of other types have no text")
+        return [[position, leaf.value] for position, leaf in self.static]
+
+    @classmethod
+    def from_data(cls, data: Any, texts: Any = ()) -> Structure:
+        """The structure of that `data`, and of those `texts`.
+
+        Raises:
+          LookupError: they have another form.
+        """
+        if not isinstance(data, list) or len(data) != 2:
+            raise LookupError(f"{data!r} does not say what structure is meant")
+        args, kwargs = map(program_names.read_tree, data)
+        if not _is_call(args, kwargs):
+            raise LookupError(f"{data!r} is not the structure of a call's arguments")
+        tree = treedef_tuple((args, kwargs))
+        return cls(tree, tuple(_read_texts(texts, tree.num_leaves)))
 
     def unflatten(self, leaves: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(args, kwargs) with `leaves` in the places of the arrays."""
@@ -87,6 +123,25 @@ class Structure:
         """How many arrays are in positional arguments; those of keyword arguments follow."""
         count = self.tree.children()[0].num_leaves
         return count - sum(position < count for position, _ in self.static)
+
+
+def _read_texts(texts: Any, leaves: int) -> Iterator[tuple[int, Hashable]]:
+    first = 0
+    for item in texts if isinstance(texts, (list, tuple)) else [None]:
+        match item:
+            case [int(position), str(text)] if first <= position < leaves:
+                yield position, Hashable(text)
+                first = position + 1
+            case _:
+                raise LookupError(f"{texts!r} are not texts and their places, in order")
+
+
+def _is_call(args: PyTreeDef, kwargs: PyTreeDef) -> bool:
+    """Whether these are structures of a tuple, and of a dict with strings as keys."""
+    if is_leaf(args) or is_leaf(kwargs):
+        return False
+    named, keys = kwargs.node_data()
+    return args.node_data()[0] is tuple and named is dict and all(type(key) is str for key in keys)
 
 
 def is_leaf(tree: PyTreeDef) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from callbax._host.offers import Offer, Offerable
 from callbax._runtime import threads
 from callbax._runtime.errors import attribute, describe_function
 from callbax._runtime.exceptions import is_a
@@ -27,6 +28,7 @@ from callbax._runtime.wrapper import Wrapper
 
 _lock = threads.new_lock(reentrant=True)  # a finaliser may run anywhere, and make an OptIn
 _allowed: set[str] = set()  # guarded by _lock; paths, and "module:*"
+_allowed_offers: list[Offer] = []  # guarded by _lock
 _MAIN = ("__main__", "__mp_main__")  # multiprocessing's children have the script by another name
 
 
@@ -47,7 +49,7 @@ class OptIn:
 _opted_in: weakref.WeakSet[OptIn] = weakref.WeakSet()  # guarded by _lock
 
 
-def allow(*names: str | Callable[..., Any]) -> None:
+def allow(*names: str | Callable[..., Any] | Offerable) -> None:
     """Lets programs that this process loads (`jax.export.deserialize`) call host functions by name.
 
     A loaded program names its host functions by module and name. It may call those that this process
@@ -59,7 +61,9 @@ def allow(*names: str | Callable[..., Any]) -> None:
       *names: "package.module:function", or "package.module:Class.function"; "package.module:*" for
         all functions and classes that this module itself defines at its top level, but nothing that
         it imports, and no submodule; or a function that has such a name. A module that is named
-        here is imported when a program needs it.
+        here is imported when a program needs it. A kernel (`callbax.native(..., kernel=True)`) is let
+        in itself, and only so: it must withstand arrays of any number, shapes and dtypes, which no
+        kernel does by itself.
 
     Raises:
       ValueError: text of another form; a function that cannot be found by a name (a lambda, a method,
@@ -69,9 +73,12 @@ def allow(*names: str | Callable[..., Any]) -> None:
     >>> import callbax, math
     >>> callbax.allow("math:hypot", math.gcd)
     """
-    paths = [_path_to_allow(name) for name in names]
+    kernels: list[Any] = [name for name in names if is_a(name, Offerable)]
+    paths = [_path_to_allow(name) for name in names if not is_a(name, Offerable)]
+    given = [kernel.offer() for kernel in kernels]
     with _lock:
         _allowed.update(paths)
+        _allowed_offers.extend(given)
 
 
 def _path_to_allow(name: Any) -> str:
@@ -112,6 +119,12 @@ _WHY_NOT_MAIN = (
 def is_of_main(path: str) -> bool:
     """Whether the path is that of something in the script that this process runs."""
     return path.partition(":")[0] in _MAIN
+
+
+def stable_path(function: Any) -> str | None:
+    """The path by which other processes find a function. The main script is another in each."""
+    path = import_path(function)
+    return None if path is None or is_of_main(path) else path
 
 
 def find(path: str) -> Any:

@@ -93,3 +93,7 @@ class _WithJaxArrays(JaxArrays):
         if isinstance(function, Print):
             return f"print({function.fmt!r})"
         return describe_function(self.call.flat if function is None else function)
+
+    @property
+    def program_name(self) -> None:
+        return None

@@ -203,7 +203,11 @@ def keep_alive(ctx: Any, item: Any) -> None:
         ctx.module_context.add_keepalive(item)
 
 
-def run_synchronously(ctx: Any, reason: Any) -> None:
+def _never_called() -> None:
+    raise AssertionError("a host callback that stands for others was called")
+
+
+def run_synchronously(ctx: Any) -> None:
     """Makes the program being lowered run to its end before the call of it returns.
 
     JAX does this for programs that have host callbacks of its own kind, so that is what is entered;
@@ -211,7 +215,7 @@ def run_synchronously(ctx: Any, reason: Any) -> None:
     does it only if the inputs are ready and on one device: see `runtime.Waits`.
     """
     if not is_exporting(ctx) and not ctx.module_context.host_callbacks:
-        ctx.module_context.add_host_callback(reason)
+        ctx.module_context.add_host_callback(_never_called)
 
 
 # -- runtime ---------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from jax._src.array import ArrayImpl
 from jax._src.interpreters import pxla
 from jax._src.lib import xla_client as _xla_client
 
+from callbax import _jax
+
 
 def has_backends() -> bool:
     """Whether JAX has started a backend, and with it XLA's threads.
@@ -83,8 +85,27 @@ class _Mark:
     client, or which runs on several devices, or is large; the call would return before its effects.
     """
 
+    def __reduce__(self) -> str:
+        return "ENDS_WITH_ITS_EFFECTS"  # there is one, also after it was pickled with its program
+
 
 ENDS_WITH_ITS_EFFECTS = _Mark()
+
+
+def mark_calls(
+    ctx: Any, *, effectful: bool, holds_jax_arrays: bool, is_native: bool = True
+) -> None:
+    """Leaves marks in the program that is being lowered, so that its calls end with their effects.
+
+    On several devices also without effects: a result that has failed must not reach another program.
+    The device that has it would not run that, and the others might wait for it.
+    """
+    shared_run = _jax.device_count(ctx) > 1
+    if shared_run or holds_jax_arrays or effectful:
+        _jax.keep_alive(ctx, ENDS_WITH_ITS_EFFECTS)
+    waits = waits_for_inputs and not shared_run
+    if is_native and (holds_jax_arrays or (effectful and not waits)):
+        _jax.run_synchronously(ctx)
 
 
 def ends_with_its_effects(program: Any) -> bool:

@@ -12,11 +12,13 @@ class Wrapper:
 
     Attributes:
       notes_its_calls: its exceptions say themselves from which call they come.
+      takes_text: programs may call it with text, too, and not only with arrays.
       declared: the argument that says, in messages, which results it has.
     """
 
     __slots__ = ()
     notes_its_calls: ClassVar[bool] = False
+    takes_text: ClassVar[bool] = False
     declared: ClassVar[str] = "result_shape_dtypes"
 
     @property
@@ -26,8 +28,13 @@ class Wrapper:
 
     @property
     def host_function(self) -> Any:
-        """What programs name in its place, by the path of this object: by default, itself."""
+        """The user's function inside, which programs find by the path of this object; else itself."""
         return self
+
+    def calls_same_as(self, other: Any) -> bool:
+        """Whether another one of this type, and of the same name, calls the very same."""
+        inside = self.host_function
+        return bool(self == other if inside is self else inside is other.host_function)
 
     @property
     def program_name(self) -> dict[str, Any] | None:

@@ -1,0 +1,46 @@
+"""Programs of all kinds that another process loads, or finds in JAX's persistent cache.
+
+Two processes do it all: one saves every program of `travelling` in every way, the other takes them.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+KERNEL = """
+#include <callbax/kernel.h>
+int twice(const callbax_call* call) {
+  const callbax_array* x = &call->arguments[0];
+  for (int i = 0; i < x->shape[0]; ++i)
+    ((float*)call->results[0].data)[i] = 2 * ((const float*)x->data)[i];
+  return 0;
+}
+"""
+WAYS = {
+    "export": "jax.export, called and differentiated",
+    "symbolic": "jax.export for any number of items, for CPU and GPU at once",
+    "executable": "jax.experimental.serialize_executable",
+    "cache": "JAX's persistent compilation cache",
+}
+
+
+@pytest.mark.timeout(500)
+def test_every_program_arrives(run_program, compile_c, tmp_path):
+    environment = {
+        "PYTHONPATH": str(Path(__file__).parent),
+        "KERNEL_LIBRARY": compile_c(KERNEL),
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    for role in ("write", "read"):
+        source = f"import travelling as t; t.report(t.{role}, {str(tmp_path)!r})"
+        finished = run_program(source, environment=environment, preamble="", deadline=240)
+        assert finished.returncode == 0, finished.output
+    reports = json.loads(finished.output.splitlines()[-1])
+    assert reports.keys() == WAYS.keys()
+    for way, of_programs in reports.items():
+        assert len(of_programs) > 10
+        failed = {name: report for name, report in of_programs.items() if report != "ok"}
+        assert failed == {}, WAYS[way]
