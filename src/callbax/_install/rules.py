@@ -118,6 +118,7 @@ class _Rules:
             "sharding": call.sharding,
             "vmap_method": call.vmap_method,
             "lanes": Lanes(),
+            "core_ranks": None,
         }
 
 
