@@ -10,26 +10,9 @@ from callbax._callbacks.export_checks import EXPORT_CHECKS as EXPORT_CHECKS
 from callbax._callbacks.io import io_callback as io_callback
 from callbax._callbacks.lower_callback import lower_callback as lower_callback
 from callbax._callbacks.pure import pure_callback as pure_callback
-from callbax._check.check import check as check
-from callbax._check.report import CheckError as CheckError
-from callbax._check.report import Finding as Finding
-from callbax._check.report import Report as Report
-from callbax._compiled.kernels import Kernel as Kernel
-from callbax._compiled.native import get_include as get_include
-from callbax._compiled.native import native as native
-from callbax._compiled.ufunc import Ufunc as Ufunc
-from callbax._compiled.ufunc import ufunc as ufunc
-from callbax._external.external import External as External
-from callbax._external.external import external as external
-from callbax._external.probing import CostlyDerivativeWarning as CostlyDerivativeWarning
-from callbax._external.results import Like as Like
-from callbax._external.results import infer as infer
-from callbax._external.results import like as like
+from callbax._host import names as _names
 from callbax._host.names import ExportWarning as ExportWarning
 from callbax._host.trust import allow as allow
-from callbax._install.install import install as install
-from callbax._install.install import installed as installed
-from callbax._install.install import uninstall as uninstall
 from callbax._runtime.errors import CallbackError as CallbackError
 from callbax._runtime.errors import CallbackResultError as CallbackResultError
 from callbax._runtime.errors import CallbackViewError as CallbackViewError
@@ -38,13 +21,62 @@ from callbax._runtime.errors import KernelError as KernelError
 from callbax._runtime.failures import original_exception as original_exception
 from callbax._runtime.failures import reraise as reraise
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the same names as below
     from callbax import host_callback as host_callback
+    from callbax._check.check import check as check
+    from callbax._check.report import CheckError as CheckError
+    from callbax._check.report import Finding as Finding
+    from callbax._check.report import Report as Report
+    from callbax._compiled.kernels import Kernel as Kernel
+    from callbax._compiled.native import get_include as get_include
+    from callbax._compiled.native import native as native
+    from callbax._compiled.ufunc import Ufunc as Ufunc
+    from callbax._compiled.ufunc import ufunc as ufunc
+    from callbax._external.external import External as External
+    from callbax._external.external import external as external
+    from callbax._external.probing import CostlyDerivativeWarning as CostlyDerivativeWarning
+    from callbax._external.results import Like as Like
+    from callbax._external.results import infer as infer
+    from callbax._external.results import like as like
+    from callbax._install.install import install as install
+    from callbax._install.install import installed as installed
+    from callbax._install.install import uninstall as uninstall
 
 __version__ = "0.1.0"
 
+# What is imported when it is asked for, by module: programs that do not use it start sooner.
+_LAZY = {
+    "callbax._check.check": ("check",),
+    "callbax._check.report": ("CheckError", "Finding", "Report"),
+    "callbax._compiled.kernels": ("Kernel",),
+    "callbax._compiled.native": ("get_include", "native"),
+    "callbax._compiled.ufunc": ("Ufunc", "ufunc"),
+    "callbax._external.external": ("External", "external"),
+    "callbax._external.probing": ("CostlyDerivativeWarning",),
+    "callbax._external.results": ("Like", "infer", "like"),
+    "callbax._install.install": ("install", "installed", "uninstall"),
+    "callbax": ("host_callback",),
+}
+_MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "host_callback":  # for few, so imported when it is asked for
-        return importlib.import_module("callbax.host_callback")
-    raise AttributeError(f"module 'callbax' has no attribute {name!r}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'callbax' has no attribute {name!r}")
+    if _MODULE_OF[name] == "callbax":
+        return importlib.import_module(f"callbax.{name}")
+    value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals() | _MODULE_OF)
+
+
+def _import_all() -> None:
+    """So that programs from elsewhere may name what is not in use here yet."""
+    for name in _MODULE_OF:
+        __getattr__(name)
+
+
+_names.when_unknown.append(_import_all)

@@ -81,6 +81,9 @@ class Lanes:
             ]
 
 
+NO_LANES = Lanes()
+
+
 def batch(flavour: Flavour, primitive: Any, args: Any, dims: Any, **params: Any) -> Any:
     lane_by_lane = params["vmap_method"] in LANE_BY_LANE
     if params["ordered"] and lane_by_lane and not flavour.vmap_ordered:

@@ -12,7 +12,7 @@ from callbax import _jax
 from callbax._jax.host_callback import HOST_CALLBACK_EFFECT
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Flavour:
     """One row of the table.
 

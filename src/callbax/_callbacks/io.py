@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from callbax._callbacks import primitives
 from callbax._callbacks.flavours import IO
-from callbax._callbacks.results import check_callable, flatten_result_spec
-from callbax._host.call import HostCall
 
 
 def io_callback(
@@ -50,8 +46,6 @@ def io_callback(
     >>> seen
     [array(3, dtype=int32)]
     """
-    check_callable("io_callback", callback)
-    avals, tree = flatten_result_spec(result_shape_dtypes, callback)
-    host_call, values = HostCall.from_arguments(callback, args, kwargs, result_tree=tree)
-    results = primitives.bind(IO, host_call, values, avals, sharding=sharding, ordered=ordered)
-    return jax.tree.unflatten(tree, results)
+    return primitives.call(
+        IO, callback, result_shape_dtypes, args, kwargs, sharding=sharding, ordered=ordered
+    )

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import jax
 
 from callbax._callbacks import lowering
-from callbax._callbacks.batching import Lanes
+from callbax._callbacks.batching import NO_LANES
 from callbax._callbacks.flavours import IO, PURE, Flavour
 from callbax._callbacks.results import check_callable
 from callbax._host.call import HostCall
@@ -103,7 +103,7 @@ def emit(
         ordered=ordered,
         partitioned=partitioned,
         sharding=sharding,
-        lanes=Lanes(),
+        lanes=NO_LANES,
     )
     return list(results)
 

@@ -19,11 +19,11 @@ import numpy as np
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from callbax import _jax, _native, _start
-from callbax._callbacks.batching import Lanes
+from callbax._callbacks.batching import NO_LANES, Lanes
 from callbax._callbacks.flavours import Flavour
 from callbax._host import identity
 from callbax._host.call import HostCall
-from callbax._jax import per_shard, placement
+from callbax._jax import custom_calls, per_shard, placement
 from callbax._jax.runtime import mark_calls
 from callbax._runtime import errors, platforms, portable_calls, surroundings
 from callbax._runtime.platforms import Runtime
@@ -68,25 +68,29 @@ def lower(
         )
     distributed = isinstance(axis_context, _jax.ShardingContext) and axis_context.num_devices > 1
     if partitioned and lanes.sizes and distributed:
-        return _lower_lane_by_lane(ctx, operands, lanes, with_lanes(Lanes()))
-    op_sharding = _op_sharding(flavour, ctx, sharding)
+        return _lower_lane_by_lane(ctx, operands, lanes, with_lanes(NO_LANES))
+    shared_run = _jax.device_count(ctx) > 1
+    # Of a program that runs on one device as it is, there is nothing to say.
+    is_placed = shared_run or exporting or sharding is not None
+    op_sharding = _op_sharding(flavour, ctx, sharding) if is_placed else None
     _start.prepare()
+    holds_jax_arrays = host_call.holds_jax_arrays  # first: the registration's copy then knows it
     registration = identity.CALLBACKS.register(host_call, exporting=exporting)
     registration.keep_context(surroundings.context())
     _jax.keep_alive(ctx, registration)
-    shared_run = _jax.device_count(ctx) > 1
     mark_calls(
         ctx,
         effectful=runtime.is_native and flavour.effect is not None,
-        holds_jax_arrays=host_call.holds_jax_arrays,
+        holds_jax_arrays=holds_jax_arrays,
         is_native=runtime.is_native,
     )
     attributes = {
         "callback": registration.name,
         "flavour": flavour.public_name,
-        "shared_run": np.bool_(shared_run),
         **_attributes(ctx, host_call),
     }
+    if shared_run:
+        attributes["shared_run"] = True
     if lanes.sizes:
         # The runtime reads the sizes off the buffers: here they may be symbolic.
         attributes["lanes"] = np.ones(len(lanes.sizes), np.int64)
@@ -108,20 +112,22 @@ def lower(
 
 def _attributes(ctx: Any, host_call: HostCall) -> dict[str, Any]:
     """What the handler has to know of the function, its results and its settings."""
-    attributes: dict[str, Any] = {"canonicalize": np.bool_(not jax.config.jax_enable_x64)}
+    attributes: dict[str, Any] = {}
+    if not jax.config.jax_enable_x64:
+        attributes["canonicalize"] = True
     if not ctx.avals_out:
         # XLA gives a placed call without results one that nobody asked for.
-        attributes["no_results"] = np.bool_(True)
+        attributes["no_results"] = True
     if host_call.holds_jax_arrays:
-        attributes[_start.NEEDS_POOL] = np.bool_(True)
+        attributes[_start.NEEDS_POOL] = True
     if host_call.configuration:
         attributes["configuration"] = host_call.configuration
     if host_call.casting != "none":
         attributes["casting"] = host_call.casting
     if host_call.views:
-        attributes["views"] = np.bool_(True)
+        attributes["views"] = True
     if host_call.out is not None:
-        attributes["out"] = np.bool_(True)
+        attributes["out"] = True
     empty = [i for i, aval in enumerate(ctx.avals_out) if aval.dtype == jax.dtypes.float0]
     if empty:
         attributes["empty"] = np.array(empty, np.int64)
@@ -148,7 +154,7 @@ def _emit_portable(
         reason=runtime.reason,
         effect=effect,
         has_side_effect=flavour.effect is not None,
-        partitioned=partitioned and attributes["shared_run"] and not ctx.avals_out,
+        partitioned=partitioned and "shared_run" in attributes and not ctx.avals_out,
         sharding=op_sharding,
     )
 
@@ -170,12 +176,13 @@ def _emit_native(
             avals_in=[_jax.ABSTRACT_TOKEN, *ctx.avals_in],
             avals_out=[_jax.ABSTRACT_TOKEN, *ctx.avals_out],
         )
-    if not attributes["shared_run"]:
+    if "shared_run" not in attributes:
         target = _start.TARGET
     else:
         target = _start.PARTITIONED_TARGET if partitioned else _start.PLACED_TARGET
-    build = jax.ffi.build_ffi_lowering_function(target, has_side_effect=flavour.effect is not None)
-    operation = build(call_ctx, *operands, **attributes)
+    operation = custom_calls.emit(
+        call_ctx, target, operands, attributes, has_side_effect=flavour.effect is not None
+    )
     if op_sharding is not None:
         if effect is not None and ctx.avals_out:
             op_sharding = placement.with_token_sharding(op_sharding)

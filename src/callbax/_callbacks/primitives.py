@@ -7,17 +7,23 @@ of the batch. Equal calls have equal parameters, so nothing is traced or compile
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import jax
+from jax.tree_util import PyTreeDef
+
 from callbax import _jax
 from callbax._callbacks import autodiff, batching, informed, lowering
-from callbax._callbacks.batching import Lanes
+from callbax._callbacks.batching import NO_LANES, Lanes
 from callbax._callbacks.flavours import FLAVOURS, Flavour
+from callbax._callbacks.results import avals_of, check_callable, structs_of
 from callbax._host.call import HostCall
-from callbax._jax import control_flow, per_shard, while_loops
-from callbax._runtime import errors, failure_log
+from callbax._host.function import Hashable
+from callbax._host.structure import Structure
+from callbax._jax import control_flow, eager, per_shard, while_loops
+from callbax._runtime import errors, failure_log, surroundings
 
 
 def _abstract_eval(
@@ -81,7 +87,9 @@ def _define(flavour: Flavour) -> Any:
     if flavour.effect is not None and not flavour.of_jax:
         control_flow.keep_effects(primitive, batching.IN_CONTROL_FLOW)
     lower = partial(lowering.lower, flavour, primitive)
-    _jax.register_lowering(primitive, partial(informed.lower, lower) if flavour.informed else lower)
+    rule = partial(informed.lower, lower) if flavour.informed else lower
+    # As JAX has it for its own: a function for each call, and a call of it, take longer to write.
+    _jax.register_lowering(primitive, rule, cacheable=False)
     return primitive
 
 
@@ -110,6 +118,52 @@ def bind(
         partitioned=partitioned,
         sharding=sharding,
         vmap_method=vmap_method,
-        lanes=Lanes(),
+        lanes=NO_LANES,
         core_ranks=core_ranks,
     )
+
+
+def call(
+    flavour: Flavour,
+    callback: Callable[..., Any],
+    result_shape_dtypes: Any,
+    args: Any,
+    kwargs: Any,
+    **options: Any,
+) -> Any:
+    """`callback(*args, **kwargs)` by the flavour's primitive, with the options of `bind`."""
+    check_callable(flavour.public_name, callback)
+    values, tree = jax.tree.flatten((args, kwargs))
+    results, result_tree = jax.tree.flatten(result_shape_dtypes)
+    call = (
+        flavour,
+        Hashable(callback),
+        Structure(tree),
+        result_tree,
+        surroundings.configuration(),
+        *options.items(),
+    )
+    structs = structs_of(results) if eager.is_eager(values) else None
+    if structs is None:
+        return _prepare(results, *call)(*values)
+    return eager.program(flavour.name, _prepare, structs, *call)(*values)
+
+
+def _prepare(
+    results: Sequence[Any],
+    flavour: Flavour,
+    callback: Hashable,
+    structure: Structure,
+    result_tree: PyTreeDef,
+    configuration: str,
+    *options: tuple[str, Any],
+) -> Callable[..., Any]:
+    """The call as a function of flat values: eager calls compile it, once."""
+    avals = avals_of(results, callback.value)
+    host_call = HostCall.of(callback.value, structure, result_tree, configuration)
+
+    def run(*values: Any) -> Any:
+        results = bind(flavour, host_call, values, avals, **dict(options))
+        return jax.tree.unflatten(result_tree, results)
+
+    return run

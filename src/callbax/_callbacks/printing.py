@@ -8,7 +8,7 @@ import functools
 import logging
 import string
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
@@ -35,10 +35,14 @@ class Printer(Wrapper):
     def has_fields(self) -> bool:
         return any(field is not None for _, field, *_ in string.Formatter().parse(self.fmt))
 
+    @functools.cached_property
+    def held(self) -> list[Any]:
+        return [value for value in self._options.values() if type(value) not in _WRITABLE]
+
     @property
     def program_name(self) -> dict[str, Any] | None:
         """Equal in every process for equal content, if that can be written down."""
-        if not all(type(value) in _WRITABLE for value in self._options.values()):
+        if self.held:
             return None  # functions
         return {self.key: self.fmt, "options": self._options}
 
@@ -69,16 +73,33 @@ class Printer(Wrapper):
     def description(self) -> str:
         return f"{self.key}({self.fmt!r})"
 
+    @functools.cached_property
+    def _format_numbers(self) -> Callable[..., str] | None:
+        """Formats Python's numbers, if it does so as it formats arrays of one number."""
+        for _, field, spec, conversion in string.Formatter().parse(self.fmt):
+            if conversion or set(field or "") & set(".[") or "{" in (spec or ""):
+                return None
+        return self.fmt.format if self.has_fields else None
+
     def __call__(self, *args: Any, **kwargs: Any) -> None:
+        format_numbers = self._format_numbers
+        if format_numbers is None or not (are_numbers(args) and are_numbers(kwargs.values())):
+            self._emit(self.text(args, kwargs))
+        elif kwargs:
+            named = {name: array.item() for name, array in kwargs.items()}
+            self._emit(format_numbers(*[array.item() for array in args], **named))
+        else:
+            self._emit(format_numbers(*[array.item() for array in args]))
+
+    def text(self, args: Any, kwargs: Any) -> str:
+        """What is printed for any arguments."""
         args, kwargs = jax.tree.map(as_shown, (args, kwargs))
         if not self.has_fields:
-            text = " ".join((self.fmt, *map(str, args))) if args else self.fmt.format()
-        elif np.get_printoptions() == self._options:  # setting them costs more than printing
-            text = self.fmt.format(*args, **kwargs)
-        else:
-            with np.printoptions(**self._options):
-                text = self.fmt.format(*args, **kwargs)
-        self._emit(text)
+            return " ".join((self.fmt, *map(str, args))) if args else self.fmt.format()
+        if np.get_printoptions() == self._options:  # setting them costs more than printing
+            return self.fmt.format(*args, **kwargs)
+        with np.printoptions(**self._options):
+            return self.fmt.format(*args, **kwargs)
 
     def _emit(self, text: str) -> None:
         sys.stdout.write(text + "\n")
@@ -127,6 +148,18 @@ def _check_fields(fmt: str) -> None:
                     f"{', '.join(sorted(_ATTRIBUTES))} can be shown"
                 )
         _check_fields(spec or "")
+
+
+# Of numbers that NumPy formats as Python's, whatever the print options are.
+_NUMBERS = frozenset("?bhilqBHILQefdFD")
+
+
+def are_numbers(values: Iterable[Any]) -> bool:
+    """Whether each is an array of one number, of a type that Python has."""
+    for value in values:
+        if type(value) is not np.ndarray or value.ndim or value.dtype.char not in _NUMBERS:
+            return False
+    return True
 
 
 class _Shown(np.ndarray):

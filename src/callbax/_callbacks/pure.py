@@ -6,13 +6,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from callbax._callbacks import primitives
 from callbax._callbacks.batching import VMAP_METHODS
 from callbax._callbacks.flavours import PURE
-from callbax._callbacks.results import check_callable, flatten_result_spec
-from callbax._host.call import HostCall
 
 
 def pure_callback(
@@ -63,13 +59,15 @@ def pure_callback(
             f"vmap_method must be one of the allowed methods {list(VMAP_METHODS)}, "
             f"but got: {vmap_method}"
         )
-    check_callable("pure_callback", callback)
-    avals, tree = flatten_result_spec(result_shape_dtypes, callback)
-    host_call, values = HostCall.from_arguments(callback, args, kwargs, result_tree=tree)
-    results = primitives.bind(
-        PURE, host_call, values, avals, sharding=sharding, vmap_method=vmap_method
+    return primitives.call(
+        PURE,
+        callback,
+        result_shape_dtypes,
+        args,
+        kwargs,
+        sharding=sharding,
+        vmap_method=vmap_method,
     )
-    return jax.tree.unflatten(tree, results)
 
 
 def _from_vectorized(vectorized: Any, vmap_method: str | None) -> str:

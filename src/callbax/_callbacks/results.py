@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,7 +32,29 @@ def flatten_result_spec(
       ValueError: a leaf asks for a 64-bit type while x64 is disabled.
     """
     leaves, tree = jax.tree.flatten(spec)
-    return tuple(_aval(leaf, callback, declared) for leaf in leaves), tree
+    return avals_of(leaves, callback, declared), tree
+
+
+def avals_of(leaves: Sequence[Any], callback: Any, declared: str = DECLARED) -> tuple[Any, ...]:
+    """The abstract values of flat results; raises as `flatten_result_spec` does."""
+    return tuple([_aval(leaf, callback, declared) for leaf in leaves])
+
+
+class Struct(NamedTuple):
+    """A flat result that is compared and hashed in no time."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+def structs_of(leaves: Sequence[Any]) -> tuple[Struct, ...] | None:
+    """The flat results, if all are known to be well-formed."""
+    if not all([type(leaf) in _WITH_SHAPE for leaf in leaves]):
+        return None
+    return tuple([Struct(leaf.shape, leaf.dtype) for leaf in leaves])
+
+
+_WITH_SHAPE = frozenset({jax.ShapeDtypeStruct, _jax.ShapedArray, _jax.DeviceArray, np.ndarray})
 
 
 def _aval(leaf: Any, callback: Any, declared: str) -> Any:

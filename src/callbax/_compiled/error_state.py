@@ -57,11 +57,11 @@ class ErrorState:
         )
 
 
-def current(source: Any) -> ErrorState | None:
-    """The state of this thread, or None if it is the default."""
+def current(path: str | None) -> ErrorState | None:
+    """The state of this thread for the ufunc of that path, or None if it is the default."""
     modes = np.geterr()
     numpy = tuple(modes.items()) if modes != _DEFAULT else ()
-    special = _special_state() if (source.path or "").startswith("scipy.special") else ()
+    special = _special_state() if (path or "").startswith("scipy.special") else ()
     return ErrorState(numpy, special) if numpy or special else None  # type: ignore[arg-type]
 
 

@@ -130,7 +130,7 @@ def bind_loop(
         result_dtypes=tuple(result_dtypes),
         core_sizes=core_sizes,
         derivatives=derivatives,
-        errors=error_state.current(loop.source),
+        errors=error_state.current(loop.source.path),
     )
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, overload
 
 import numpy as np
 
 from callbax import _jax, _native
 from callbax._compiled import derivatives as _derivatives
-from callbax._compiled import dtypes, gufuncs, loop_names, loops
+from callbax._compiled import dtypes, error_state, gufuncs, loop_names, loops
 from callbax._compiled.derivatives import CENTRAL, Derivatives
 from callbax._compiled.dtypes import Resolution
 from callbax._host.trust import OptIn, import_path, stable_path
+from callbax._jax import eager
 from callbax._runtime.errors import attribute, describe_function
 from callbax._typing import P, R
 
@@ -74,8 +75,8 @@ class Ufunc(Generic[P, R]):
         self.derivatives = rules
         self._opt_in = OptIn(original)  # programs of other processes may name it
         self.__name__ = self.__qualname__ = self.ufunc.__name__
-        path = import_path(original)
-        self._title = path.replace(":", ".") if path else self.__name__
+        self._path = import_path(original)
+        self._title = self._path.replace(":", ".") if self._path else self.__name__
         self.__doc__ = (
             f"`{self._title}` as a JAX function. Its own documentation:\n\n{self.ufunc.__doc__}"
         )
@@ -87,6 +88,12 @@ class Ufunc(Generic[P, R]):
                 f"{self!r} takes {self.nin} argument(s), one array each and by position, but got "
                 f"{len(args)}{by_name}"
             )
+        if not eager.is_eager(args):
+            return self._apply(args)
+        key = self._without_derivatives, error_state.current(self._path)
+        return eager.program(self.__name__, _make_eager, *key)(*args)
+
+    def _apply(self, args: Sequence[Any]) -> Any:
         resolution = self._resolve(args)
         values = [
             dtypes.convert(arg, dtype)
@@ -132,6 +139,10 @@ class Ufunc(Generic[P, R]):
         copy = self.with_derivatives(self.derivatives)
         return Derivatives(copy, self.__name__, self.derivatives)
 
+    @functools.cached_property
+    def _without_derivatives(self) -> Self:
+        return self.with_derivatives((None,) * self.nin)
+
     def with_derivatives(self, rules: tuple[Any, ...]) -> Self:
         """The same function with other rules."""
         copy = object.__new__(type(self))
@@ -165,6 +176,10 @@ class Ufunc(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<callbax.ufunc of {self._title}>"
+
+
+def _make_eager(function: Ufunc, _errors: Any) -> Callable[..., Any]:
+    return lambda *args: function._apply(args)
 
 
 @overload

@@ -75,7 +75,8 @@ class Definition:
         )
 
     @functools.cached_property
-    def _key(self) -> Any:
+    def key(self) -> tuple[Hashable, Hashable, tuple[Rule, ...], Hashable]:
+        """What tells it from others: function, options, rules, vmap_rule."""
         return (
             Hashable(self.function),
             Hashable(self.options),
@@ -84,10 +85,10 @@ class Definition:
         )
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Definition) and self._key == other._key)
+        return self is other or (isinstance(other, Definition) and self.key == other.key)
 
     def __hash__(self) -> int:
-        return hash(self._key[0])
+        return hash(self.key[0])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from callbax._callbacks.results import check_callable
 from callbax._external import masks
 from callbax._external.call import Call, Definition
 from callbax._external.executors import ExecutorSlot
-from callbax._external.host import on_host
+from callbax._external.host import eager_call, on_host
 from callbax._external.numerical import NumericalRule
 from callbax._external.options import MISSING, Keywords, Options, make_options
 from callbax._external.results import Arguments
@@ -89,6 +89,8 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the host function; arguments are pytrees of arrays and of static values."""
+        if (eager := eager_call(type(self), self.definition, args, kwargs)) is not None:
+            return eager()
         return self._call(masks.current(), args, kwargs)[0]
 
     def call_where(self, mask: Any, /, *args: Any, otherwise: Any = 0, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""From a call of an external function to the host: lanes, a rule for vmap, and the flavour."""
+"""From a call of an external function to the host: lanes, a rule for vmap, the flavour; eager calls."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import PyTreeDef
 
 from callbax import _jax
 from callbax._callbacks import primitives
 from callbax._callbacks.flavours import EXTERNAL
-from callbax._external.call import Call, VmapRule
+from callbax._external import masks
+from callbax._external.call import Call, Definition, Rule, VmapRule
 from callbax._external.executors import EXECUTOR
 from callbax._external.lanes import InTurn, LaneCall, Runner, Whole
+from callbax._external.options import Options
 from callbax._external.pool import Threads
 from callbax._external.signature import is_constant
 from callbax._host import identity, offers, program_names
 from callbax._host.call import HostCall
-from callbax._host.function import Casting, HostFunction
+from callbax._host.function import Casting, Hashable, HostFunction
 from callbax._host.structure import Structure
-from callbax._jax import placement
+from callbax._jax import eager, placement
+from callbax._runtime import surroundings
 from callbax._runtime.errors import describe_function
 
 
@@ -148,6 +152,45 @@ def _checked(call: Call, axis_size: int, out: Any, out_batched: Any) -> tuple[An
                 f"out_batched is {bool(flag)}"
             )
     return [jnp.asarray(leaf) for leaf in leaves], [bool(flag) for flag in flags]
+
+
+# -- eager calls, compiled as a whole -----------------------------------------------------------------
+# Makes an External.
+Make = Callable[[Callable[..., Any], Options], Any]
+
+
+def eager_call(
+    make: Make, definition: Definition, args: Any, kwargs: Any
+) -> Callable[[], Any] | None:
+    """The call as one program; None where something is traced, or an argument is no plain array."""
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    if masks.current() is not None or not eager.is_eager(leaves):
+        return None
+    name = EXTERNAL[definition.options.effects].name
+    key = (make, *definition.key, tree, surroundings.configuration())
+    return functools.partial(eager.program(name, _program, *key), *leaves)
+
+
+def _program(
+    make: Make,
+    function: Hashable,
+    options: Hashable,
+    rules: tuple[Rule, ...],
+    vmap_rule: Hashable,
+    tree: PyTreeDef,
+    _configuration: str,
+) -> Callable[..., Any]:
+    """What is compiled. It is kept for long, but keeps no External, which may have a name to itself."""
+
+    def run(*leaves: Any) -> Any:
+        external = make(function.value, options.value)
+        external.definition = dataclasses.replace(
+            external.definition, rules=rules, vmap_rule=vmap_rule.value
+        )
+        args, kwargs = jax.tree.unflatten(tree, leaves)
+        return external._call(None, args, kwargs)[0]  # not eager, also where jit is disabled
+
+    return run
 
 
 # -- LaneCalls by their names in programs (see _host/names.py) ---------------------------------------

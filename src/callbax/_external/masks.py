@@ -22,9 +22,13 @@ from callbax._external.signature import Shape
 
 _in_force: contextvars.ContextVar[Any] = contextvars.ContextVar("callbax_mask", default=None)
 
+
 # A function under `jit` that is called in a rule is traced with the rule's mask, a tracer. JAX must
 # not use that trace again elsewhere: it looks at this context, which is another one for each rule.
-_trace_key = jax.make_user_context(None)
+# Made at the first use, since another part of the key is one that no program so far has.
+@functools.cache
+def _trace_key() -> Any:
+    return jax.make_user_context(None)
 
 
 def current() -> Any:
@@ -41,7 +45,7 @@ def entered(call: Call, leaves: Sequence[Any]) -> Iterator[Sequence[Any]]:
     mask, *others = leaves
     token = _in_force.set(mask)
     try:
-        with _trace_key(object()):
+        with _trace_key()(object()):
             yield others
     finally:
         _in_force.reset(token)

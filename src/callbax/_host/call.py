@@ -84,9 +84,10 @@ class HostCall:
         function: Callable[..., Any],
         structure: Structure,
         result_tree: PyTreeDef | None = None,
+        configuration: str | None = None,
     ) -> HostCall:
         """The HostCall of a function, or of a HostFunction with its options."""
-        configuration = surroundings.configuration()
+        configuration = surroundings.configuration() if configuration is None else configuration
         if not isinstance(function, HostFunction):
             return cls(Hashable(function), structure, configuration=configuration)
         out = _out_tree(function, structure, result_tree) if function.out else None

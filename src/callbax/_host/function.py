@@ -37,21 +37,21 @@ class Hashable:
     the string "int32").
     """
 
-    __slots__ = ("_key", "value")
+    __slots__ = ("_hash", "_key", "value")
 
     def __init__(self, value: Any):
         self.value = value
+        self._key: Any = (type(value), value)
         try:
-            hash(value)
-            self._key: Any = (type(value), value)
+            self._hash = hash(self._key)
         except Exception:  # noqa: BLE001 - whatever a user's __hash__ raises
-            self._key = id(value)
+            self._key = self._hash = id(value)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Hashable) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash(self._key)
+        return self._hash
 
     def __reduce__(self) -> Any:
         return type(self), (self.value,)  # the key names a type, which pickle may not find

@@ -126,7 +126,7 @@ class Kind:
             elif name is None:
                 name = self._local_name(callee)
                 object.__setattr__(callee, "local_name", name)  # frozen for everybody else
-            registration = self.enter(name, dataclasses.replace(callee))
+            registration = self.enter(name, _copy_of(callee))
             if exporting:
                 object.__setattr__(callee, "exported", registration)
                 if (keeper := _keeper()) is not None:
@@ -170,7 +170,15 @@ class Kind:
         return name(_first(lambda number: is_free(name(number))))
 
 
+def _copy_of(callee: Any) -> Any:
+    """Equal, with what it has found out about itself, but without what is kept for the names."""
+    copy = object.__new__(type(callee))
+    copy.__dict__.update(callee.__dict__, exported=None)
+    return copy
+
+
 _finders: dict[str, tuple[Kind, Callable[[dict[str, Any]], Any]]] = {}
+when_unknown: list[Callable[[], None]] = []  # what imports more finders, for a name of another kind
 
 
 def resolve(text: str) -> Any:
@@ -193,6 +201,9 @@ def find(name: dict[str, Any]) -> tuple[Kind, Any]:
     """
     if (why := _local_only(name)) is not None:
         raise LookupError(why)
+    if not _finders.keys() & name.keys():
+        for import_more in when_unknown:
+            import_more()
     keys = [key for key in name if key in _finders]
     if len(keys) != 1:
         raise LookupError(

@@ -25,7 +25,10 @@ _LEAF = 0
 
 def write(name: dict[str, Any]) -> str:
     """The name as it is written in a program: ASCII, whatever is in it."""
-    return json.dumps(name, separators=(",", ":"))
+    return _encode(name)
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def read(text: str) -> dict[str, Any]:

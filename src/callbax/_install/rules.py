@@ -16,7 +16,7 @@ import numpy as np
 
 from callbax import _jax
 from callbax._callbacks import batching, lowering, primitives
-from callbax._callbacks.batching import Lanes
+from callbax._callbacks.batching import NO_LANES
 from callbax._callbacks.flavours import JAX, Flavour
 from callbax._install import emission, functions, state
 from callbax._jax import jax_callbacks
@@ -117,7 +117,7 @@ class _Rules:
             "partitioned": call.partitioned,
             "sharding": call.sharding,
             "vmap_method": call.vmap_method,
-            "lanes": Lanes(),
+            "lanes": NO_LANES,
             "core_ranks": None,
         }
 

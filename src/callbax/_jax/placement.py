@@ -15,10 +15,13 @@ from jax._src.lib import xla_client as _xla_client
 
 def set_sharding(module_context: Any, operation: Any, sharding: Any) -> None:
     """Annotates an operation. JAX 0.10.0 takes no module context, 0.10.2 and later do."""
-    if "ctx" in inspect.signature(mlir.set_sharding).parameters:
+    if _TAKES_CONTEXT:
         mlir.set_sharding(module_context, operation, sharding)
     else:
         mlir.set_sharding(operation, sharding)
+
+
+_TAKES_CONTEXT = "ctx" in inspect.signature(mlir.set_sharding).parameters
 
 
 # XLA's partitioner keeps the placement of a custom call only under names that it knows for host

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,10 +39,14 @@ def make_cpu_device() -> jax.Device:
 
 # -- settings --------------------------------------------------------------------------------------
 # What a user sets for a thread (jax.enable_x64(True), jax.debug_nans(True), ...). Left out: the default
-# device, which is callbax's to choose on other threads; what names files and services; and what only
-# JAX's own tracing sets.
+# device, which is callbax's to choose on other threads; what names files and services, is about
+# exports, debugging information and other platforms, or is set once for the process; and what only
+# JAX's own tracing sets. (Each call reads the others.)
 _NOT_SETTINGS = re.compile(
     r"default_device|size_one_mesh|cache|_dir|log|platform|distributed|plugin"
+    r"|serialization|export|pjrt|captured_constants|leaked_clients|hlo_source|source_url|locations"
+    r"|share_binary|pgle|cpu_collectives|num_cpu|xla_profile|recoverability|preemption|pprint"
+    r"|gpu|mosaic|magma|bcoo|emit_pipeline"
 )
 _SETTINGS = {
     name: state
@@ -49,16 +54,16 @@ _SETTINGS = {
     if name.startswith("jax_") and not _NOT_SETTINGS.search(name)
 }
 _UNSET = _config.config_ext.unset
-_READERS = {name: state.get_local for name, state in _SETTINGS.items()}
+_READERS = [state.get_local for state in _SETTINGS.values()]
+_ALL_UNSET = [_UNSET] * len(_READERS)
 
 
 def thread_settings() -> dict[str, Any]:
     """The settings of this thread that are not those of the process."""
-    for read in _READERS.values():  # each traced call comes here, mostly to find nothing
-        if read() is not _UNSET:
-            values = {name: read() for name, read in _READERS.items()}
-            return {name: value for name, value in values.items() if value is not _UNSET}
-    return {}
+    values = list(map(operator.call, _READERS))  # each call comes here, mostly to find nothing
+    if values == _ALL_UNSET:
+        return {}
+    return {n: v for n, v in zip(_SETTINGS, values, strict=True) if v is not _UNSET}
 
 
 def is_of_process(name: str, value: Any) -> bool:

@@ -36,6 +36,7 @@ import jax
 from callbax import _native
 from callbax._jax import runtime
 from callbax._runtime import errors, threads
+from callbax._runtime.wrapper import Wrapper
 
 # Enough for any function's own surroundings, and a bound for huge object graphs.
 _MOST_OBJECTS = 2000
@@ -206,6 +207,8 @@ def _held_by(item: Any) -> Iterator[Any]:
         yield from dict.values(item)
     elif kind in (list, tuple, set, frozenset):
         yield from item
+    elif issubclass(kind, Wrapper) and item.held is not None:
+        yield from item.held
     elif not issubclass(kind, (type, types.ModuleType, weakref.ProxyType)):
         attributes = inspect.getattr_static(item, "__dict__", None)
         if type(attributes) is types.GetSetDescriptorType:

@@ -36,6 +36,8 @@ def configuration() -> str:
     """
     # JAX sets some for a thread while it lowers, to what they are anyway.
     settings = runtime.thread_settings()
+    if not settings:
+        return ""
     return _as_text({k: v for k, v in settings.items() if not runtime.is_of_process(k, v)})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 
@@ -35,6 +36,11 @@ class Wrapper:
         """Whether another one of this type, and of the same name, calls the very same."""
         inside = self.host_function
         return bool(self == other if inside is self else inside is other.host_function)
+
+    @property
+    def held(self) -> Iterable[Any] | None:
+        """Where jax Arrays of the user's may be; by default, anywhere in it."""
+        return None
 
     @property
     def program_name(self) -> dict[str, Any] | None:
