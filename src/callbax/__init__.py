@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # the same names as below
     from callbax._compiled.ufunc import ufunc as ufunc
     from callbax._external.external import External as External
     from callbax._external.external import external as external
-    from callbax._external.probing import CostlyDerivativeWarning as CostlyDerivativeWarning
+    from callbax._external.linear import CostlyDerivativeWarning as CostlyDerivativeWarning
     from callbax._external.results import Like as Like
     from callbax._external.results import infer as infer
     from callbax._external.results import like as like
@@ -52,7 +52,7 @@ _LAZY = {
     "callbax._compiled.native": ("get_include", "native"),
     "callbax._compiled.ufunc": ("Ufunc", "ufunc"),
     "callbax._external.external": ("External", "external"),
-    "callbax._external.probing": ("CostlyDerivativeWarning",),
+    "callbax._external.linear": ("CostlyDerivativeWarning",),
     "callbax._external.results": ("Like", "infer", "like"),
     "callbax._install.install": ("install", "installed", "uninstall"),
     "callbax": ("host_callback",),

@@ -13,7 +13,7 @@ from callbax._check import derivatives, values
 from callbax._check.report import CheckError, Finding, NotTested, Report
 from callbax._check.samples import Sample
 from callbax._external.external import External
-from callbax._external.probing import CostlyDerivativeWarning
+from callbax._external.linear import CostlyDerivativeWarning
 from callbax._runtime.failures import original_exception
 
 Test = Callable[[Sample], str]

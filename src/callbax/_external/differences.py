@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from callbax._external.probing import basis, is_complex
+from callbax._external.linear import basis, is_complex
 
 Struct: TypeAlias = jax.ShapeDtypeStruct
 

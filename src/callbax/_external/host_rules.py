@@ -18,8 +18,7 @@ import numpy as np
 from callbax._external.call import Call
 from callbax._external.host import on_host
 from callbax._external.host_code import Layout, RuleOnHost
-from callbax._external.linear import linear_call
-from callbax._external.probing import probe
+from callbax._external.linear import linear_call, probe
 from callbax._external.rules import (
     Struct,
     argument_leaves,

@@ -29,8 +29,7 @@ from callbax._external.differences import (
 )
 from callbax._external.host import on_host
 from callbax._external.host_code import ComplexOnly, HostCode, Layout
-from callbax._external.linear import linear_call
-from callbax._external.probing import assemble, coordinates, is_complex, warn_if_costly
+from callbax._external.linear import assemble, coordinates, is_complex, linear_call, warn_if_costly
 from callbax._external.rules import (
     Struct,
     inexact_only,
