@@ -25,6 +25,7 @@ def main() -> None:
     folder = readme.parent
     commands = {
         "": ["-m", "callbax", "bench", "--markdown"],
+        "## What is paid once, eager calls, prints\n\n": [str(folder / "once.py")],
         "## `callbax.external`\n\n": [str(folder / "external.py")],
         "## `callbax.ufunc`\n\n": [str(folder / "ufunc.py")],
         "## Libraries, with callbax installed\n\n": [str(folder / "third_party.py")],

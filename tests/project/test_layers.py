@@ -138,3 +138,34 @@ def test_files_are_small_enough_to_read():
 
 def test_external_has_few_files():
     assert len(list((PACKAGE / "_external").glob("*.py"))) <= 21
+
+
+def test_what_is_imported_on_demand_is_what_type_checkers_see():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {(node.module, alias.name) for node in block.body for alias in node.names}
+    assert seen == {(module, name) for name, module in callbax._MODULE_OF.items()}
+    for _, name in seen:
+        assert getattr(callbax, name) is not None and name in dir(callbax)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        callbax.nothing  # noqa: B018
+
+
+def test_what_few_programs_need_is_imported_on_demand():
+    program = (
+        "import sys, callbax\n"
+        "print(sorted({m.split('.')[1] for m in sys.modules if m.startswith('callbax.')}))\n"
+        "from callbax import external, ufunc, host_callback, check, install"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    imported = set(ast.literal_eval(output))
+    assert not imported & {
+        "_external",
+        "_compiled",
+        "_check",
+        "_install",
+        "_host_callback",
+        "_tour",
+    }

@@ -133,15 +133,14 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
             if options.per_shard:  # a device's parts of all arrays belong together
                 shape = broadcast(list(map(jnp.shape, leaves)), names, definition.description)
                 leaves = per_shard.spread(leaves, shape)
-        shapes = [jnp.shape(leaf) for leaf in leaves]
+        avals = [jax.typeof(leaf) for leaf in leaves]
+        shapes = [aval.shape for aval in avals]
         batches = masks.batch_shapes(definition, shapes, names, mask)
         structs = tuple(
-            jax.ShapeDtypeStruct(
-                shape[len(own) :], jax.dtypes.canonicalize_dtype(jax.dtypes.result_type(leaf))
-            )
-            for leaf, shape, own in zip(leaves, shapes, batches, strict=True)
+            jax.ShapeDtypeStruct(aval.shape[len(own) :], jax.dtypes.canonicalize_dtype(aval.dtype))
+            for aval, own in zip(avals, batches, strict=True)
         )
-        weak = tuple(bool(jax.typeof(leaf).weak_type) for leaf in leaves)
+        weak = tuple(bool(aval.weak_type) for aval in avals)
         where = definition.description
         arguments = Arguments(self.function, where, structure, structs, weak, names)
         result = None if options.result is None else options.result(arguments)

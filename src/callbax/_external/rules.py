@@ -7,6 +7,7 @@ leaves; arguments that have no position reach it as the same keyword arguments.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -22,7 +23,12 @@ Struct: TypeAlias = jax.ShapeDtypeStruct
 
 
 def is_inexact(struct: Any) -> bool:
-    return bool(jnp.issubdtype(struct.dtype, jnp.inexact))
+    return _is_inexact_dtype(struct.dtype)
+
+
+@functools.lru_cache
+def _is_inexact_dtype(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
 def inexact_only(structs: Sequence[Struct]) -> list[Struct]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -92,21 +93,8 @@ class Structure:
 
     def names(self, parameters: Sequence[str]) -> list[str]:
         """What messages call each array: `x`, `params['mass']`, or `argument 2`."""
-        static = {position for position, _ in self.static}
-        try:
-            slots = jax.tree.unflatten(self.tree, list(range(self.tree.num_leaves)))
-        except Exception:  # noqa: BLE001 - a user's node may refuse what is not an array
-            return [f"array {i}" for i in range(self.tree.num_leaves - len(static))]
-        names = []
-        for (slot, key, *path), leaf in jax.tree_util.tree_flatten_with_path(slots)[0]:
-            if leaf in static:
-                continue
-            if slot.idx == 1:
-                root = str(key.key)
-            else:
-                root = parameters[key.idx] if key.idx < len(parameters) else f"argument {key.idx}"
-            names.append(root + jax.tree_util.keystr(tuple(path)))
-        return names
+        positions = tuple(position for position, _ in self.static)
+        return list(_names(self.tree, positions, tuple(parameters)))
 
     @property
     def arrays(self) -> int:
@@ -144,6 +132,26 @@ def _is_call(args: PyTreeDef, kwargs: PyTreeDef) -> bool:
     return args.node_data()[0] is tuple and named is dict and all(type(key) is str for key in keys)
 
 
+@functools.lru_cache(maxsize=256)  # each traced call asks, mostly in vain
+def _names(
+    tree: PyTreeDef, static: tuple[int, ...], parameters: tuple[str, ...]
+) -> tuple[str, ...]:
+    try:
+        slots = jax.tree.unflatten(tree, list(range(tree.num_leaves)))
+    except Exception:  # noqa: BLE001 - a user's node may refuse what is not an array
+        return tuple(f"array {i}" for i in range(tree.num_leaves - len(static)))
+    names = []
+    for (slot, key, *path), leaf in jax.tree_util.tree_flatten_with_path(slots)[0]:
+        if leaf in static:
+            continue
+        if slot.idx == 1:
+            root = str(key.key)
+        else:
+            root = parameters[key.idx] if key.idx < len(parameters) else f"argument {key.idx}"
+        names.append(root + jax.tree_util.keystr(tuple(path)))
+    return tuple(names)
+
+
 def is_leaf(tree: PyTreeDef) -> bool:
     return tree.node_data() is None
 
@@ -168,8 +176,10 @@ def positional_parameters(signature: inspect.Signature | None) -> list[str]:
     """Names of the parameters that may be given by position."""
     if signature is None:
         return []
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [p.name for p in signature.parameters.values() if p.kind in positional]
+    return [p.name for p in signature.parameters.values() if p.kind in _BY_POSITION]
+
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def signature_of(
@@ -189,6 +199,19 @@ def signature_of(
     return signature.replace(parameters=others)
 
 
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    """Whether that many arguments, all by position, are what the function takes."""
+    for parameter in signature.parameters.values():
+        kind, is_required = parameter.kind, parameter.default is parameter.empty
+        if kind is parameter.VAR_POSITIONAL:
+            count = 0
+        elif kind in _BY_POSITION and count:
+            count -= 1
+        elif kind is not parameter.VAR_KEYWORD and is_required:
+            return False
+    return count == 0
+
+
 def flatten(
     function: Callable[..., Any],
     signature: inspect.Signature | None,
@@ -204,7 +227,7 @@ def flatten(
       TypeError: the arguments do not fit the function's signature; a leaf is neither an array nor
         hashable.
     """
-    if signature is not None:
+    if signature is not None and (kwargs or not _takes(signature, len(args))):
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:

@@ -115,6 +115,8 @@ def vary_alike(values: Sequence[Any], like: Sequence[Any] = ()) -> list[Any]:
     Else JAX takes the result of a call for the same on all devices, and sums cotangents wrongly.
     """
     axes = _varying([jax.typeof(value) for value in (*values, *like)])
+    if not axes:
+        return list(values)
     varying = []
     for value in values:
         missing = tuple(axes - _varying([jax.typeof(value)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 
@@ -45,6 +46,11 @@ def runtime_of(platforms: Sequence[str], *, exporting: bool = False) -> Runtime:
     A program for several platforms, or one that is exported, cannot depend on callbacks of JAX's in
     this process, so it has native calls: they run where there is a native runtime.
     """
+    return _runtime_of(tuple(platforms), exporting, _setting)
+
+
+@functools.cache
+def _runtime_of(platforms: tuple[str, ...], exporting: bool, setting: str) -> Runtime:
     native = [platform for platform in platforms if platform in _HAVE_NATIVE]
     if len(platforms) > 1:
         return Runtime(NATIVE, "the program is for several platforms")
@@ -52,6 +58,6 @@ def runtime_of(platforms: Sequence[str], *, exporting: bool = False) -> Runtime:
         return Runtime(PORTABLE, f"callbax has no native runtime for {platforms[0]}")
     if exporting:
         return Runtime(NATIVE, "the program is exported")
-    if _setting == PORTABLE:
+    if setting == PORTABLE:
         return Runtime(PORTABLE, f"{VARIABLE} is {PORTABLE!r}")
     return Runtime(NATIVE, f"callbax has a native runtime for {platforms[0]}")
