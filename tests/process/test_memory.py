@@ -1,6 +1,9 @@
 """Callbacks are freed with their programs, and memory stays flat."""
 
+import pytest
 
+
+@pytest.mark.timeout(900)  # with --full ten thousand programs are compiled
 def test_thousands_of_programs_of_fresh_closures(run_program, full):
     each_round, limit = (500, 20) if full else (40, 4)  # programs, MiB
     finished = run_program(
@@ -33,7 +36,7 @@ def test_thousands_of_programs_of_fresh_closures(run_program, full):
         print("grew by", sizes[-1] - sizes[3])
         assert sizes[-1] - sizes[3] < limit, sizes
         """,
-        deadline=400,
+        deadline=800,
     )
     assert finished.returncode == 0, finished.output
 

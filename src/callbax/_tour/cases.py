@@ -74,7 +74,7 @@ def scan(steps: int, body: Callable[[jax.Array], jax.Array], start: float = 1.0)
         return body(carry) * 0.5, None
 
     program = jax.jit(lambda x: jax.lax.scan(step, x, None, length=steps)[0])
-    x = jnp.asarray(start, float)
+    x = jnp.float32(start)
 
     def run() -> None:
         program(x).block_until_ready()
