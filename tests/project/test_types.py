@@ -16,7 +16,7 @@ import callbax as cb
 from callbax.scipy.special import _stub
 
 PACKAGE = Path(cb.__file__).parent
-PUBLIC = {name: value for name, value in vars(cb).items() if not name.startswith("_")}
+PUBLIC = {name: getattr(cb, name) for name in dir(cb) if not name.startswith("_")}
 
 # Each comment is the type that a checker has to find.
 PROGRAM = """
