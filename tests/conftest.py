@@ -39,7 +39,10 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "cold: its programs import JAX themselves, as --full's all do"
     )
-    config.addinivalue_line("markers", "sampled(n): one of n of its cases runs without --full")
+    config.addinivalue_line(
+        "markers",
+        "sampled(n): one of n of its cases runs without --full; unmarked, half of more than three",
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -52,9 +55,11 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("full"):
             left_out.add(item)
-        elif mark := item.get_closest_marker("sampled"):
-            cases[item.nodeid.partition("[")[0], mark.args[0]].append(item)
-    for (_, n), of_test in cases.items():
+        elif "[" in item.nodeid:
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for of_test in cases.values():
+        mark = of_test[0].get_closest_marker("sampled")
+        n = mark.args[0] if mark else 1 + (len(of_test) > 3)
         # Tests with the same cases get the same sample, whatever order they are in: they share work.
         by_hash = sorted(
             of_test, key=lambda item: zlib.crc32(item.nodeid.partition("[")[2].encode())

@@ -78,6 +78,7 @@ def test_info_without_extras():
     assert len(re.findall("not installed", result.stdout)) == 4
 
 
+@pytest.mark.full
 def test_the_tour_runs_every_example_and_is_plain_in_a_pipe():
     result = run("tour")
     assert result.returncode == 0, result.stdout + result.stderr

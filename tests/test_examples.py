@@ -47,7 +47,7 @@ def run(program: Path) -> tuple[int, str]:
     return process.returncode, output
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.stem)
 def test_runs_to_its_end_and_prints_its_result(program: Path) -> None:
     status, output = run(program)

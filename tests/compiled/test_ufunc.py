@@ -15,7 +15,7 @@ from jax import export
 
 import callbax as cb
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(4)
 
 UFUNCS = [
     *(np.add, np.subtract, np.divide, np.floor_divide, np.sin, np.exp, np.log1p, np.arctan2),

@@ -143,6 +143,7 @@ def test_a_transpose():
     np.testing.assert_allclose(jax.jit(jax.grad(total))(a), expected, rtol=1e-6)
 
 
+@pytest.mark.full
 def test_higher_orders():
     f = root(by_defjvp_of_itself, "expand_dims")
 

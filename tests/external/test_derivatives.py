@@ -14,7 +14,7 @@ from jax.test_util import check_grads
 
 import callbax as cb
 
-pytestmark = pytest.mark.sampled(8)
+pytestmark = pytest.mark.sampled(12)
 
 VMAP_METHODS = pytest.mark.parametrize("method", ["sequential", "expand_dims", "broadcast_all"])
 

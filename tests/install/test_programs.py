@@ -10,7 +10,7 @@ from parity.test_remat import *  # noqa: F403
 from parity.test_transformations import *  # noqa: F403
 from parity.test_vmap import *  # noqa: F403
 
-pytestmark = pytest.mark.sampled(8)
+pytestmark = pytest.mark.sampled(12)
 
 
 @pytest.fixture(autouse=True)

@@ -123,6 +123,7 @@ def test_how_it_ends(tmp_path, last, code):
     assert both_ways(tmp_path, "script.py")[0] == code
 
 
+@pytest.mark.full
 def test_what_cannot_run(tmp_path):
     (tmp_path / "wrong.py").write_text("x = = 1")
     for program in (("none.py",), ("-m", "nonesuch"), ("wrong.py",)):

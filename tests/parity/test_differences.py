@@ -256,6 +256,7 @@ for program in programs:
 """
 
 
+@pytest.mark.full
 def test_the_persistent_compile_cache_works_for_callbacks_without_a_stable_name(tmp_path):
     """3. The persistent compile cache works for lambdas, closures, functions of the main script."""
     environment = {

@@ -1,5 +1,6 @@
 """Several processes: which of them calls."""
 
+import pytest
 import two_processes
 
 PROGRAM = """
@@ -38,6 +39,7 @@ for name, call in CALLS.items():
 
 
 @two_processes.needs_a_host_name
+@pytest.mark.full
 def test_pmap_calls_on_own_devices_and_sharded_jit_in_process_0():
     """Multi-process: pmap calls only on each process's own devices; sharded jit in process 0."""
     whole = "[[0.0, 1.0, 2.0, 3.0]]"

@@ -5,7 +5,7 @@ import pytest
 
 @pytest.mark.timeout(900)  # with --full ten thousand programs are compiled
 def test_thousands_of_programs_of_fresh_closures(run_program, full):
-    each_round, limit = (500, 20) if full else (40, 4)  # programs, MiB
+    each_round, limit = (500, 20) if full else (15, 4)  # programs, MiB
     finished = run_program(
         f"""
         each_round, limit = {each_round}, {limit}

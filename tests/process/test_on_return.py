@@ -206,9 +206,10 @@ print(seen == 4 * labels, "".join(seen))
 
 
 @pytest.mark.cold
-def test_each_thread_has_its_order_and_its_barrier(run_program):
+def test_each_thread_has_its_order_and_its_barrier(run_program, full):
     finished = run_program(
         f"""{SETUP}
+times = {300 if full else 100}
 def work(k):
     for ordered, result in ((False, scalar), (True, scalar), (True, None), (False, None)):
         seen = []
@@ -216,10 +217,10 @@ def work(k):
             seen.append(int(x))
             return None if result is None else x
         call = jax.jit(lambda x: cb.io_callback(callback, result, x, ordered=ordered))
-        for i in range(300):
+        for i in range(times):
             call(np.float32(i) if i % 50 else computing() * 0 + i)
         cb.effects_barrier()
-        if seen != list(range(300)):
+        if seen != list(range(times)):
             wrong.append((k, ordered, result, len(seen), seen[:10]))
 wrong = []
 threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]

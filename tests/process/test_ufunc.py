@@ -69,15 +69,18 @@ def test_pools_of_any_size_end(run, environment):
     assert_printed(finished, "True")
 
 
-def test_many_threads_and_programs_at_once(run):
+def test_many_threads_and_programs_at_once(run, full):
     finished = run(
+        f"""
+        times = {10 if full else 3}
+        """
         """
         program = jax.jit(lambda x: jv(1, x))
         wrong = []
         barrier = threading.Barrier(8)
         def work():
             barrier.wait()
-            for _ in range(10):
+            for _ in range(times):
                 if not np.array_equal(program(x), expected):
                     wrong.append(1)
         threads = [threading.Thread(target=work) for _ in range(8)]

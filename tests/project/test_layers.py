@@ -11,6 +11,7 @@ import pytest
 import callbax
 
 PACKAGE = Path(callbax.__file__).parent
+pytestmark = pytest.mark.sampled(1)  # each case is another file
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Lowest first. A module imports from its own layer and those below it.

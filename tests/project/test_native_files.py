@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.sampled(1)  # each case is another file
 NATIVE = ROOT / "native"
 FILES = sorted(NATIVE.iterdir())
 EACH_FILE = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

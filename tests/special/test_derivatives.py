@@ -24,7 +24,7 @@ EXACT = [case for case in CASES if case.exact]
 pytestmark = [
     # SciPy warns of every n that is not an integer by its type.
     pytest.mark.filterwarnings("ignore:non-integer arg n is deprecated"),
-    pytest.mark.sampled(24),
+    pytest.mark.sampled(40),
 ]
 
 # The gradients' own rounding in float32, times what a rule loses by cancellation.

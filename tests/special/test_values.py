@@ -26,7 +26,7 @@ QUICKLY_COMPILED = {"xla_backend_optimization_level": 0}
 pytestmark = [
     # A warning in a callback would be an error there; that is tested elsewhere.
     pytest.mark.filterwarnings("ignore"),
-    pytest.mark.sampled(24),
+    pytest.mark.sampled(40),
 ]
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, -2.5, 7.0, np.inf, -np.inf, np.nan]
