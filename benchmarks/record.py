@@ -28,6 +28,7 @@ def main() -> None:
         "## What is paid once, eager calls, prints\n\n": [str(folder / "once.py")],
         "## `callbax.external`\n\n": [str(folder / "external.py")],
         "## `callbax.ufunc`\n\n": [str(folder / "ufunc.py")],
+        "## Programs that travel and scale\n\n": [str(folder / "programs.py")],
         "## Libraries, with callbax installed\n\n": [str(folder / "third_party.py")],
     }
     tables = "\n".join(heading + _output(arguments) for heading, arguments in commands.items())
