@@ -53,10 +53,16 @@ def per_call(name, seconds, peers):
         functions["JAX's own function"] = theirs
     if original is np.negative:
         functions |= peers
-    contenders = {who: scan(STEPS, function, 1.5) for who, function in functions.items()}
+    contenders = {
+        who: scan(STEPS, function, np.float64(1.5)) for who, function in functions.items()
+    }
     measured = measure(Case(name, "call", STEPS, contenders), seconds)
     steps = STEPS_BESIDE_BUSY_THREAD
-    busy = {"callbax.ufunc, GIL wanted by a busy thread": scan(steps, cb.ufunc(original), 1.5)}
+    busy = {
+        "callbax.ufunc, GIL wanted by a busy thread": scan(
+            steps, cb.ufunc(original), np.float64(1.5)
+        )
+    }
     with busy_thread():
         beside = measure(Case(name, "call", steps, busy), seconds / 3)
     return Measurement(measured.case, {**measured.samples, **beside.samples})

@@ -23,6 +23,7 @@ from callbax._tour.peers import Peer
 Run = Callable[[], Any]
 
 SCALAR = jax.ShapeDtypeStruct((), np.float32)
+START = np.float32(1)
 SIZES = {
     "4 B": 4,
     "4 KiB": 2**12,
@@ -69,12 +70,12 @@ def contenders(
 
 
 # -- in a scan -------------------------------------------------------------------------------------
-def scan(steps: int, body: Callable[[jax.Array], jax.Array], start: float = 1.0) -> Run:
+def scan(steps: int, body: Callable[[jax.Array], jax.Array], start: Any = START) -> Run:
     def step(carry: jax.Array, _: None) -> tuple[jax.Array, None]:
         return body(carry) * 0.5, None
 
     program = jax.jit(lambda x: jax.lax.scan(step, x, None, length=steps)[0])
-    x = jnp.float32(start)
+    x = jnp.asarray(start)
 
     def run() -> None:
         program(x).block_until_ready()
