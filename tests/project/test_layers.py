@@ -106,6 +106,11 @@ def test_jaxs_own_callbacks_are_used_nowhere_in_the_package(file):
     assert "jax.experimental.io_callback" not in imports(file)
 
 
+def printed_by(program: str) -> str:
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def test_optional_dependencies_are_not_imported():
     program = (
         "import sys, callbax\n"
@@ -115,10 +120,7 @@ def test_optional_dependencies_are_not_imported():
         "print(sorted((optional - {'scipy'}) & set(sys.modules)))\n"
         "print([n for n in sys.modules if n.startswith('callbax._tour')])"
     )
-    output = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout
-    assert output.split("\n")[:2] == ["[]", "[]"]
+    assert printed_by(program).split("\n")[:2] == ["[]", "[]"]
 
 
 def test_the_stub_of_the_native_module_is_up_to_date(tmp_path):
@@ -158,10 +160,7 @@ def test_what_few_programs_need_is_imported_on_demand():
         "print(sorted({m.split('.')[1] for m in sys.modules if m.startswith('callbax.')}))\n"
         "from callbax import external, ufunc, host_callback, check, install"
     )
-    output = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout
-    imported = set(ast.literal_eval(output))
+    imported = set(ast.literal_eval(printed_by(program)))
     assert not imported & {
         "_external",
         "_compiled",

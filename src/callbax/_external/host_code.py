@@ -18,7 +18,7 @@ from jax.tree_util import PyTreeDef
 
 from callbax._external.call import Call
 from callbax._host import identity, offers, program_names, trust
-from callbax._host.function import Hashable
+from callbax._host.function import Around, Hashable
 from callbax._host.structure import Structure
 from callbax._runtime.errors import describe_function
 from callbax._runtime.wrapper import Wrapper
@@ -211,10 +211,9 @@ identity.add_kind("rule", RuleOnHost.from_name)
 
 
 @dataclasses.dataclass(frozen=True)
-class ComplexOnly(Wrapper):
+class ComplexOnly(Around):
     """A host function that must return complex arrays: a real one would mean the derivative zero."""
 
-    function: Hashable
     expected: tuple[bool, ...]
     owner: str | None = dataclasses.field(default=None, compare=False)  # as in Layout
 
@@ -230,14 +229,6 @@ class ComplexOnly(Wrapper):
                         "derivative. Use derivative='central'."
                     )
         return result
-
-    @property
-    def description(self) -> str:
-        return describe_function(self.function.value)
-
-    @property
-    def host_function(self) -> Any:
-        return self.function.value
 
     @property
     def program_name(self) -> dict[str, Any] | None:

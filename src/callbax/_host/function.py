@@ -58,8 +58,8 @@ class Hashable:
 
 
 @dataclasses.dataclass(frozen=True)
-class JaxArrays(Wrapper):
-    """A host function that gets its arguments as jax Arrays, on the default device of its thread."""
+class Around(Wrapper):
+    """A callable around a host function, by whose name messages call it."""
 
     function: Hashable
 
@@ -70,6 +70,11 @@ class JaxArrays(Wrapper):
     @property
     def host_function(self) -> Any:
         return self.function.value
+
+
+@dataclasses.dataclass(frozen=True)
+class JaxArrays(Around):
+    """A host function that gets its arguments as jax Arrays, on the default device of its thread."""
 
     @property
     def program_name(self) -> dict[str, Any] | None:

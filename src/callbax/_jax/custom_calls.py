@@ -48,8 +48,7 @@ def emit(
 def _parts_of(operation: Any) -> tuple[list[Any], dict[str, Any]]:
     """Its results' types, and its attributes but for those of the target."""
     every = operation.operation.attributes
-    named = [
-        every[i] for i in range(len(every))
-    ]  # iterated over, they are names, or not, by version
+    # By position: what iterating over them gives depends on the version.
+    named = [every[i] for i in range(len(every))]
     attributes = {each.name: each.attr for each in named if each.name != _ATTRIBUTES}
     return [result.type for result in operation.results], attributes

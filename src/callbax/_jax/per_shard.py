@@ -56,9 +56,8 @@ def emit(
     The target's handler drops the last dimension of the first operand if the attribute "widened" is
     set, and ignores the result of a call that has "no_results".
     """
-    with use_abstract_mesh(
-        empty_abstract_mesh
-    ):  # else JAX declares what is new whole on each device
+    # With a mesh JAX would declare what is new here to be whole on each device.
+    with use_abstract_mesh(empty_abstract_mesh):
         avals = [_aval(aval.shape, aval.dtype) for aval in ctx.avals_in]
         begun = [_fence(ctx)] if has_side_effect else []
         # XLA's partitioner wants a first operand that has more than the dimensions in question,
