@@ -24,6 +24,10 @@ from jax import lax
 
 scalar = jax.ShapeDtypeStruct((), jnp.float32)
 
+def print(*values, sep=" ", end="\\n", flush=True):
+    '''Python's, in one piece: what another thread logs meanwhile cannot cut the line in two.'''
+    sys.stdout.write(sep.join(map(str, values)) + end)
+
 def asynchronous(call):
     '''A program that XLA runs on a thread of its own, and that ends in `call` of a scalar.'''
     return jax.jit(lambda a: call((a @ a).sum()))
