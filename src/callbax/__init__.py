@@ -55,7 +55,7 @@ _LAZY = {
     "callbax._external.linear": ("CostlyDerivativeWarning",),
     "callbax._external.results": ("Like", "infer", "like"),
     "callbax._install.install": ("install", "installed", "uninstall"),
-    "callbax": ("host_callback",),
+    "callbax": ("host_callback", "tools"),
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 

@@ -29,6 +29,7 @@ LAYERS = [
     {"callbax._compiled"},
     {"callbax.scipy"},
     {"callbax"},
+    {"callbax.tools"},
     {"callbax._tour", "callbax.__main__"},
 ]
 
@@ -71,6 +72,13 @@ def test_layers_import_one_way(file):
     own = layer_of(module_name(file))
     for module in modules_imported(file):
         assert layer_of(module) <= own, f"{module_name(file)} imports {module}, a layer above it"
+
+
+def test_tools_use_public_names_only():
+    for file in (PACKAGE / "tools").glob("*.py"):
+        for name in imports(file):
+            if name.startswith("callbax") and not name.startswith("callbax.tools"):
+                assert not any(part.startswith("_") for part in name.split(".")), (file, name)
 
 
 def test_no_files_import_each_other():
@@ -147,7 +155,9 @@ def test_what_is_imported_on_demand_is_what_type_checkers_see():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     [block] = [node for node in tree.body if isinstance(node, ast.If)]
     seen = {(node.module, alias.name) for node in block.body for alias in node.names}
-    assert seen == {(module, name) for name, module in callbax._MODULE_OF.items()}
+    # Type checkers find callbax.tools as what it is, a module above this one.
+    lazy = {(module, name) for name, module in callbax._MODULE_OF.items() if name != "tools"}
+    assert seen == lazy
     for _, name in seen:
         assert getattr(callbax, name) is not None and name in dir(callbax)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
