@@ -21,9 +21,14 @@ def transpose(flavour: Flavour, primitive: Any, cotangents: Any, *args: Any, **p
 
 
 def checkpoint(
-    primitive: Any, saveable: Any, unknown: Any, instantiated: Any, equation: Any
+    flavour: Flavour,
+    primitive: Any,
+    saveable: Any,
+    unknown: Any,
+    instantiated: Any,
+    equation: Any,
 ) -> Any:
-    """Which of the two passes of a checkpointed function runs a debug callback: one, other, both.
+    """Which of the two passes of a checkpointed function runs a callback that only looks on.
 
     Returns JAX's (known equation, staged equation, unknown and instantiated outputs, residuals).
     """
@@ -31,6 +36,8 @@ def checkpoint(
         # Some argument exists only in the second pass, so the callback runs there.
         residuals = [v for v, is_in in zip(equation.invars, instantiated, strict=True) if not is_in]
         return None, equation, [], [], residuals
+    if not flavour.recomputed:
+        return equation, None, [], [], []
     avals = [v.aval for v in equation.invars]
     if saveable(primitive, *avals, **equation.params) and not all(instantiated):
         # Running it again would make the second pass keep or recompute more than it does.

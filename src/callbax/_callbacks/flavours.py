@@ -30,6 +30,8 @@ class Flavour:
         not, the host function is called directly and its exception is the caller's.
       partial_auto: allowed in a program that is partitioned only in part by hand.
       saveable: a checkpoint policy decides about it, as about a value.
+      recomputed: what a checkpoint does not save runs again in the second pass. If not, it runs in
+        the first one only, whatever the policy says.
       of_jax: one of JAX's own callbacks, run by callbax (_install/). JAX's rules for loops and
         conditions treat its effects as they treat JAX's.
       informed: the host function is an `Informed` (_callbacks/informed.py), which learns how vmap
@@ -49,6 +51,7 @@ class Flavour:
     canonical_eager: bool
     partial_auto: bool
     saveable: bool
+    recomputed: bool = True
     of_jax: bool = False
     informed: bool = False
 
@@ -150,36 +153,6 @@ _NO_DERIVATIVE_OF_EFFECTS = (
     "only looks at values, use callbax.debug.callback, which derivatives pass by."
 )
 
-# Functions of callbax.external, by their effects=.
-EXTERNAL = {
-    "none": _external("none", PURE, _NO_DERIVATIVE),
-    **{
-        effects: _external(effects, IO, _NO_DERIVATIVE_OF_EFFECTS.format(effects))
-        for effects in ("io", "ordered")
-    },
-}
-
-
-def _of_jax(like: Flavour, public_name: str) -> Flavour:
-    return dataclasses.replace(
-        like,
-        public_name=public_name,
-        of_jax=True,
-        jvp_error=like.jvp_error.removesuffix(_IN_THE_CALLBACK),
-        transpose_error=like.transpose_error.removesuffix(_IN_THE_CALLBACK),
-    )
-
-
-# JAX's own callbacks, by the name of the public function, with JAX's words.
-JAX = {
-    name: _of_jax(like, name)
-    for name, like in (
-        ("jax.pure_callback", PURE),
-        ("jax.io_callback", IO),
-        ("jax.debug.callback", DEBUG),
-    )
-}
-
 # callbax.host_callback: taps, which derivatives and batches reach, and calls, which refuse both.
 TAP = dataclasses.replace(
     DEBUG,
@@ -208,5 +181,38 @@ CALL = dataclasses.replace(
     vmap_ordered=True,
     informed=True,
 )
+
+# Functions of callbax.external, by their effects=.
+EXTERNAL = {
+    "none": _external("none", PURE, _NO_DERIVATIVE),
+    **{
+        effects: _external(effects, IO, _NO_DERIVATIVE_OF_EFFECTS.format(effects))
+        for effects in ("io", "ordered")
+    },
+    "tap": dataclasses.replace(
+        _external("tap", TAP, ""), unordered="", recomputed=False, informed=False
+    ),
+}
+
+
+def _of_jax(like: Flavour, public_name: str) -> Flavour:
+    return dataclasses.replace(
+        like,
+        public_name=public_name,
+        of_jax=True,
+        jvp_error=like.jvp_error.removesuffix(_IN_THE_CALLBACK),
+        transpose_error=like.transpose_error.removesuffix(_IN_THE_CALLBACK),
+    )
+
+
+# JAX's own callbacks, by the name of the public function, with JAX's words.
+JAX = {
+    name: _of_jax(like, name)
+    for name, like in (
+        ("jax.pure_callback", PURE),
+        ("jax.io_callback", IO),
+        ("jax.debug.callback", DEBUG),
+    )
+}
 
 FLAVOURS = (PURE, IO, DEBUG, KERNEL, *EXTERNAL.values(), *JAX.values(), TAP, CALL)

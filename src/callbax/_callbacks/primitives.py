@@ -81,7 +81,7 @@ def _define(flavour: Flavour) -> Any:
     _jax.primitive_transposes[primitive] = partial(autodiff.transpose, flavour, primitive)
     _jax.primitive_batchers[primitive] = partial(batching.batch, flavour, primitive)
     if flavour.saveable:
-        _jax.partial_eval_custom_rules[primitive] = partial(autodiff.checkpoint, primitive)
+        _jax.partial_eval_custom_rules[primitive] = partial(autodiff.checkpoint, flavour, primitive)
         _jax.register_discharge(primitive)
         _jax.consumes_no_keys(primitive)
     if flavour.effect is not None and not flavour.of_jax:

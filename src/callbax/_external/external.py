@@ -240,8 +240,9 @@ def external(
       executor: a `concurrent.futures.Executor`, whose workers run the lanes of a batch, or a function
         without arguments that makes one.
       effects: "none" (pure: calls may be dropped, merged and repeated), "io" (each call runs once, in
-        any order), or "ordered" (in the program's order; `vmap` needs a `vmap_method` that makes one
-        call of a batch).
+        any order), "ordered" (in the program's order; `vmap` needs a `vmap_method` that makes one
+        call of a batch), or "tap" (it has no result and only looks at values: in the program's order
+        on each device, once with the forward pass; derivatives pass it by).
       derivative: "central", "forward" or "complex_step": a numerical derivative. Others are defined
         by the methods `defjvp`, `defjvps`, `defvjp`, `def_host_jvp`, `def_host_vjp`, `def_transpose`.
       step: the numerical derivative's step, relative to max(|x|, 1), or a pair (relative, absolute).

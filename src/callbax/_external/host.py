@@ -18,7 +18,7 @@ from callbax._external import masks
 from callbax._external.call import Call, Definition, Rule, VmapRule
 from callbax._external.executors import EXECUTOR
 from callbax._external.lanes import InTurn, LaneCall, Runner, Whole
-from callbax._external.options import Options
+from callbax._external.options import ORDERED, Options
 from callbax._external.pool import Threads
 from callbax._external.signature import is_constant
 from callbax._host import identity, offers, program_names
@@ -51,14 +51,16 @@ def _bind(call: Call, *leaves: Any) -> list[Any]:
     else:
         core_ranks = [rank - call.independent_dimensions for rank in core_ranks]
         function = call.definition.host_function
-        host_call = HostCall.of(function, call.structure, call.result_tree)
+        # Without a result there is no structure to watch.
+        result_tree = call.result_tree if call.result_structs else None
+        host_call = HostCall.of(function, call.structure, result_tree)
         vmap_method = options.vmap_method
     return primitives.bind(
         EXTERNAL[options.effects],
         host_call,
         leaves,
         [_jax.ShapedArray(struct.shape, struct.dtype) for struct in call.result_structs],
-        ordered=options.effects == "ordered",
+        ordered=options.effects in ORDERED,
         vmap_method=vmap_method,
         core_ranks=tuple(core_ranks) if options.per_shard else None,
     )

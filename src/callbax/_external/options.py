@@ -15,12 +15,14 @@ from callbax._external.executors import ExecutorSlot
 from callbax._external.signature import Signature, parse
 
 _CHOICES = {
-    "effects": ("none", "io", "ordered"),
+    "effects": ("none", "io", "ordered", "tap"),
     "arrays": ("numpy", "jax"),
     "vmap_method": ("sequential", "sequential_unrolled", "expand_dims", "broadcast_all", "threads"),
     "derivative": ("central", "forward", "complex_step"),
     "per_shard": (False, True),
 }
+
+ORDERED = ("ordered", "tap")  # the effects= whose calls keep the program's order
 
 
 class _Missing:
@@ -103,7 +105,12 @@ def make_options(
     if rule is None and effects == "none":
         raise ValueError(
             f"external function {where} has result=None and effects='none', so that nothing would "
-            "ever run it; say effects='io' or effects='ordered', or give it a result"
+            "ever run it; say effects='io', 'ordered' or 'tap', or give it a result"
+        )
+    if rule is not None and effects == "tap":
+        raise ValueError(
+            f"external function {where} has effects='tap', so it only looks at values and has no "
+            "result; say result=None, or choose other effects"
         )
     if isinstance(rule, results.Trial) and (effects != "none" or out):
         raise ValueError(
@@ -126,9 +133,9 @@ def make_options(
             f"external function {where} has effects={effects!r}, so it has no derivative: the "
             "transformed program would run it another number of times"
         )
-    if plain["per_shard"] and effects == "ordered":
+    if plain["per_shard"] and effects in ORDERED:
         raise ValueError(
-            f"external function {where} has per_shard=True and effects='ordered', but the devices of a "
+            f"external function {where} has per_shard=True and effects={effects!r}, but the devices of a "
             "program call at the same time, and there is no order across them; use effects='io'"
         )
     if step is not None and derivative is None:
