@@ -58,10 +58,16 @@ struct FailedCall {
 // Python tells in which program it is.
 inline std::atomic<int64_t> numbered_calls{0};
 
+inline std::atomic<int64_t> site_ids{0};
+
+// The site of the last call on this thread, if that has succeeded; 0: none, or it was asked for.
+inline thread_local int64_t last_site = 0;
+
 // One call of a callback in one executable: the state that XLA keeps for it.
 struct CallSite {
   ~CallSite();
 
+  const int64_t id = ++site_ids;  // no other site of this process has it
   std::shared_ptr<Callback> callback;
   std::string flavour;        // "pure_callback", ...: for messages
   Lanes lanes;
@@ -69,6 +75,8 @@ struct CallSite {
   bool shared_run = false;    // the program runs on several devices
   int64_t number = 0;         // of numbered_calls, if it does
   bool no_results = false;    // whatever result buffers there are, the callback has none
+  bool ignores_result = false;  // what the callback returns
+  bool unheard = false;       // no result of the program could carry its failure
   bool fence = false;         // nothing is called; a result is True (_jax/per_shard.py)
   bool widened = false;       // the first operand has one dimension more, the last, of size 1
   std::string casting;        // which results of another dtype are converted; "" for none
@@ -134,6 +142,8 @@ bool ReadSite(const Attributes& attributes, CallSite* site, std::string* why) {
   attributes.Read("casting", &site->casting);
   attributes.Read("shared_run", &site->shared_run);
   attributes.Read("no_results", &site->no_results);
+  attributes.Read("ignores_result", &site->ignores_result);
+  attributes.Read("unheard", &site->unheard);
   attributes.Read("widened", &site->widened);
   attributes.Read("views", &site->views);
   attributes.Read("out", &site->out);

@@ -112,6 +112,7 @@ bool CallArrays::Make() {
 }
 
 bool CallArrays::TakeResults(PyObject* value) {
+  if (site_.ignores_result) return true;
   if (!site_.out) return WriteResults(site_, value, results_);
   const bool alone = results_.size() == 1 && value == arguments_[operands_.size()];
   if (value != Py_None && !alone) return WriteResults(site_, value, results_);

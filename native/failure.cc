@@ -57,7 +57,7 @@ Failure ReportFailure(PyObject* target, const std::string& flavour, int64_t call
     report = CallReport(target, flavour, exception.ptr(), call_number, call);
   }
   const char* text = nullptr;
-  int poison = call_number != 0;
+  int poison = call_number > 0;
   int interrupted = 0;
   if (report && !PyArg_ParseTuple(report.ptr(), "spp", &text, &poison, &interrupted))
     text = nullptr;

@@ -13,8 +13,11 @@ struct Failure {
   bool poison = false;  // the run must go on, with poisoned results
 };
 
+// The number of calls whose failure nobody would hear of: a barrier is to raise it.
+inline constexpr int64_t kUnheard = -1;
+
 // Takes the exception that is set, and leaves it to Python to keep, log and describe it as one of
-// `target`. The number is that of the call in numbered_calls, or 0. Needs the GIL.
+// `target`. The number is that of the call in numbered_calls, or 0, or kUnheard. Needs the GIL.
 Failure ReportFailure(PyObject* target, const std::string& flavour, int64_t call_number,
                       const FailedCall& call);
 

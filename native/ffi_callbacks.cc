@@ -91,7 +91,9 @@ struct CallbackHandler {
     if (site.needs_pool && OnPoolThread() && Postpone(frame, site, operands, results, run_id)) {
       return nullptr;
     }
-    return Encode(frame->api, Invoke(site, operands, results, run_id));
+    Outcome outcome = Invoke(site, operands, results, run_id);
+    last_site = outcome.ok ? site.id : 0;
+    return Encode(frame->api, std::move(outcome));
   }
 };
 

@@ -169,7 +169,9 @@ Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
     } else if (surroundings.entered() && Run(site, operands, results, &failed)) {
       return {};
     }
-    Failure failure = ReportFailure(Target(site), site.flavour, site.number, failed);
+    // On the thread that calls the program, XLA hands the failure to the call.
+    const int64_t number = site.unheard && GilScope::OnForeignThread() ? kUnheard : site.number;
+    Failure failure = ReportFailure(Target(site), site.flavour, number, failed);
     if (!failure.poison) return {false, std::move(failure.message)};
     failed_runs().Add(run_id);
     Poison(results);

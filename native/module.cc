@@ -209,6 +209,9 @@ NB_MODULE(_native, m) {
       "numbered_calls", [] { return numbered_calls.load(); },
       "How many calls XLA has been given in programs on several devices.");
   m.def("watch_interrupts", &WatchInterrupts, "Chains the Ctrl-C watcher to Python's handler.");
+  m.def(
+      "take_last_site", [] { return std::exchange(last_site, 0); },
+      "Which call site ended a call on this thread, if it was not asked for since; 0: none.");
   m.def("level", &Level, "The level of JAX work on this thread.");
   m.def("set_level", &SetLevel, nb::arg("level"),
         "Sets the level of JAX work on this thread; returns the one before.");

@@ -121,6 +121,11 @@ def numbered_calls() -> int:
 def watch_interrupts() -> None:
     """Chains the Ctrl-C watcher to Python's handler."""
 
+def take_last_site() -> int:
+    """
+    Which call site ended a call on this thread, if it was not asked for since; 0: none.
+    """
+
 def level() -> int:
     """The level of JAX work on this thread."""
 

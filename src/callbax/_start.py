@@ -163,6 +163,7 @@ def _start() -> None:
     programs.watch_programs(_MARKERS, _native.numbered_calls)
     saved_programs.make_effects_readable()
     saved_programs.mark_loaded_programs(TARGETS, NEEDS_POOL)
+    runtime.set_unheard(failures.raise_pending, pending.forget)
     calls.install(
         frozenset({_jax.IO_EFFECT, _jax.DEBUG_EFFECT}),
         frozenset({_jax.ORDERED_IO_EFFECT, _jax.ORDERED_DEBUG_EFFECT, HOST_CALLBACK_EFFECT}),

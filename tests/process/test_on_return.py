@@ -85,6 +85,52 @@ for _ in range(3):
     assert finished.output == "raised refused\n" * 3
 
 
+@pytest.mark.parametrize("call", EFFECTS | WITHOUT_RESULTS)
+def test_calls_that_wait_after_calls_that_need_not(run_program, call):
+    """XLA runs some on this thread, others on its own; what one has left tells nothing of the next."""
+    finished = run_program(
+        f"""{SETUP}
+happened = []
+fails = False
+def callback(x):
+    time.sleep(0.02)
+    if fails:
+        raise ValueError("refused")
+    happened.append(1)
+    return np.float32(0)
+def make():
+    return jax.jit(lambda x: {(EFFECTS | WITHOUT_RESULTS)[call]})
+first, second = make(), make()
+twice = jax.jit(lambda x: (first(x), second(x)))
+nested = jax.jit(lambda x: cb.io_callback(lambda x: (first(np.float32(x)), callback(x))[1], scalar, x))
+expected = 0
+def come(program, argument, count):
+    global expected
+    program(argument)
+    expected += count
+    assert len(happened) == expected, (len(happened), expected)
+for _ in range(2):
+    for argument in ready, computing, ready, computing:
+        come(first, argument(), 1)
+        come(second, computing(), 1)
+        come(twice, argument(), 2)
+        come(nested, ready(), 2)
+        come(first, computing(), 1)
+        come(first.lower(argument()).compile(), computing(), 1)
+    for argument in ready, computing:
+        fails = True
+        try:
+            twice(argument())
+        except (ValueError, jax.errors.JaxRuntimeError):
+            fails = False
+        come(first, computing(), 1)
+        come(twice, computing(), 2)
+print("all", not fails)
+"""
+    )
+    assert "all True" in finished.output, finished.output
+
+
 def test_inputs_from_inside_of_a_callback(run_program):
     finished = run_program(
         f"""{SETUP}

@@ -214,6 +214,7 @@ class ResultIgnored(Wrapper):
     """A host function for the sake of its side effect."""
 
     func: Callable[..., Any]
+    ignores_result = True
 
     @property
     def program_name(self) -> dict[str, Any] | None:

@@ -78,7 +78,7 @@ def lower(
     registration = identity.CALLBACKS.register(host_call, exporting=exporting)
     registration.keep_context(surroundings.context())
     _jax.keep_alive(ctx, registration)
-    mark_calls(
+    unheard = mark_calls(
         ctx,
         effectful=runtime.is_native and flavour.effect is not None,
         holds_jax_arrays=holds_jax_arrays,
@@ -91,6 +91,8 @@ def lower(
     }
     if shared_run:
         attributes["shared_run"] = True
+    if unheard:
+        attributes["unheard"] = True
     if lanes.sizes:
         # The runtime reads the sizes off the buffers: here they may be symbolic.
         attributes["lanes"] = np.ones(len(lanes.sizes), np.int64)
@@ -118,6 +120,8 @@ def _attributes(ctx: Any, host_call: HostCall) -> dict[str, Any]:
     if not ctx.avals_out:
         # XLA gives a placed call without results one that nobody asked for.
         attributes["no_results"] = True
+    if host_call.ignores_result:
+        attributes["ignores_result"] = True
     if host_call.holds_jax_arrays:
         attributes[_start.NEEDS_POOL] = True
     if host_call.configuration:

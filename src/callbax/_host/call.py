@@ -53,8 +53,8 @@ class HostCall:
     opt_in: Any = dataclasses.field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        trees = [() if tree is None else (tree,) for tree in (self.out, self.result)]
-        object.__setattr__(self, "_trees", tuple(trees))
+        trees = tuple(() if tree is None else (tree,) for tree in (self.out, self.result))
+        object.__setattr__(self, "_trees", trees)
 
     @classmethod
     def from_arguments(
@@ -154,15 +154,15 @@ class HostCall:
         if self.out is None:
             return self._checked(self.function(*args, **kwargs))
         value = self.function(*args, **kwargs, out=jax.tree.unflatten(self.out, outs))
-        if value is not None and not _same_objects(jax.tree.leaves(value), outs):
+        if value is not None and [*map(id, jax.tree.leaves(value))] != [*map(id, outs)]:
             raise self.not_out(value)
         return None
 
     @functools.cached_property
     def _calls_directly(self) -> bool:
         """Whether nothing is to be done but to call the function with the values."""
-        watches_result = self.result is not None and not is_flat(self.result)
-        return self._takes_values and not self.views and not watches_result
+        as_it_is = self.result is None or is_flat(self.result)
+        return self._takes_values and not self.views and as_it_is
 
     @functools.cached_property
     def _takes_values(self) -> bool:
@@ -196,8 +196,7 @@ class HostCall:
         """What says, in messages, which results it has."""
         if self.external:
             return "result= or signature="
-        function: Any = self.function
-        return type(function).declared if is_a(function, Wrapper) else Wrapper.declared
+        return _kind(self.function).declared
 
     def not_out(self, value: Any) -> CallbackResultError:
         """The error of a function with out=True that has returned something else."""
@@ -224,15 +223,20 @@ class HostCall:
         watched, else this object.
         """
         positional, named = self.structure.tree.children()
-        flat = all(is_leaf(child) for child in (*positional.children(), *named.children()))
-        if self.out is not None:
-            flat = flat and is_leaf(self.out)
-        if self.result is not None:
-            flat = flat and is_flat(self.result)
+        outs = () if self.out is None else (self.out,)
+        flat = all(map(is_leaf, (*positional.children(), *named.children(), *outs)))
+        flat &= self.result is None or is_flat(self.result)
         if self.structure.static or not flat or self.holds_jax_arrays:
             return self, None
-        names = (*self.structure.keywords, *(() if self.out is None else ("out",)))
-        return self.function, names or None
+        function: Any = self.function
+        if self.ignores_result:
+            function = function.host_function
+        return function, (*self.structure.keywords, *("out" for _ in outs)) or None
+
+    @property
+    def ignores_result(self) -> bool:
+        """Whether the runtime is to ignore what is returned to it."""
+        return _kind(self.function).ignores_result
 
     @functools.cached_property
     def structure_data(self) -> dict[str, Any] | None:
@@ -243,17 +247,18 @@ class HostCall:
             out = [] if self.out is None else [program_names.write_tree(self.out)]
             data: dict[str, Any] = {"structure": [*self.structure.data, *out]}
             if self.structure.static:
-                if not _takes_text(self.function):
-                    return None
                 data["texts"] = self.structure.texts
         except TypeError:
+            return None
+        if self.structure.static and not _kind(self.function).takes_text:
             return None
         if self.result is None or is_flat(self.result):
             return data
         try:
-            return {**data, "result": program_names.write_tree(self.result)}
+            data["result"] = program_names.write_tree(self.result)
         except TypeError:
-            return {**data, "result": str(self.result)}
+            data["result"] = str(self.result)
+        return data
 
     @classmethod
     def from_structure(cls, function: Callable[..., Any], name: dict[str, Any]) -> HostCall:
@@ -264,7 +269,7 @@ class HostCall:
         """
         data: Any = name.get("structure")
         result, texts = name.get("result"), name.get("texts")
-        if texts is not None and not _takes_text(function):
+        if texts is not None and not _kind(function).takes_text:
             raise LookupError(f"{describe_function(function)}, which programs may not give text")
         has_out = isinstance(data, list) and len(data) == 3
         known = None if result is None or isinstance(result, str) else result
@@ -276,8 +281,9 @@ class HostCall:
         )
 
 
-def _takes_text(function: Any) -> bool:
-    return is_a(function, Wrapper) and function.takes_text
+def _kind(function: Any) -> type[Wrapper]:
+    """The class whose attributes say what is to be known of the function."""
+    return type(function) if is_a(function, Wrapper) else Wrapper
 
 
 def _out_tree(
@@ -291,9 +297,3 @@ def _out_tree(
             "runtime, and it cannot be passed; omit it, or omit out=True"
         )
     return result_tree
-
-
-def _same_objects(values: Sequence[Any], others: Sequence[Any]) -> bool:
-    return len(values) == len(others) and all(
-        value is other for value, other in zip(values, others, strict=True)
-    )

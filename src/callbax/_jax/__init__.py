@@ -203,6 +203,14 @@ def keep_alive(ctx: Any, item: Any) -> None:
         ctx.module_context.add_keepalive(item)
 
 
+def has_results(ctx: Any) -> bool:
+    """Whether the program being lowered returns anything; True if that cannot be seen."""
+    for operation in ctx.module_context.module.body.operations:
+        if isinstance(operation, mlir.func_dialect.FuncOp) and operation.name.value == "main":
+            return bool(operation.type.results)
+    return True
+
+
 def _never_called() -> None:
     raise AssertionError("a host callback that stands for others was called")
 

@@ -8,7 +8,9 @@ that keeps the mark of such a call it is asked once more, as if there were no ef
 answers is changed in two places.
 
 - The tree of the results is of a class of this file's, so that JAX asks it, at each call, to put
-  the results together: there the call waits.
+  the results together: there the call waits. XLA's CPU client runs a program either to its end on
+  the thread that calls it, or on threads of its own. So if the callback that ended last on this
+  thread is of this program, the program has ended, too, and nothing is asked of XLA.
 - An ordered program takes and gives a token. One that is ready serves for all calls.
 
 The same is done for programs that were compiled ahead of time. Several devices, JAX's own callbacks
@@ -32,6 +34,7 @@ from jax._src.interpreters import pxla
 from jax._src.lib import _jax as _jaxlib
 from jax.sharding import SingleDeviceSharding
 
+from callbax import _native
 from callbax._jax import runtime
 
 
@@ -40,6 +43,7 @@ class _Plan(NamedTuple):
 
     results: Any  # the tree of those that the user gets
     tokens: int  # how many come before them
+    site: int  # the call site that ends last, if XLA runs the program on the calling thread; or 0
     wait: Callable[[], None]  # waits for all that this thread has sent to the device
 
 
@@ -52,8 +56,11 @@ class _Results:
 
 def _finish(plan: _Plan, leaves: Sequence[Any]) -> Any:
     """Called by JAX at each call, when the program has been sent to the device."""
-    if not leaves:
+    if plan.site and _native.take_last_site() == plan.site:
+        pass  # it has ended
+    elif not leaves:
         plan.wait()
+        runtime.raise_unheard()
     elif not leaves[0].is_ready():
         leaves[0].block_until_ready()  # raises what has failed
     return plan.results.unflatten(leaves[plan.tokens :] if plan.tokens else leaves)
@@ -70,9 +77,9 @@ def _without_effects(executable: Any) -> Any:
     return plain
 
 
-def _with_waiting(data: Any, device: Any, tokens: int) -> Any:
+def _with_waiting(data: Any, device: Any, tokens: int, site: int) -> Any:
     """JAX's data for calls, so that they wait, and that tokens go in and out before the rest."""
-    plan = _Plan(data.out_pytree_def, tokens, functools.partial(_wait_for, device))
+    plan = _Plan(data.out_pytree_def, tokens, site, functools.partial(_wait_for, device))
     leaves = [0] * (data.out_pytree_def.num_leaves + tokens)
     data = data._replace(
         out_pytree_def=tree_util.dispatch_registry.flatten(_Results(leaves, plan))[1]
@@ -132,8 +139,9 @@ def _is_ours(executable: Any) -> bool:
     program = executable._unloaded_executable
     unordered, ordered = _allowed
     return (
-        runtime.ends_with_its_effects(call)
+        runtime.has(call, runtime.Mark.ENDS_WITH_ITS_EFFECTS)
         and not program.host_callbacks
+        and (program.output_avals or not runtime.has(call, runtime.Mark.CALLS_LOADED_PROGRAM))
         and ordered.issuperset(call.ordered_effects)
         and unordered.issuperset(program.unordered_effects)
         # The order of calls on several devices is kept by tokens that are brought from one to the next.
@@ -154,7 +162,8 @@ def _get_fastpath_data(executable: Any, *args: Any, **kwargs: Any) -> Any:
     if data is None:
         return None
     call = executable.unsafe_call
-    return _with_waiting(data, call._local_devices[0], len(call.ordered_effects))
+    site = runtime.last_site(call)
+    return _with_waiting(data, call._local_devices[0], len(call.ordered_effects), site)
 
 
 @functools.wraps(_create_call)
@@ -250,7 +259,7 @@ def _try() -> str:
         token_data["const_args"] = []
         one = tree_util.dispatch_registry.flatten([result])[1]
         data = data._replace(out_pytree_def=one, **token_data)
-        return [result], _with_waiting(data, device, 1), False
+        return [result], _with_waiting(data, device, 1, 0), False
 
     call = _jit("trial", first_call)
     # Indexed by NumPy, since JAX would compile programs for it.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from jax._src.array import ArrayImpl
 from jax._src.interpreters import pxla
 from jax._src.lib import xla_client as _xla_client
 
-from callbax import _jax
+from callbax import _jax, _native
 
 
 def has_backends() -> bool:
@@ -83,38 +84,51 @@ def exchange_thread_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # -- calls that end with their effects --------------------------------------------------------------
-class _Mark:
-    """What a program keeps so that its calls wait for their inputs, and for its end.
+class Mark(enum.Enum):
+    """What a program keeps that says how it is to be called."""
 
-    JAX sends off a program whose inputs are still being computed, or have to be copied from another
-    client, or which runs on several devices, or is large; the call would return before its effects.
-    """
-
-    def __reduce__(self) -> str:
-        return "ENDS_WITH_ITS_EFFECTS"  # there is one, also after it was pickled with its program
-
-
-ENDS_WITH_ITS_EFFECTS = _Mark()
+    # Its calls wait for their inputs, and for its end. JAX sends off a program whose inputs are still
+    # being computed, or have to be copied from another client, or which runs on several devices, or is
+    # large; the call would return before its effects.
+    ENDS_WITH_ITS_EFFECTS = enum.auto()
+    # It calls a loaded program, whose calls do not know whether this one has results.
+    CALLS_LOADED_PROGRAM = enum.auto()
 
 
 def mark_calls(
-    ctx: Any, *, effectful: bool, holds_jax_arrays: bool, is_native: bool = True
-) -> None:
+    ctx: Any,
+    *,
+    effectful: bool,
+    holds_jax_arrays: bool,
+    is_native: bool = True,
+    is_loaded: bool = False,
+) -> bool:
     """Leaves marks in the program that is being lowered, so that its calls end with their effects.
 
     On several devices also without effects: a result that has failed must not reach another program.
     The device that has it would not run that, and the others might wait for it.
+
+    Returns whether the call that is being lowered must itself keep a failure on a thread of XLA's,
+    since the program has no results that would carry it.
     """
     shared_run = _jax.device_count(ctx) > 1
     if shared_run or holds_jax_arrays or effectful:
-        _jax.keep_alive(ctx, ENDS_WITH_ITS_EFFECTS)
+        _jax.keep_alive(ctx, Mark.ENDS_WITH_ITS_EFFECTS)
+    if is_loaded:
+        _jax.keep_alive(ctx, Mark.CALLS_LOADED_PROGRAM)
     waits = waits_for_inputs and not shared_run
     if is_native and (holds_jax_arrays or (effectful and not waits)):
         _jax.run_synchronously(ctx)
+    return is_native and not shared_run and not _jax.is_exporting(ctx) and not _jax.has_results(ctx)
 
 
-def ends_with_its_effects(program: Any) -> bool:
-    return any(item is ENDS_WITH_ITS_EFFECTS for item in program.keepalive or ())
+def has(program: Any, mark: Mark) -> bool:
+    return any(item is mark for item in program.keepalive or ())
+
+
+def last_site(program: Any) -> int:
+    """The call site that ended last in the program's last call, if it ran on the calling thread."""
+    return getattr(program.in_handler, "last_site", 0)
 
 
 class _ReadyInputs:
@@ -124,6 +138,7 @@ class _ReadyInputs:
         self._handler = handler
         self._effects = program.ordered_effects
         self._devices = program._local_devices
+        self.last_site = 0
 
     def __call__(self, args: Sequence[Any]) -> Any:
         inputs = self._handler(args)
@@ -143,6 +158,21 @@ class _ReadyInputs:
 
 def _is_ready(value: Any) -> bool:
     return type(value) is not ArrayImpl or value.is_deleted() or value.is_ready()
+
+
+# -- failures that no result carries ---------------------------------------------------------------
+def _nothing(*args: Any) -> None:
+    return None
+
+
+raise_unheard: Callable[[], None] = _nothing
+_forget_unheard: Callable[[str], None] = _nothing
+
+
+def set_unheard(raises: Callable[[], None], forget: Callable[[str], None]) -> None:
+    """Sets what raises the failures that no result carries, and what forgets those in a text."""
+    global raise_unheard, _forget_unheard
+    raise_unheard, _forget_unheard = raises, forget
 
 
 _TOKEN_ARGUMENTS = ["token_bufs", "sharded_token"]
@@ -167,7 +197,7 @@ def _wait_for_inputs() -> bool:
     @functools.wraps(make)
     def make_program(self: Any, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
-        if ends_with_its_effects(self):
+        if has(self, Mark.ENDS_WITH_ITS_EFFECTS):
             self.in_handler = _ReadyInputs(self.in_handler, self)
             self.has_unordered_effects = True
 
@@ -175,8 +205,13 @@ def _wait_for_inputs() -> bool:
     def wait_for_end(self: Any, token_bufs: Any, sharded_token: Any) -> None:
         if isinstance(self.in_handler, _ReadyInputs):
             # Raises what has failed: then no barrier finds these tokens, to raise it again.
-            for i in range(len(self._local_devices)):
-                sharded_token.get_token(i).block_until_ready()
+            try:
+                for i in range(len(self._local_devices)):
+                    sharded_token.get_token(i).block_until_ready()
+            except Exception as error:
+                _forget_unheard(str(error))
+                raise
+            self.in_handler.last_site = _native.take_last_site()
         handle_tokens(self, token_bufs, sharded_token)
 
     program.__init__ = make_program  # type: ignore[method-assign]

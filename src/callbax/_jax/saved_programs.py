@@ -86,6 +86,7 @@ def mark_loaded_programs(targets: Sequence[str], waits_for_pool: str) -> bool:
                 ctx,
                 effectful=bool(exported.ordered_effects or exported.unordered_effects),
                 holds_jax_arrays=waits_for_pool.encode() in text,
+                is_loaded=True,
             )
         return results
 

@@ -96,7 +96,8 @@ def report(
 
     Args:
       call: the HostCall, or what else names the callback by its `str`.
-      call_number: which call in which program it is, if that runs on several devices; else 0.
+      call_number: which call in which program it is, if that runs on several devices; else 0, or
+        less if nothing that the program returns could carry the error.
       lane, sizes: which lane of which batch failed; a negative lane means the whole call.
       arguments: their dtypes and shapes.
 
@@ -129,7 +130,7 @@ def report(
     )
     message = message.encode("utf-8", "replace").decode("utf-8").replace("\0", "\\0")
     poison = call_number > 0 and programs.devices_wait_for_each_other(call_number, call)
-    if poison:
+    if poison or call_number < 0:
         pending.add(message)
     try:
         log_failure(call, flavour, exception)

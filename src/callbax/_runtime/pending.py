@@ -20,6 +20,12 @@ def add(message: str) -> None:
             _uncounted += 1
 
 
+def forget(text: str) -> None:
+    """Forgets those that an error with this text has brought to the user."""
+    with _lock:
+        _messages[:] = [message for message in _messages if message not in text]
+
+
 def take() -> list[str]:
     """The messages, the oldest first, which are then forgotten."""
     global _uncounted

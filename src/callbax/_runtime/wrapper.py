@@ -14,12 +14,15 @@ class Wrapper:
     Attributes:
       notes_its_calls: its exceptions say themselves from which call they come.
       takes_text: programs may call it with text, too, and not only with arrays.
+      ignores_result: it calls its host_function with what it gets, and returns nothing. So does the
+        runtime, in its place.
       declared: the argument that says, in messages, which results it has.
     """
 
     __slots__ = ()
     notes_its_calls: ClassVar[bool] = False
     takes_text: ClassVar[bool] = False
+    ignores_result: ClassVar[bool] = False
     declared: ClassVar[str] = "result_shape_dtypes"
 
     @property
