@@ -93,3 +93,11 @@ def fails_stubbornly(x):
 
 def third(x):
     return np.asarray(jax.numpy.asarray(x) / 3, x.dtype)
+
+
+def sine_and_object(x):
+    return np.sin(x), {"cosine": np.cos(x)}
+
+
+def sine_vjp(primals, outputs, cotangents, kept):
+    return (kept["cosine"] * cotangents,)

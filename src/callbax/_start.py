@@ -20,6 +20,7 @@ from callbax._runtime import (
     nested,
     pending,
     portable_calls,
+    residuals,
     streams,
     surroundings,
     threads,
@@ -35,6 +36,7 @@ PER_SHARD_TARGET = "callbax_call_per_shard"
 LOOP_TARGET = "callbax_loop"
 
 NEEDS_POOL = "needs_pool"  # the attribute of calls of functions that hold jax Arrays
+KEEPS_OBJECTS = "keeps_objects"  # that of calls which make their program's call a run
 
 _CALL_TARGETS = (TARGET, PLACED_TARGET, PARTITIONED_TARGET, PER_SHARD_TARGET)
 TARGETS = (*_CALL_TARGETS, LOOP_TARGET)
@@ -162,8 +164,9 @@ def _start() -> None:
         jax.ffi.register_ffi_target_as_batch_partitionable(target)
     programs.watch_programs(_MARKERS, _native.numbered_calls)
     saved_programs.make_effects_readable()
-    saved_programs.mark_loaded_programs(TARGETS, NEEDS_POOL)
+    saved_programs.mark_loaded_programs(TARGETS, NEEDS_POOL, KEEPS_OBJECTS)
     runtime.set_unheard(failures.raise_pending, pending.forget)
+    runtime.watch_runs(residuals.run_begins, residuals.run_ends)
     calls.install(
         frozenset({_jax.IO_EFFECT, _jax.DEBUG_EFFECT}),
         frozenset({_jax.ORDERED_IO_EFFECT, _jax.ORDERED_DEBUG_EFFECT, HOST_CALLBACK_EFFECT}),

@@ -93,6 +93,16 @@ def host_vjp(primals, outputs, cotangents):
     return of_x, cotangents * (np.sin(x) + 2 * x.mean(-1, keepdims=True) * y)
 
 
+def full_and_object(x, y):
+    return full(x, y), (x.copy(), y.copy())
+
+
+def host_vjp_of_object(primals, outputs, cotangents, kept):
+    for array, primal in zip(kept, primals, strict=True):
+        np.testing.assert_array_equal(array, primal)
+    return host_vjp(kept, outputs, cotangents)
+
+
 def _full(**options):
     return cb.external(full, **{"result": cb.like(0), **options})
 
@@ -152,6 +162,12 @@ def _host(jvp=False, vjp=False):
     return define
 
 
+def _with_object(**options):
+    f = cb.external(full_and_object, **{"result": cb.like(0), **options})
+    f.def_host_vjp(host_vjp_of_object, residuals=True)
+    return f
+
+
 def _transpose_on_host(f):
     f.def_transpose(linear_transpose)
 
@@ -173,6 +189,7 @@ ROUTES = [
     Route("defvjp", _with(_vjp), full_in_jax, 0, 2),
     Route("host jvp", _with(_host(jvp=True)), full_in_jax),
     Route("host vjp", _with(_host(vjp=True)), full_in_jax),
+    Route("host vjp with residuals", _with_object, full_in_jax),
     Route("host jvp and vjp", _with(_host(jvp=True, vjp=True)), full_in_jax),
     Route("transpose", _with(_transpose_on_host, _linear), linear_in_jax, 3, 3),
     Route("external transpose", _with(_transpose_external, _linear), linear_in_jax, 3, 3),

@@ -179,7 +179,7 @@ def test_the_first_failing_lane_is_named(failing):
 
 
 def threads_at_most():
-    from callbax._external import pool
+    from callbax._runtime import pool
 
     return pool.cores()
 

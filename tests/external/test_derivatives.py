@@ -129,7 +129,7 @@ def test_second_derivatives_in_every_combination_of_modes(route):
 @each(lambda route: route.forward == route.reverse == 1)
 def test_first_order_routes_say_so(route):
     f, (x, y) = route.make(), example()
-    with pytest.raises(ValueError, match=r"full \(.*host code \(host_.*first order.*defjvp"):
+    with pytest.raises(ValueError, match=r"full\w* \(.*host code \(host_.*first order.*defjvp"):
         jax.hessian(loss(f))(x, y)
 
 

@@ -320,3 +320,25 @@ def test_a_forked_childs_errors_are_its_own(run_program):
     )
     assert "still known the parent's" in finished.output, finished.output
     assert "same token False" in finished.output
+
+
+def test_a_forked_child_gives_objects_keys_of_its_own(run_program):
+    finished = run_program(
+        """
+        from callbax._runtime import residuals
+
+        def key():
+            began = residuals.run_begins()
+            made = residuals.keep("f", "object", (), ()).tolist()
+            residuals.run_ends(began)
+            return made
+
+        read, write = os.pipe()
+        if (child := os.fork()) == 0:
+            os.write(write, str(key()).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        print(os.read(read, 1000).decode() != str(key()), residuals.count())
+        """
+    )
+    assert finished.output.splitlines()[-1:] == ["True 0"], finished.output

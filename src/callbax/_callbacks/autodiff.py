@@ -1,10 +1,13 @@
-"""Autodiff and checkpoint rules of every flavour."""
+"""Autodiff, checkpoint and dead code rules of every flavour."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from callbax._callbacks.flavours import Flavour
+from callbax._host.call import HostCall
+from callbax._runtime.wrapper import without_last_result
 
 
 def jvp(flavour: Flavour, primitive: Any, primals: Any, tangents: Any, **params: Any) -> Any:
@@ -43,3 +46,24 @@ def checkpoint(
         # Running it again would make the second pass keep or recompute more than it does.
         return equation, None, [], [], []
     return equation, equation, [], [], []
+
+
+def eliminate(used: Sequence[bool], equation: Any) -> tuple[list[bool], Any]:
+    """What is left of a pure call: nothing if no result is used; or a call that does without the last.
+
+    Returns which arguments are used, and the equation, or None.
+    """
+    if not any(used):
+        return [False] * len(equation.invars), None
+    if not used[-1] and (params := _without_last_result(**equation.params)):
+        equation = equation.replace(outvars=equation.outvars[:-1], params=params)
+    return [True] * len(equation.invars), equation
+
+
+def _without_last_result(host_call: HostCall, result_avals: Any, **params: Any) -> dict[str, Any]:
+    """The parameters of the call that does without; empty if there is none."""
+    shorter = without_last_result(host_call.function)
+    if shorter is None:
+        return {}
+    host_call = host_call.with_function(shorter)
+    return {**params, "host_call": host_call, "result_avals": result_avals[:-1]}

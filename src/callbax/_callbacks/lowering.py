@@ -27,6 +27,7 @@ from callbax._jax import custom_calls, per_shard, placement
 from callbax._jax.runtime import mark_calls
 from callbax._runtime import errors, platforms, portable_calls, surroundings
 from callbax._runtime.platforms import Runtime
+from callbax._runtime.wrapper import keeps_objects
 
 
 def lower(
@@ -82,6 +83,7 @@ def lower(
         ctx,
         effectful=runtime.is_native and flavour.effect is not None,
         holds_jax_arrays=holds_jax_arrays,
+        keeps_objects=keeps_objects(host_call.function),
         is_native=runtime.is_native,
     )
     attributes = {
@@ -124,6 +126,8 @@ def _attributes(ctx: Any, host_call: HostCall) -> dict[str, Any]:
         attributes["ignores_result"] = True
     if host_call.holds_jax_arrays:
         attributes[_start.NEEDS_POOL] = True
+    if keeps_objects(host_call.function):
+        attributes[_start.KEEPS_OBJECTS] = True
     if host_call.configuration:
         attributes["configuration"] = host_call.configuration
     if host_call.casting != "none":

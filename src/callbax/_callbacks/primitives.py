@@ -84,6 +84,8 @@ def _define(flavour: Flavour) -> Any:
         _jax.partial_eval_custom_rules[primitive] = partial(autodiff.checkpoint, flavour, primitive)
         _jax.register_discharge(primitive)
         _jax.consumes_no_keys(primitive)
+    if flavour.effect is None:
+        _jax.register_dead_code_rule(primitive, autodiff.eliminate)
     if flavour.effect is not None and not flavour.of_jax:
         control_flow.keep_effects(primitive, batching.IN_CONTROL_FLOW)
     lower = partial(lowering.lower, flavour, primitive)

@@ -16,7 +16,7 @@ from jax.tree_util import PyTreeDef
 from callbax._callbacks.results import flatten_result_spec
 from callbax._external.options import Options
 from callbax._external.signature import is_constant
-from callbax._host.function import Hashable, HostFunction, JaxArrays
+from callbax._host.function import Hashable, HostFunction, JaxArrays, ResultOnly
 from callbax._host.structure import Structure
 
 VmapRule = Callable[..., tuple[Any, Any]]
@@ -25,7 +25,8 @@ VmapRule = Callable[..., tuple[Any, Any]]
 class Rule(Protocol):
     """A derivative of external functions. Comparable, as it is a part of the function's key.
 
-    `is_jax_code` says that JAX code computes the derivative, which may give 0 * inf in dead lanes.
+    `is_jax_code` says that JAX code computes the derivative, which may give 0 * inf in dead lanes;
+    `returns_object`, that the host function returns an object for it besides the result.
     """
 
     @property
@@ -33,6 +34,9 @@ class Rule(Protocol):
 
     @property
     def is_jax_code(self) -> bool: ...
+
+    @property
+    def returns_object(self) -> bool: ...
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         """The call, differentiable; flat results."""
@@ -63,16 +67,28 @@ class Definition:
     def host_function(self) -> HostFunction:
         """What the runtime calls with the arguments, with the options of how, on every route."""
         options = self.options
-        as_jax = options.arrays == "jax"
         chosen = options.result is not None and options.result.chosen_dtype
         return HostFunction(
-            JaxArrays(Hashable(self.function)) if as_jax else self.function,
+            self.result_function,
             views=options.zero_copy,
             out=options.out,
             casting="same_kind" if chosen else "safe",
-            name=options.name,
+            name=None if self.returns_object else options.name,
             external=options.vmap_method if options.whole_batch else "sequential",
         )
+
+    @property
+    def returns_object(self) -> bool:
+        """Whether the function returns an object for its derivative besides the result."""
+        return any(rule.returns_object for rule in self.rules)
+
+    @property
+    def result_function(self) -> Callable[..., Any]:
+        """The host function, or what calls it for its result alone, with the arrays that it wants."""
+        as_jax, function = self.options.arrays == "jax", Hashable(self.function)
+        if self.returns_object:
+            return ResultOnly(function, as_jax, self.options.name)
+        return JaxArrays(function) if as_jax else self.function
 
     @functools.cached_property
     def key(self) -> tuple[Hashable, Hashable, tuple[Rule, ...], Hashable]:

@@ -142,7 +142,7 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
         )
         weak = tuple(bool(aval.weak_type) for aval in avals)
         where = definition.description
-        arguments = Arguments(self.function, where, structure, structs, weak, names)
+        arguments = Arguments(definition.result_function, where, structure, structs, weak, names)
         result = None if options.result is None else options.result(arguments)
         call = Call.of(definition, structure, structs, result, masked=mask is not None)
         apply = functools.partial(_apply, call)

@@ -17,9 +17,8 @@ from callbax._callbacks.flavours import EXTERNAL
 from callbax._external import masks
 from callbax._external.call import Call, Definition, Rule, VmapRule
 from callbax._external.executors import EXECUTOR
-from callbax._external.lanes import InTurn, LaneCall, Runner, Whole
+from callbax._external.lanes import InTurn, LaneCall, Runner, Threads, Whole
 from callbax._external.options import ORDERED, Options
-from callbax._external.pool import Threads
 from callbax._external.signature import is_constant
 from callbax._host import identity, offers, program_names
 from callbax._host.call import HostCall
@@ -241,7 +240,8 @@ def _runner(name: str, called: dict[str, Any]) -> Runner:
 
 def _owner(called: dict[str, Any]) -> dict[str, Any]:
     """How a name of what runs for each lane refers to the user's function."""
-    owner = called.get("of", called.get("complex", called))
+    keys = [key for key in ("of", "complex", "result_of") if key in called]
+    owner = called[keys[0]] if keys else called
     if not isinstance(owner, dict):
         raise LookupError(f"{program_names.write(called)[:200]} is not the name of a function")
     return {"function": owner["jax_arrays"]} if "jax_arrays" in owner else owner

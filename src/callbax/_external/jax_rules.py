@@ -37,6 +37,7 @@ class JvpRule:
     rule: Hashable
     name = "defjvp"
     is_jax_code = True
+    returns_object = False
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         where = describe(call, "defjvp", self.rule.value)
@@ -65,6 +66,7 @@ class JvpRules:
     rules: tuple[Hashable, ...]
     name = "defjvps"
     is_jax_code = True
+    returns_object = False
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
@@ -112,6 +114,7 @@ class VjpRule:
     backward: Hashable
     name = "defvjp"
     is_jax_code = True
+    returns_object = False
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         # JAX's symbolic zeros would say what is differentiated, but not in a shard_map.

@@ -21,8 +21,9 @@ from callbax._host import identity, program_names, trust
 from callbax._host.call import HostCall
 from callbax._host.operands import Index, Operand
 from callbax._host.results import convert_results
+from callbax._runtime import pool
 from callbax._runtime.errors import describe_arrays, describe_lanes, note_call
-from callbax._runtime.wrapper import Wrapper
+from callbax._runtime.wrapper import Wrapper, keeps_objects, without_last_result
 
 
 class Runner(Protocol):
@@ -83,6 +84,16 @@ class LaneCall(Wrapper):
     @property
     def host_function(self) -> Any:
         return trust.host_function(self.host_call.function)
+
+    @property
+    def keeps_objects(self) -> bool:
+        return keeps_objects(self.host_call.function)
+
+    def without_last_result(self) -> LaneCall | None:
+        if (shorter := without_last_result(self.host_call.function)) is None:
+            return None
+        called = self.host_call.with_function(shorter)
+        return dataclasses.replace(self, host_call=called, results=self.results[:-1])
 
     def calls_same_as(self, other: LaneCall) -> bool:
         return super().calls_same_as(other) and self.runner == other.runner
@@ -251,6 +262,18 @@ class InTurn:
     def run(self, batch: Batch) -> None:
         for lane in batch.live:
             batch.call_lane(lane, batch.arguments(lane))
+
+
+@dataclasses.dataclass(frozen=True)
+class Threads:
+    """Lanes over the threads of the pool."""
+
+    name: ClassVar[str] = "threads"
+    elsewhere: bool = False
+
+    def run(self, batch: Batch) -> None:
+        reads = batch.host_call.views
+        pool.run_lanes(batch.arguments, batch.call_lane, batch.live, call_reads=reads)
 
 
 @dataclasses.dataclass(frozen=True)

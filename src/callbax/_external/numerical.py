@@ -50,6 +50,7 @@ class NumericalRule:
     kind: str
     step: tuple[float, float] | None
     is_jax_code = True
+    returns_object = False
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from callbax._external.call import Definition, Rule, VmapRule
 from callbax._external.host_code import HostCode, offer_rules
 from callbax._external.host_rules import HostRule
 from callbax._external.jax_rules import JvpRule, JvpRules, VjpRule
+from callbax._external.rules_on_host import WithObject
 from callbax._external.transposes import Same, TransposeRule
 from callbax._host.function import Hashable
 from callbax._host.offers import Offer
@@ -182,7 +183,9 @@ class RuleMethods:
         self._define(HostRule(jvp=HostCode(function), vjp=self._host_rule().vjp))
         return function
 
-    def def_host_vjp(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def def_host_vjp(
+        self, function: Callable[..., Any] | None = None, *, residuals: bool = False
+    ) -> Any:
         """Defines the derivative by host code that maps cotangents to cotangents (adjoint solvers).
 
         With it alone, forward mode calls it for each vector of a basis of the result, as one batch
@@ -195,12 +198,17 @@ class RuleMethods:
             argument, in that argument's structure; None means zeros, for a whole argument or for
             an array of it. Their shapes and dtypes are those of the primals. JAX's convention for
             complex numbers holds: no conjugate, f(z) = a z has the cotangent a c.
+          residuals: the host function returns a pair, of its result and any object (a factorisation, a
+            tape, a solver's state), and the derivative is called with that object after the
+            cotangents. Several calls may get the same one, so it must not be changed. Where there is
+            none any more, the host function is called again.
 
         Returns:
-          The function.
+          The function; without it, a decorator.
 
         Raises:
-          ValueError: the external function has effects, or a derivative of another kind.
+          ValueError: the external function has effects, or a derivative of another kind; `residuals`
+            for an elementwise function that is called per shard.
 
         >>> import jax, numpy as np, callbax as cb
         >>> solve = cb.external(np.linalg.solve, signature="(n,n),(n)->(n)")
@@ -211,8 +219,11 @@ class RuleMethods:
         >>> jax.grad(lambda b: solve(2 * np.eye(2, dtype="f"), b).sum())(np.ones(2, "f"))
         Array([0.5, 0.5], dtype=float32)
         """
+        if function is None:
+            return functools.partial(self.def_host_vjp, residuals=residuals)
         check_callable("External.def_host_vjp", function)
-        self._define(HostRule(jvp=self._host_rule().jvp, vjp=HostCode(function)))
+        vjp = WithObject.of(self.definition, function) if residuals else HostCode(function)
+        self._define(HostRule(jvp=self._host_rule().jvp, vjp=vjp))
         return function
 
     def def_vmap(self, rule: VmapRule) -> VmapRule:

@@ -17,9 +17,9 @@ from callbax._external import masks
 from callbax._external.call import Call
 from callbax._external.host import on_host
 from callbax._external.host_code import Layout, RuleOnHost
-from callbax._external.host_rules import batch_shape, fit
 from callbax._external.linear import linear_call
 from callbax._external.rules import Struct, is_inexact
+from callbax._external.rules_on_host import batch_shape, fit
 from callbax._host.function import Hashable
 from callbax._jax import per_shard
 
@@ -48,6 +48,7 @@ class TransposeRule:
     argnums: tuple[int, ...] | None
     name = "transpose"
     is_jax_code = False
+    returns_object = False
 
     @property
     def host_code(self) -> list[tuple[str, Hashable]]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from callbax import _native
 from callbax._host import names, program_names, trust
 from callbax._host.call import HostCall
-from callbax._host.function import Hashable, JaxArrays, find_named
+from callbax._host.function import Hashable, JaxArrays, ResultOnly, find_named
 from callbax._runtime.errors import attribute, describe_function
 from callbax._runtime.exceptions import is_a
 from callbax._runtime.wrapper import Wrapper
@@ -125,6 +125,15 @@ def find_function(name: dict[str, Any], kind: str = "function") -> Any:
     return function
 
 
+def _find_result_only(name: dict[str, Any]) -> ResultOnly:
+    owner = name["result_of"]
+    if not isinstance(owner, dict):
+        raise LookupError(f"{program_names.write(name)[:200]} is not the name of a function")
+    return ResultOnly(
+        Hashable(referred(owner)), program_names.flag(name, "as_jax"), owner.get("named")
+    )
+
+
 def _find_named(name: dict[str, Any]) -> Any:
     given = program_names.string(name, "named")
     named = find_named(given)
@@ -147,3 +156,4 @@ CALLBACKS = names.Kind(
 add_kind("function", find_function)
 add_kind("named", _find_named)
 add_kind("jax_arrays", lambda name: JaxArrays(Hashable(find_function(name, "jax_arrays"))))
+add_kind("result_of", _find_result_only)

@@ -48,6 +48,14 @@ apply_primitive = dispatch.apply_primitive
 partial_eval_custom_rules = _partial_eval.partial_eval_jaxpr_custom_rules
 
 
+def register_dead_code_rule(primitive: Any, rule: Callable[..., Any]) -> None:
+    """Has `rule(used results, equation)` say which arguments are used, and what is left.
+
+    JAX 0.12 says between the two which arguments hold what is read later; those of callbacks do.
+    """
+    _partial_eval.dce_rules[primitive] = lambda used, *rest: rule(used, rest[-1])
+
+
 def is_zero_tangent(tangent: Any) -> bool:
     """Whether a tangent is zero by its kind: symbolically, or because its type has no other."""
     return isinstance(tangent, ad.Zero) or tangent.dtype == jax.dtypes.float0

@@ -140,6 +140,7 @@ def _is_ours(executable: Any) -> bool:
     unordered, ordered = _allowed
     return (
         runtime.has(call, runtime.Mark.ENDS_WITH_ITS_EFFECTS)
+        and not runtime.has(call, runtime.Mark.IS_A_RUN)
         and not program.host_callbacks
         and (program.output_avals or not runtime.has(call, runtime.Mark.CALLS_LOADED_PROGRAM))
         and ordered.issuperset(call.ordered_effects)

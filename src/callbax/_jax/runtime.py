@@ -93,6 +93,8 @@ class Mark(enum.Enum):
     ENDS_WITH_ITS_EFFECTS = enum.auto()
     # It calls a loaded program, whose calls do not know whether this one has results.
     CALLS_LOADED_PROGRAM = enum.auto()
+    # It is told when a call of it begins and ends.
+    IS_A_RUN = enum.auto()
 
 
 def mark_calls(
@@ -100,6 +102,7 @@ def mark_calls(
     *,
     effectful: bool,
     holds_jax_arrays: bool,
+    keeps_objects: bool = False,
     is_native: bool = True,
     is_loaded: bool = False,
 ) -> bool:
@@ -108,16 +111,23 @@ def mark_calls(
     On several devices also without effects: a result that has failed must not reach another program.
     The device that has it would not run that, and the others might wait for it.
 
+    Objects that are kept for a run are made on the thread that calls, as far as XLA runs a program on
+    one thread, since they are let go there: the memory of some (SciPy's SuperLU) is freed only by the
+    thread that has taken it.
+
     Returns whether the call that is being lowered must itself keep a failure on a thread of XLA's,
     since the program has no results that would carry it.
     """
     shared_run = _jax.device_count(ctx) > 1
-    if shared_run or holds_jax_arrays or effectful:
+    on_calling_thread = holds_jax_arrays or keeps_objects
+    if shared_run or on_calling_thread or effectful:
         _jax.keep_alive(ctx, Mark.ENDS_WITH_ITS_EFFECTS)
     if is_loaded:
         _jax.keep_alive(ctx, Mark.CALLS_LOADED_PROGRAM)
+    if keeps_objects:
+        _jax.keep_alive(ctx, Mark.IS_A_RUN)
     waits = waits_for_inputs and not shared_run
-    if is_native and (holds_jax_arrays or (effectful and not waits)):
+    if is_native and (on_calling_thread or (effectful and not waits)):
         _jax.run_synchronously(ctx)
     return is_native and not shared_run and not _jax.is_exporting(ctx) and not _jax.has_results(ctx)
 
@@ -139,6 +149,7 @@ class _ReadyInputs:
         self._effects = program.ordered_effects
         self._devices = program._local_devices
         self.last_site = 0
+        self.is_run = has(program, Mark.IS_A_RUN)
 
     def __call__(self, args: Sequence[Any]) -> Any:
         inputs = self._handler(args)
@@ -220,3 +231,33 @@ def _wait_for_inputs() -> bool:
 
 
 waits_for_inputs = _wait_for_inputs()
+
+
+def is_run(program: Any) -> bool:
+    """Whether calls of the program are runs, by its mark."""
+    handler = program.in_handler
+    return type(handler) is _ReadyInputs and handler.is_run
+
+
+def watch_runs(begin: Callable[[], int], end: Callable[..., None]) -> None:
+    """Has `begin()` and `end(what that returned, results)` called around calls of marked programs.
+
+    Without results if the call has failed. Where calls do not wait for their end, there are no runs.
+    """
+    program = pxla.ExecuteReplicated
+    call = program.__call__
+    if not waits_for_inputs:
+        return
+
+    @functools.wraps(call)
+    def call_as_run(self: Any, *args: Any) -> Any:
+        if not is_run(self):
+            return call(self, *args)
+        began, results = begin(), ()
+        try:
+            results = call(self, *args)
+            return results
+        finally:
+            end(began, results)
+
+    program.__call__ = call_as_run  # type: ignore[method-assign]

@@ -63,12 +63,13 @@ def _is_readable(effect: Any) -> bool:
         return False
 
 
-def mark_loaded_programs(targets: Sequence[str], waits_for_pool: str) -> bool:
+def mark_loaded_programs(targets: Sequence[str], waits_for_pool: str, keeps_objects: str) -> bool:
     """Leaves marks in programs that call loaded ones. Whether JAX's rule was as expected.
 
     Args:
       targets: the names by which programs call callbax.
       waits_for_pool: the attribute of calls of functions that hold jax Arrays.
+      keeps_objects: the attribute of calls that make the program's call a run.
     """
     lower = getattr(_export, "_call_exported_lowering", None)
     primitive = getattr(_export, "call_exported_p", None)
@@ -87,6 +88,7 @@ def mark_loaded_programs(targets: Sequence[str], waits_for_pool: str) -> bool:
                 effectful=bool(exported.ordered_effects or exported.unordered_effects),
                 holds_jax_arrays=waits_for_pool.encode() in text,
                 is_loaded=True,
+                keeps_objects=keeps_objects.encode() in text,
             )
         return results
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from callbax._runtime.exceptions import is_a
+
 
 class Wrapper:
     """Says how a callable of callbax's own is called in messages and programs.
@@ -54,3 +56,22 @@ class Wrapper:
     def code(self) -> tuple[int, int]:
         """The addresses of compiled code and of its data, which the runtime calls instead; or zeros."""
         return 0, 0
+
+    @property
+    def keeps_objects(self) -> bool:
+        """Whether it keeps objects for other calls of the same run (_runtime/residuals.py)."""
+        return False
+
+    def without_last_result(self) -> Any:
+        """What is called where nobody asks for the last result, if that is anything else."""
+        return None
+
+
+def keeps_objects(function: Any) -> bool:
+    """Whether a host function does, if it is a Wrapper."""
+    return is_a(function, Wrapper) and function.keeps_objects
+
+
+def without_last_result(function: Any) -> Any:
+    """What is called in its place, if it is a Wrapper and that is anything else."""
+    return function.without_last_result() if is_a(function, Wrapper) else None

@@ -21,15 +21,13 @@ the interrupted thread says that nobody may before it looks who reads.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-from callbax._external.lanes import Batch, InTurn
 from callbax._runtime import surroundings
 
 # So many pieces of work for each thread, while much is left: few locks, yet nobody waits long.
@@ -44,25 +42,6 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Threads:
-    """Lanes over the threads of the pool."""
-
-    name: ClassVar[str] = "threads"
-    elsewhere: bool = False
-
-    def run(self, batch: Batch) -> None:
-        if len(batch.live) == 1:
-            InTurn().run(batch)
-            return
-        run_lanes(
-            batch.arguments,
-            batch.call_lane,
-            batch.live,
-            call_reads=batch.host_call.views,
-        )
 
 
 def run_lanes(
