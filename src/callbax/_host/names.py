@@ -167,7 +167,23 @@ class Kind:
 
         if callee.local_name is not None and is_free(callee.local_name):
             return callee.local_name
-        return name(_first(lambda number: is_free(name(number))))
+        number = _after(_newest.get(start, -1), lambda number: is_free(name(number)))
+        if len(_newest) == _MOST_LABELS:
+            _newest.clear()
+        _newest[start] = number
+        return name(number)
+
+
+# The newest number of each kind of local name: as a rule the next one is free, and none below it.
+_newest: dict[str, int] = {}
+_MOST_LABELS = 1024
+
+
+def _after(newest: int, is_free: Callable[[int], bool]) -> int:
+    """A free number: the one after the newest if that is taken, else as `_first`."""
+    if newest >= 0 and not is_free(newest) and is_free(newest + 1):
+        return newest + 1
+    return _first(is_free)
 
 
 def _copy_of(callee: Any) -> Any:

@@ -213,10 +213,19 @@ def keep_alive(ctx: Any, item: Any) -> None:
 
 def has_results(ctx: Any) -> bool:
     """Whether the program being lowered returns anything; True if that cannot be seen."""
-    for operation in ctx.module_context.module.body.operations:
-        if isinstance(operation, mlir.func_dialect.FuncOp) and operation.name.value == "main":
-            return bool(operation.type.results)
-    return True
+    known = known_of(ctx)
+    if (found := known.get("callbax has results")) is None:
+        found = known["callbax has results"] = all(
+            len(operation.type.results) > 0
+            for operation in ctx.module_context.module.body.operations
+            if isinstance(operation, mlir.func_dialect.FuncOp) and operation.name.value == "main"
+        )
+    return bool(found)
+
+
+def known_of(ctx: Any) -> dict[Any, Any]:
+    """Where to keep what was found out about the program being lowered: as long as its module."""
+    return getattr(ctx.module_context, "lowering_cache", {})
 
 
 def _never_called() -> None:

@@ -9,6 +9,8 @@ import jax
 from jax._src.interpreters import mlir
 from jax._src.lib.mlir.dialects import hlo
 
+from callbax import _jax
+
 _ATTRIBUTES = "mhlo.backend_config"  # where JAX (0.10 to 0.12) writes those of a call
 _MAKERS = {str: mlir.ir.StringAttr.get, bool: mlir.ir.BoolAttr.get}
 
@@ -26,9 +28,9 @@ def emit(
     JAX writes the first of its kind in a program. What does not depend on the callback (types, layouts,
     and so on) is taken from there for the others, as it takes longer to make than everything else.
     """
-    values = {name: _MAKERS.get(type(v), mlir.ir_attribute)(v) for name, v in attributes.items()}
+    known = _jax.known_of(ctx)
+    values = {name: _attribute(known, value) for name, value in attributes.items()}
     key = "callbax", target, has_side_effect, tuple(ctx.avals_in), tuple(ctx.avals_out)
-    known = getattr(ctx.module_context, "lowering_cache", {})  # lives as long as the module
     if key not in known:
         build = jax.ffi.build_ffi_lowering_function(
             target, backend_config=values, has_side_effect=has_side_effect
@@ -43,6 +45,16 @@ def emit(
         operands=operands,
         attributes={**shared, _ATTRIBUTES: mlir.ir.DictAttr.get(values)},
     )
+
+
+def _attribute(known: dict[Any, Any], value: Any) -> Any:
+    make = _MAKERS.get(type(value))
+    if make is None:
+        return mlir.ir_attribute(value)
+    key = "callbax attribute", type(value), value
+    if (made := known.get(key)) is None:
+        made = known[key] = make(value)
+    return made
 
 
 def _parts_of(operation: Any) -> tuple[list[Any], dict[str, Any]]:

@@ -129,7 +129,8 @@ def mark_calls(
     waits = waits_for_inputs and not shared_run
     if is_native and (on_calling_thread or (effectful and not waits)):
         _jax.run_synchronously(ctx)
-    return is_native and not shared_run and not _jax.is_exporting(ctx) and not _jax.has_results(ctx)
+    unheard = is_native and effectful and not shared_run and not _jax.is_exporting(ctx)
+    return unheard and not _jax.has_results(ctx)
 
 
 def has(program: Any, mark: Mark) -> bool:
