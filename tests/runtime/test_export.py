@@ -348,4 +348,4 @@ def test_effects_are_made_readable_only_where_that_works():
 
 def test_jax_keeps_its_own_way_where_its_rule_is_another(monkeypatch):
     monkeypatch.setattr(saved_programs._export, "_call_exported_lowering", lambda ctx, *args: None)
-    assert not saved_programs.mark_loaded_programs(("callbax_call",), "needs_pool")
+    assert not saved_programs.mark_loaded_programs(("callbax_call",), "needs_pool", "keeps_objects")

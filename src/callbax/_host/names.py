@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from callbax import _native
-from callbax._host import program_names
+from callbax._host import numbers, program_names
 from callbax._jax import cache
 from callbax._runtime import threads
 
@@ -167,23 +167,7 @@ class Kind:
 
         if callee.local_name is not None and is_free(callee.local_name):
             return callee.local_name
-        number = _after(_newest.get(start, -1), lambda number: is_free(name(number)))
-        if len(_newest) == _MOST_LABELS:
-            _newest.clear()
-        _newest[start] = number
-        return name(number)
-
-
-# The newest number of each kind of local name: as a rule the next one is free, and none below it.
-_newest: dict[str, int] = {}
-_MOST_LABELS = 1024
-
-
-def _after(newest: int, is_free: Callable[[int], bool]) -> int:
-    """A free number: the one after the newest if that is taken, else as `_first`."""
-    if newest >= 0 and not is_free(newest) and is_free(newest + 1):
-        return newest + 1
-    return _first(is_free)
+        return name(numbers.free_number(start, lambda number: is_free(name(number))))
 
 
 def _copy_of(callee: Any) -> Any:
@@ -247,19 +231,6 @@ def _registered(text: str) -> Any:
 
 
 copyreg.pickle(_native.Registration, _reduce)
-
-
-def _first(is_free: Callable[[int], bool]) -> int:
-    """A free number after one that is taken, or 0; found in few steps among many that are taken."""
-    if is_free(0):
-        return 0
-    taken, free = 0, 1
-    while not is_free(free):
-        taken, free = free, 2 * free
-    while free - taken > 1:
-        middle = (taken + free) // 2
-        taken, free = (taken, middle) if is_free(middle) else (middle, free)
-    return free
 
 
 def _warn_of_export(what: str) -> None:
