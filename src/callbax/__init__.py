@@ -20,6 +20,7 @@ from callbax._runtime.errors import ExecutorError as ExecutorError
 from callbax._runtime.errors import KernelError as KernelError
 from callbax._runtime.failures import original_exception as original_exception
 from callbax._runtime.failures import reraise as reraise
+from callbax._runtime.listeners import on_failure as on_failure
 
 if TYPE_CHECKING:  # the same names as below
     from callbax import host_callback as host_callback

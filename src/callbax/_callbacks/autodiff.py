@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from callbax import _jax
 from callbax._callbacks.flavours import Flavour
 from callbax._host.call import HostCall
 from callbax._runtime.wrapper import without_last_result
@@ -14,7 +15,8 @@ def jvp(flavour: Flavour, primitive: Any, primals: Any, tangents: Any, **params:
     """Reached only if some argument has a tangent."""
     if not flavour.differentiable:
         raise ValueError(flavour.jvp_error.format(call=params["host_call"]))
-    return primitive.bind(*primals, **params), []
+    results = primitive.bind(*primals, **params)
+    return results, [_jax.zero_tangent(result) for result in results]
 
 
 def transpose(flavour: Flavour, primitive: Any, cotangents: Any, *args: Any, **params: Any) -> Any:
@@ -35,12 +37,14 @@ def checkpoint(
 
     Returns JAX's (known equation, staged equation, unknown and instantiated outputs, residuals).
     """
+    results = len(equation.outvars)
     if any(unknown):
         # Some argument exists only in the second pass, so the callback runs there.
         residuals = [v for v, is_in in zip(equation.invars, instantiated, strict=True) if not is_in]
-        return None, equation, [], [], residuals
+        return None, equation, [True] * results, [True] * results, residuals
     if not flavour.recomputed:
-        return equation, None, [], [], []
+        # Its results are kept, where the second pass needs them.
+        return equation, None, [False] * results, [False] * results, []
     avals = [v.aval for v in equation.invars]
     if saveable(primitive, *avals, **equation.params) and not all(instantiated):
         # Running it again would make the second pass keep or recompute more than it does.

@@ -189,6 +189,9 @@ EXTERNAL = {
         effects: _external(effects, IO, _NO_DERIVATIVE_OF_EFFECTS.format(effects))
         for effects in ("io", "ordered")
     },
+    "debug": dataclasses.replace(
+        _external("debug", DEBUG, ""), unordered="", canonical_eager=True, recomputed=False
+    ),
     "tap": dataclasses.replace(
         _external("tap", TAP, ""), unordered="", recomputed=False, informed=False
     ),

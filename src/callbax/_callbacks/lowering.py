@@ -220,7 +220,7 @@ def _lower_partial_auto(
         )
 
     def on_first_index(*args: Any) -> Any:
-        return _jax.run_on_first_index(axes, lambda: rebound()(*args))
+        return _jax.run_on_first_index(axes, lambda: rebound()(*args), ctx.avals_out)
 
     return _jax.lower_fun(on_first_index)(ctx, *operands)
 

@@ -241,8 +241,10 @@ def external(
         without arguments that makes one.
       effects: "none" (pure: calls may be dropped, merged and repeated), "io" (each call runs once, in
         any order), "ordered" (in the program's order; `vmap` needs a `vmap_method` that makes one
-        call of a batch), or "tap" (it has no result and only looks at values: in the program's order
-        on each device, once with the forward pass; derivatives pass it by).
+        call of a batch), or one that only looks at values, so that derivatives pass it by, and
+        `jax.checkpoint` does not repeat it: "tap" (in the program's order on each device; it has no
+        result) or "debug" (in any order, whenever the code around it runs; a result is without
+        derivative).
       derivative: "central", "forward" or "complex_step": a numerical derivative. Others are defined
         by the methods `defjvp`, `defjvps`, `defvjp`, `def_host_jvp`, `def_host_vjp`, `def_transpose`.
       step: the numerical derivative's step, relative to max(|x|, 1), or a pair (relative, absolute).
@@ -290,6 +292,6 @@ def _apply(call: Call, leaves: Sequence[Any]) -> list[Any]:
     has_tangents = bool(inexact_only(call.result_structs))
     if rules and (has_tangents or isinstance(rules[0], TransposeRule)):
         return rules[0].apply(call, leaves)
-    if not has_tangents and call.options.effects == "none":
+    if not has_tangents and call.options.effects == "none" or call.options.observes:
         leaves = [jax.lax.stop_gradient(leaf) for leaf in leaves]
     return on_host(call, leaves)

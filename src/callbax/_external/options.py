@@ -15,7 +15,7 @@ from callbax._external.executors import ExecutorSlot
 from callbax._external.signature import Signature, parse
 
 _CHOICES = {
-    "effects": ("none", "io", "ordered", "tap"),
+    "effects": ("none", "io", "ordered", "debug", "tap"),
     "arrays": ("numpy", "jax"),
     "vmap_method": ("sequential", "sequential_unrolled", "expand_dims", "broadcast_all", "threads"),
     "derivative": ("central", "forward", "complex_step"),
@@ -77,6 +77,11 @@ class Options:
     name: str | None
 
     @property
+    def observes(self) -> bool:
+        """Whether calls only look on, so that derivatives pass them by."""
+        return self.effects in ("debug", "tap")
+
+    @property
     def whole_batch(self) -> bool:
         """Whether one call of the host function takes all lanes of a batch."""
         return self.executor is None and self.vmap_method in ("expand_dims", "broadcast_all")
@@ -105,7 +110,7 @@ def make_options(
     if rule is None and effects == "none":
         raise ValueError(
             f"external function {where} has result=None and effects='none', so that nothing would "
-            "ever run it; say effects='io', 'ordered' or 'tap', or give it a result"
+            "ever run it; say effects='io', 'ordered', 'debug' or 'tap', or give it a result"
         )
     if rule is not None and effects == "tap":
         raise ValueError(

@@ -187,14 +187,19 @@ def is_partitioned_automatically(ctx: Any) -> bool:
     return device_count(ctx) > 1 and not by_hand
 
 
-def run_on_first_index(axes: Sequence[Any], function: Callable[[], Any]) -> Any:
-    """Inside a partly manual program: runs `function` where all of `axes` have index 0."""
+def run_on_first_index(
+    axes: Sequence[Any], function: Callable[[], Any], avals: Sequence[Any]
+) -> Any:
+    """Inside a partly manual program: what `function` returns where all of `axes` have index 0."""
 
     def body() -> Any:
         index = jax.lax.axis_index(tuple(axes))
-        return jax.lax.cond(index == 0, lambda: function(), lambda: [])
+        nothing = [jax.numpy.zeros(aval.shape, aval.dtype) for aval in avals]
+        results = jax.lax.cond(index == 0, lambda: function(), lambda: nothing)
+        return [jax.lax.psum(result, tuple(axes)) for result in results]
 
-    return _shard_map.shard_map(body, in_specs=(), out_specs=[])()
+    specs = [jax.sharding.PartitionSpec()] * len(avals)
+    return _shard_map.shard_map(body, in_specs=(), out_specs=specs)()
 
 
 def is_exporting(ctx: Any) -> bool:

@@ -187,7 +187,7 @@ def _keeping_what_is_needed(known: Any, consts: int, needed: list[bool]) -> Any:
       known: takes constants and state, and returns the state and residuals.
       needed: which parts of the state the condition looks at.
     """
-    jaxpr = known.jaxpr
+    jaxpr = _without_effects_of_calls(known.jaxpr)
     residuals = [True] * (len(jaxpr.outvars) - len(needed))
     while True:
         used = _inputs_used(jaxpr, needed + residuals)[consts:]
@@ -198,6 +198,25 @@ def _keeping_what_is_needed(known: Any, consts: int, needed: list[bool]) -> Any:
     state = zip(needed, jaxpr.outvars, jaxpr.invars[consts:], strict=False)
     outvars = [new if is_needed else old for is_needed, new, old in state]
     return known.replace(jaxpr=jaxpr.replace(outvars=[*outvars, *jaxpr.outvars[len(needed) :]]))
+
+
+def _without_effects_of_calls(jaxpr: Any) -> Any:
+    """The program in which calls, and loops and conditions around them, count by their results only."""
+    eqns = [
+        equation.replace(effects=core.no_effects) if _is_for_calls_alone(equation) else equation
+        for equation in jaxpr.eqns
+    ]
+    return jaxpr.replace(eqns=eqns)
+
+
+def _is_for_calls_alone(equation: Any) -> bool:
+    """Whether no other effect happens in the equation than those of callbax's calls."""
+    if equation.primitive in control_flow.effectful or not equation.effects:
+        return True
+    inside = list(core.jaxprs_in_params(equation.params))
+    return bool(inside) and all(
+        _is_for_calls_alone(inner) for jaxpr in inside for inner in jaxpr.eqns
+    )
 
 
 def _without_calls(closed: Any) -> Any:

@@ -1,11 +1,11 @@
-"""Failures of callbacks in the log."""
+"""Failures of callbacks: told to who listens, and in the log."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-from callbax._runtime import exceptions, threads
+from callbax._runtime import exceptions, listeners, threads
 from callbax._runtime.errors import CallbackResultError, attribute, full_name, logger
 from callbax._runtime.exceptions import is_a
 
@@ -21,6 +21,7 @@ def log_as_jax(flavour: str, logger_name: str | None) -> None:
 
 
 def log_failure(call: Any, flavour: str, exception: BaseException) -> None:
+    listeners.tell(exception)
     name = full_name(flavour)
     if flavour not in _jax_loggers:
         threads.log_error(logger, "%s failed in %s", name, describe(call), exception=exception)

@@ -2,3 +2,9 @@
 
 Each tool is built on callbax's public functions alone.
 """
+
+from callbax.tools.loops import fori_loop as fori_loop
+from callbax.tools.loops import map as map
+from callbax.tools.loops import scan as scan
+from callbax.tools.loops import while_loop as while_loop
+from callbax.tools.progress import Progress as Progress
