@@ -20,6 +20,7 @@ HEADINGS = {
     "once": "## What is paid once, eager calls, prints",
     "external": "## `callbax.external`",
     "ufunc": "## `callbax.ufunc`",
+    "progress": "## Progress bars",
     "programs": "## Programs that travel and scale",
     "third_party": "## Libraries, with callbax installed",
 }

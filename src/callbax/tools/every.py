@@ -1,0 +1,89 @@
+"""every: the host is called on each n-th step only."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+import callbax
+
+
+def every(
+    n: Any,
+    step: Any,
+    function: Callable[..., Any],
+    *args: Any,
+    ordered: bool = False,
+    vmap_method: Literal["sequential", "expand_dims", "broadcast_all"] = "sequential",
+) -> None:
+    """Calls a host function in those steps whose number is a multiple of `n`.
+
+    In the others the program compares two numbers, and the host is not called. It only looks on:
+    derivatives pass it by, `jax.checkpoint` does not repeat it, and what the function returns is
+    ignored. Its exceptions are those of the program.
+
+    Args:
+      n: every how many steps, an integer of 1 or more.
+      step: the number of the step, an integer; under `vmap` perhaps another one for each lane. Then
+        the function is called for those lanes whose turn it is.
+      function: the host function; it gets NumPy arrays that it may keep and change.
+      *args: pytrees of arrays; leaves that are not arrays (strings, functions) are passed as they are.
+      ordered: keep the program's order among such calls.
+      vmap_method: how a batch reaches the function: "sequential", a call for each lane;
+        "expand_dims" and "broadcast_all", one call for all, as for `callbax.external`.
+
+    Raises:
+      TypeError: `step` is not one integer; `n` is not an integer; `function` is not callable.
+      ValueError: `n` is less than 1; another `vmap_method`.
+      jax.errors.JaxRuntimeError: the function failed; see `callbax.original_exception`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from callbax import tools
+    >>> def step(x, i):
+    ...     tools.every(2, i, print, "step", i, "has", x)
+    ...     return 2 * x, None
+    >>> jax.jit(lambda x: jax.lax.scan(step, x, jnp.arange(5))[0])(1)
+    step 0 has 1
+    step 2 has 4
+    step 4 has 16
+    Array(32, dtype=int32, weak_type=True)
+    """
+    if not callable(function):
+        raise TypeError(f"function={function!r} is not callable")
+    if not isinstance(n, jax.Array):
+        n = operator.index(n)
+        if n < 1:
+            raise ValueError(f"n={n} is less than 1")
+    number = jnp.asarray(step)
+    if number.ndim or not jnp.issubdtype(number.dtype, jnp.integer):
+        raise TypeError(f"step is {number.dtype}{list(number.shape)}, but one integer is expected")
+    call = callbax.external(
+        _Call(function),
+        result=None,
+        effects="tap" if ordered else "debug",
+        vmap_method=vmap_method,
+    )
+    due = number % n == 0
+    # The mask is for `vmap`: with one condition for each lane, JAX runs both branches for all lanes.
+    jax.lax.cond(due, lambda: call.call_where(due, *args), lambda: None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """The function, without what it returns; its name is that of the function."""
+
+    function: Callable[..., Any]
+
+    def __post_init__(self) -> None:
+        for name in ("__qualname__", "__name__", "__code__"):
+            if hasattr(self.function, name):
+                object.__setattr__(self, name, getattr(self.function, name))
+        object.__setattr__(self, "__wrapped__", self.function)
+
+    def __call__(self, *args: Any) -> None:
+        self.function(*args)
