@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from callbax import debug as debug
 from callbax import scipy as scipy
 from callbax._callbacks.effects import effects_barrier as effects_barrier
+from callbax._callbacks.effects import on_barrier as on_barrier
 from callbax._callbacks.export_checks import EXPORT_CHECKS as EXPORT_CHECKS
 from callbax._callbacks.io import io_callback as io_callback
 from callbax._callbacks.lower_callback import lower_callback as lower_callback

@@ -15,6 +15,7 @@ from callbax._host import names, results, views
 from callbax._jax import calls, placement, programs, runtime, saved_programs
 from callbax._jax.host_callback import HOST_CALLBACK_EFFECT
 from callbax._runtime import (
+    barriers,
     exceptions,
     failures,
     nested,
@@ -70,11 +71,16 @@ def _finish_effects() -> None:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is shown
         shown = portable_calls.without_jax_text(error)
-        messages.append(exceptions.text_of(shown) or exceptions.type_name(shown))
+        messages.append(_text_of(shown))
+    messages += map(_text_of, barriers.call_all())
     for message in messages + pending.take():
         streams.show(f"callbax: an error surfaced only at exit: {message}")
     threads.finish_logging()
     streams.flush("stdout")
+
+
+def _text_of(error: BaseException) -> str:
+    return exceptions.text_of(error) or exceptions.type_name(error)
 
 
 def _wait_for_calls() -> None:

@@ -4,6 +4,8 @@ Each tool is built on callbax's public functions alone.
 """
 
 from callbax.tools.every import every as every
+from callbax.tools.log import Log as Log
+from callbax.tools.log import LogError as LogError
 from callbax.tools.loops import fori_loop as fori_loop
 from callbax.tools.loops import map as map
 from callbax.tools.loops import scan as scan

@@ -1,0 +1,194 @@
+"""Rows of a log: from the arrays of calls in a program to blocks of rows with the same columns."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Row = dict[str, Any]
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass
+class Block:
+    """Rows with the same columns.
+
+    Attributes:
+      names: of the columns, "step" first.
+      formats: how each column is written as text, for the % operator.
+      texts: names and values of columns that are the same text in each row.
+      rows: their values.
+    """
+
+    names: tuple[str, ...]
+    formats: tuple[str, ...]
+    texts: tuple[tuple[str, str], ...]
+    rows: list[tuple[Any, ...]]
+
+    def dicts(self) -> list[Row]:
+        texts = dict(self.texts)
+        return [dict(zip(self.names, row, strict=True)) | texts for row in self.rows]
+
+    def scalars(self) -> Block:
+        """The block with a column for each element of its arrays."""
+        if not any([isinstance(value, np.ndarray) for value in self.rows[0]]):
+            return self
+        columns = zip(self.names, self.formats, self.rows[0], strict=True)
+        flat = [(one, way) for name, way, value in columns for one in _elements(name, value)]
+        rows = [tuple(itertools.chain.from_iterable(map(_listed, row))) for row in self.rows]
+        names, formats = zip(*flat, strict=True)
+        return Block(names, formats, self.texts, rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """What a call in a program logs.
+
+    Attributes:
+      names: of the arrays, "step" first.
+      formats: as for a Block.
+      ranks: how many dimensions each array has in the program; what is in front are lanes.
+      texts: names and values of the metrics that are strings.
+    """
+
+    names: tuple[str, ...]
+    formats: tuple[str, ...]
+    ranks: tuple[int, ...]
+    texts: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, log: str, step: Any, metrics: dict[str, Any]) -> tuple[Columns, list[Any]]:
+        """The columns of a call, and its arrays."""
+        leaves, texts = {"step": _loggable(log, "step", step)}, {}
+        if jnp.ndim(step) != 0:
+            raise ValueError(f"{log}: the step must be a scalar, but has shape {jnp.shape(step)}")
+        for path, leaf in jax.tree_util.tree_flatten_with_path(metrics)[0]:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            if name in leaves or name in texts:
+                raise ValueError(f"{log}: two columns would be called {name!r}; give another name")
+            if isinstance(leaf, str):
+                texts[name] = leaf
+            else:
+                leaves[name] = _loggable(log, name, leaf)
+        values = list(leaves.values())
+        formats = tuple(_format(jax.typeof(value).dtype) for value in values)
+        ranks = tuple(map(jnp.ndim, values))
+        return cls(tuple(leaves), formats, ranks, tuple(texts.items())), values
+
+    def blocks(self, calls: list[tuple[Any, ...]]) -> list[Block]:
+        """The rows of calls with these arrays."""
+        made: list[Block] = []
+        for names, formats, row in itertools.chain.from_iterable(map(self._rows, calls)):
+            if not made or made[-1].names != names:
+                made.append(Block(names, formats, self.texts, []))
+            made[-1].rows.append(row)
+        return made
+
+    def _rows(self, arrays: Sequence[np.ndarray]) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
+        """Names, formats and values of the row of a call; of several, if its lanes differ in the step."""
+        step, *metrics = arrays
+        pairs = list(zip(metrics, self.ranks[1:], strict=True))
+        lanes = tuple(array.shape[: array.ndim - rank] for array, rank in pairs)
+        values = itertools.chain.from_iterable(_lanes_of(array, rank) for array, rank in pairs)
+        names, formats = self._lane_columns(lanes)
+        if step.size == 1:
+            yield names, formats, (step.item(), *values)
+            return
+        row = tuple(values)
+        for one in np.unique(step).tolist():
+            live = [True]
+            for shape in lanes:
+                of_step = step == one
+                alike = np.broadcast_to(of_step, shape) if np.prod(shape) > 1 else of_step.any()
+                live += alike.ravel().tolist()
+            names_of_step, formats_of_step, values_of_step = (
+                tuple(itertools.compress(each, live)) for each in (names, formats, (one, *row))
+            )
+            yield names_of_step, formats_of_step, values_of_step
+
+    @functools.lru_cache(256)  # noqa: B019 - what it keeps is small
+    def _lane_columns(self, lanes: tuple[Shape, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The names and formats of a row, with a column for each lane."""
+        names, formats = [self.names[0]], [self.formats[0]]
+        for name, way, shape in zip(self.names[1:], self.formats[1:], lanes, strict=True):
+            several = indexed(name, shape) if np.prod(shape) > 1 else (name,)
+            names += several
+            formats += [way] * len(several)
+        return tuple(names), tuple(formats)
+
+
+def blocks(entries: Iterable[tuple[Any, ...]], columns: Sequence[Columns]) -> list[Block]:
+    """The rows of entries (see Writer), in order."""
+    made = []
+    for number, run in itertools.groupby(entries, operator.itemgetter(0)):
+        values = [entry[1:] for entry in run]
+        if number < 0:
+            made += columns[~number].blocks(values)
+        else:
+            of = columns[number]
+            made.append(Block(of.names, of.formats, of.texts, values))
+    return made
+
+
+def indexed(name: str, shape: Shape) -> tuple[str, ...]:
+    """The names of an array's elements.
+
+    >>> indexed("w", (1, 2))
+    ('w[0,0]', 'w[0,1]')
+    """
+    return tuple(f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape))
+
+
+def scalars(row: Row) -> Row:
+    """The row, with a column for each element of its arrays."""
+    columns = (zip(_elements(*column), _listed(column[1]), strict=True) for column in row.items())
+    return dict(itertools.chain.from_iterable(columns))
+
+
+def _lanes_of(array: np.ndarray, rank: int) -> list[Any]:
+    """The value of each lane: a number, or an array if it is one in the program."""
+    if rank == 0:
+        return array.ravel().tolist()
+    return list(array.reshape(-1, *array.shape[array.ndim - rank :]))
+
+
+def _elements(name: str, value: Any) -> tuple[str, ...]:
+    return indexed(name, value.shape) if isinstance(value, np.ndarray) else (name,)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value.ravel().tolist() if isinstance(value, np.ndarray) else [value]
+
+
+def _format(dtype: Any) -> str:
+    """How numbers of the dtype are written so that they can be read back exactly."""
+    if dtype.kind in "iu":
+        return "%d"
+    if dtype.kind == "f":
+        return "%.9g" if dtype.itemsize <= 4 else "%.17g"
+    return "%s"
+
+
+def _loggable(log: str, name: str, leaf: Any) -> Any:
+    """The metric as an array of a type that NumPy has itself."""
+    try:
+        dtype = jax.typeof(leaf).dtype
+    except TypeError:
+        raise TypeError(
+            f"{log}: the metric {name!r} must be an array, a number or a string, but is of type "
+            f"{type(leaf).__name__}"
+        ) from None
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        raise TypeError(f"{log}: the metric {name!r} is a key array; log jax.random.key_data of it")
+    if dtype.kind in "biufc":
+        return leaf
+    # bfloat16, float8, int4, ...: these hold all of their values.
+    return jnp.asarray(leaf, jnp.float32 if jnp.issubdtype(dtype, jnp.floating) else jnp.int32)

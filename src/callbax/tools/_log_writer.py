@@ -1,0 +1,275 @@
+"""The thread that writes a log's rows, and the bounded queue that feeds it.
+
+Guarantees: a row that has been appended to `entries` is written once, in order, or kept, or counted as
+dropped. Nobody waits for ever for a target that fails, and the thread never waits for itself.
+
+The program appends without a lock, which is one step under the GIL, and then looks whether the thread
+is `idle`. The thread says that it is idle, and then looks for rows once more. So one of the two sees the
+other. While rows come, the thread gathers them for a moment and writes many at a time: a thread
+that wakes for each row would take the GIL from the program each time, and Python hands it back
+only after 5 ms.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import callbax
+from callbax.tools._log_rows import Block, Columns, Row, blocks
+
+_GATHER_SECONDS = 0.1
+_LOOK_UP_SECONDS = 0.05  # how often one who waits lets Ctrl-C come through
+_MOST_AT_ONCE = 4096
+_MOST_BYTES = 2**28
+
+
+class LogError(callbax.CallbackError):
+    """A log's target has failed, or the log is closed."""
+
+
+class Target(Protocol):
+    """What the thread writes to. It is made, used and closed on the thread."""
+
+    def write(self, blocks: list[Block]) -> None:
+        """Writes the rows, and removes from the blocks those that are written, also if it fails."""
+
+    def close(self) -> None: ...
+
+
+class Writer:
+    """A bounded queue of rows, and the thread that writes them.
+
+    Attributes:
+      name: of the log, in messages.
+      columns: of the calls in programs.
+      entries: what waits to be written, of each call. Either the number of its columns and numbers for
+        them; or the inverse ~ of it and arrays, which may have lanes. Such flat tuples are nothing to
+        the garbage collector, which would go through all that wait again and again.
+      idle: whether the thread sleeps until somebody wakes it.
+      limit: how many entries may wait.
+      dropped: how many did not fit.
+    """
+
+    def __init__(self, opens: Callable[[], Target], name: str, capacity: int, drops: bool):
+        self.name = name
+        self.columns: list[Columns] = []
+        self.entries: deque[tuple[Any, ...]] = deque()
+        self.limit = self._capacity = capacity
+        self.dropped = 0
+        self._drops = drops
+        self._opens = opens
+        self._ending = self._closed = False
+        self._remove_from_barrier = callbax.on_barrier(self.flush)
+        # Earlier at exit than what the target has registered when it was made, before this log.
+        atexit.register(self._write_all)
+        _writers.add(self)
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Without a thread, and without rows."""
+        # Reentrant, as a garbage collection may call `end` in the middle of anything.
+        self._changed = threading.Condition(threading.RLock())
+        self.idle = True
+        self._thread: threading.Thread | None = None
+        self._target: Target | None = None
+        self._blocks: list[Block] = []  # taken from the queue, and not written yet
+        self._writing = False  # these belong to the thread
+        self._failure: BaseException | None = None  # nothing is written until a flush raises it
+        self._asked = self._done = 0  # how often all rows were to be written, and have been
+
+    # -- in the program --------------------------------------------------------------------------
+    def attend(self) -> None:
+        """Wakes the thread if it is idle, and makes room if there is none."""
+        with self._changed:
+            if self._closed:
+                self.entries.clear()
+                raise LogError(f"{self.name} is closed, but was asked to log another row")
+            if self._failure is None:
+                self._wake()
+            if self._drops:
+                while len(self.entries) > self.limit:
+                    self.entries.popleft()
+                    self.dropped += 1
+            elif threading.current_thread() is not self._thread:
+                self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        while len(self.entries) > self.limit:
+            if self._failure is not None:
+                raise self._error(self._failure) from self._failure
+            self._asked += 1
+            self._changed.notify_all()
+            self._changed.wait(_LOOK_UP_SECONDS)
+
+    def _wake(self) -> None:
+        self.idle = False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # as when the process is ending
+                self._thread = None
+                self._write()
+        self._changed.notify_all()
+
+    # -- for the user ----------------------------------------------------------------------------
+    def flush(self) -> None:
+        """Waits until the rows so far are written; raises what the target has raised since the last."""
+        failed_before = self._failure
+        failed_now = self._write_all()  # which tries again
+        error = failed_before or failed_now
+        if error is not None:
+            self._failure = None
+            raise self._error(error) from error
+
+    def _write_all(self) -> BaseException | None:
+        """Waits until the rows so far are written, or the target has failed again; returns why."""
+        with self._changed:
+            if threading.current_thread() is self._thread:
+                return None
+            if not self.entries and not self._blocks and not self._writing:
+                return None
+            self._failure = None
+            self._asked += 1
+            asked = self._asked
+            self._wake()
+            while self._done < asked and self._failure is None:
+                self._changed.wait(_LOOK_UP_SECONDS)
+            return self._failure
+
+    def discard(self) -> list[Row]:
+        """Gives up the rows that are not written; returns them."""
+        with self._changed:
+            while self._writing and threading.current_thread() is not self._thread:
+                self._changed.wait(_LOOK_UP_SECONDS)
+            self._take(len(self.entries))
+            rows = [row for block in self._blocks for row in block.dicts()]
+            self._blocks = []
+            return rows
+
+    def close(self) -> None:
+        """Flushes, and ends."""
+        self.flush()
+        self.end()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+            self.flush()  # raises what closing the target has raised
+
+    def end(self) -> None:
+        """Lets the thread write what is left, close the target, and end."""
+        with self._changed:
+            self._ending = True
+            if self._thread is not None or self.entries:
+                self._wake()
+            else:
+                self._finish()
+
+    def _error(self, failure: BaseException) -> LogError:
+        left = len(self.entries) + sum(len(block.rows) for block in self._blocks)
+        kept = (
+            f"{left} row{'s' * (left > 1)} kept: flush() tries again, discard() gives up and returns them"
+            if left
+            else "all rows have been written since"
+        )
+        what = f"{type(failure).__name__}: {failure}"
+        return LogError(f"{self.name} could not write ({what}); {kept}")
+
+    # -- the thread ------------------------------------------------------------------------------
+    def _run(self) -> None:
+        while self._gather():
+            self._write()
+        self._finish()
+
+    def _gather(self) -> bool:
+        """Sleeps until there is something to write; returns False at the log's end."""
+        with self._changed:
+            while self._failure is not None or not (self.entries or self._blocks):
+                if self._failure is None and self._asked > self._done:
+                    self._done = self._asked  # asked for while the last rows were being written
+                    self._changed.notify_all()
+                if self._ending:
+                    return False
+                self.idle = self._failure is None
+                if self.idle and self.entries:
+                    continue  # a program has seen the thread busy, and does not wake it
+                self._changed.wait()
+            self.idle = False
+            self._changed.wait_for(
+                lambda: self._ending or self._asked > self._done, _GATHER_SECONDS
+            )
+            return True
+
+    def _write(self) -> None:
+        """Writes all rows that are there when it begins."""
+        with self._changed:
+            asked, left = self._asked, len(self.entries)
+            self._writing = True
+        failure = None
+        try:
+            if self._target is None:
+                self._target = self._opens()
+            while self._blocks or left > 0:
+                if not self._blocks:
+                    left -= self._take(min(left, _MOST_AT_ONCE))
+                self._target.write(self._blocks)
+        except BaseException as error:  # noqa: BLE001 - the next flush raises it
+            failure = error
+        with self._changed:
+            self._writing = False
+            self._failure = failure
+            if failure is None:
+                self._done = asked
+            self._changed.notify_all()
+
+    def _take(self, count: int) -> int:
+        """Makes rows of the oldest entries, of so many or of fewer if they are dropped meanwhile."""
+        if count and self.entries:
+            size = sum(getattr(value, "nbytes", 0) for value in self.entries[0])
+            self.limit = max(1, min(self._capacity, _MOST_BYTES // max(1, size)))
+        entries = []
+        for _ in range(count):
+            try:
+                entries.append(self.entries.popleft())
+            except IndexError:
+                break
+        self._blocks += blocks(entries, self.columns)
+        return count
+
+    def _finish(self) -> None:
+        """Closes the target. What could not be written stays, for the next barrier."""
+        target, self._target = self._target, None
+        failure = self._failure
+        if target is not None:
+            try:
+                target.close()
+            except Exception as error:  # noqa: BLE001 - the next barrier raises it
+                failure = failure or error
+        with self._changed:
+            self._thread, self._failure = None, failure
+            self._closed = self.idle = failure is None and not self._blocks and not self.entries
+            if self._closed:
+                self._remove_from_barrier()
+                atexit.unregister(self._write_all)
+            self._changed.notify_all()
+
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+_of_the_parent: list[Any] = []  # open files and connections, which must not be touched
+
+
+def _after_fork_in_child() -> None:
+    """The rows that wait are the parent's to write. A log starts anew, when it is used."""
+    for writer in _writers:
+        _of_the_parent.append(writer.__dict__.copy())
+        writer.entries.clear()
+        writer.start_anew()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
