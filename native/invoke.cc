@@ -10,6 +10,7 @@
 #include "floating_point.h"
 #include "interrupt.h"
 #include "lanes.h"
+#include "observer.h"
 #include "python.h"
 #include "results.h"
 #include "surroundings.h"
@@ -151,12 +152,14 @@ Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
       Poison(results);
       return {};
     }
+    ObservedCall observed(site, operands, results, run_id);
     OrdinaryFloatingPoint floating_point;
     const bool is_kernel = site.callback->kernel.function != nullptr;
     KernelFailure kernel_failure;
     const bool kernel_is_done = is_kernel && RunKernel(site, operands, results, &kernel_failure);
     if (kernel_is_done && !InterruptWaits()) return {};
     GilScope gil;
+    CallInPython in_python(observed);
     ReleasePending();
     RunningCallback running(Target(site));
     FailedCall failed;
@@ -169,6 +172,7 @@ Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
     } else if (surroundings.entered() && Run(site, operands, results, &failed)) {
       return {};
     }
+    observed.Fail();
     // On the thread that calls the program, XLA hands the failure to the call.
     const int64_t number = site.unheard && GilScope::OnForeignThread() ? kUnheard : site.number;
     Failure failure = ReportFailure(Target(site), site.flavour, number, failed);

@@ -9,6 +9,7 @@
 #include "dtypes.h"
 #include "interrupt.h"
 #include "loops.h"
+#include "observer.h"
 #include "python.h"
 #include "registry.h"
 #include "surroundings.h"
@@ -150,6 +151,39 @@ nb::dict Statistics() {
   return statistics;
 }
 
+// The flags of `watched`; what annotates calls for JAX's profiler.
+void WatchCalls(int what, nb::object annotate) {
+  PyObject* before = GetHooks().annotate;
+  GetHooks().annotate = annotate.is_none() ? nullptr : annotate.release().ptr();
+  watched = what;
+  Py_XDECREF(before);
+}
+
+nb::tuple NumbersOf(const CallTotals& totals) {
+  return nb::make_tuple(totals.calls, totals.errors, totals.python, totals.waiting, totals.bytes_in,
+                        totals.bytes_out);
+}
+
+nb::list TotalsByCallee(bool forget) {
+  nb::list found;
+  for (const auto& [callback, totals] : ReadTotals(forget)) {
+    found.append(nb::make_tuple(callback->name(), TargetOf(callback), NumbersOf(totals)));
+  }
+  return found;
+}
+
+nb::tuple Records() {
+  int64_t lost = 0;
+  nb::list found;
+  for (const CallRecord& record : TakeRecords(&lost)) {
+    nb::object run = nb::none();
+    if (record.run != kNoRun) run = nb::int_(record.run);
+    found.append(nb::make_tuple(TargetOf(record.callback), record.flavour, record.thread, run,
+                                record.begin, record.end, NumbersOf(record.of_call)));
+  }
+  return nb::make_tuple(found, lost);
+}
+
 }  // namespace
 }  // namespace callbax
 
@@ -204,6 +238,14 @@ NB_MODULE(_native, m) {
       "loop_handlers", [] { return Capsules(LoopHandlers()); },
       "Capsules of the FFI handlers of loops, by stage, and of their state type.");
   DefineHostSites(m);
+  m.def("watch_calls", &WatchCalls, nb::arg("what"), nb::arg("annotate").none(),
+        "Sets what is watched of calls: 1 totals, 2 records, 4 annotations by annotate(target).");
+  m.def("call_totals", &TotalsByCallee, nb::arg("forget"),
+        "[(name, target, (calls, errors, ns in Python, ns waiting, bytes in, bytes out))].");
+  m.def("limit_records", &LimitRecords, nb::arg("limit"),
+        "Keeps at most so many records of calls; forgets those that there are.");
+  m.def("take_records", &Records,
+        "([(target, flavour, thread, run, begin, end, numbers as in call_totals)], how many were lost).");
   m.def("statistics", &Statistics, "Counts of what the runtime holds.");
   m.def(
       "numbered_calls", [] { return numbered_calls.load(); },

@@ -68,6 +68,7 @@ struct Hooks {
   PyObject* go_deeper = nullptr;      // (level) -> () -> None, which goes back
   PyObject* configure = nullptr;      // (configuration) -> None, on XLA's threads
   PyObject* follow_tracing = nullptr;  // () -> None, on XLA's threads
+  PyObject* annotate = nullptr;       // (target) -> what is left when its call has ended
   PyObject* enter_loop = nullptr;     // (policy) -> None, on each thread before a checked loop
   PyObject* leave_loop = nullptr;     // (policy) -> None, on each thread after a checked loop
   PyObject* judge_loop = nullptr;     // (loop's owner, policy, flags) -> None, or raises

@@ -8,6 +8,7 @@
 #include <unistd.h>
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #endif
 
 namespace callbax {
@@ -41,6 +42,19 @@ void AdviseHugePages(void* memory, size_t bytes) noexcept {
   (void)memory;
   (void)bytes;
 #endif
+}
+
+int64_t ThreadNumber() noexcept {
+#if defined(__linux__)
+  thread_local const int64_t number = syscall(SYS_gettid);
+#else
+  thread_local const int64_t number = [] {
+    uint64_t found = 0;
+    pthread_threadid_np(nullptr, &found);
+    return static_cast<int64_t>(found);
+  }();
+#endif
+  return number;
 }
 
 Symbol KeepLibraryOf(void* address) {

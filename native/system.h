@@ -1,4 +1,4 @@
-// What callbax asks of the operating system: huge pages, shared libraries, SIGINT.
+// What callbax asks of the operating system: threads, huge pages, shared libraries, SIGINT.
 #pragma once
 
 #include <cstddef>
@@ -13,6 +13,9 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 // Asks for huge pages where the range holds any; fewer faults at first touch.
 void AdviseHugePages(void* memory, size_t bytes) noexcept;
+
+// The number of this thread, as Python's threading.get_native_id has it.
+int64_t ThreadNumber() noexcept;
 
 struct Symbol {
   std::string name;     // empty if the linker does not know it

@@ -112,6 +112,24 @@ class LoopSite:
         Calls the callee; returns the message of its failure. The arrays are contiguous.
         """
 
+def watch_calls(what: int, annotate: object | None) -> None:
+    """
+    Sets what is watched of calls: 1 totals, 2 records, 4 annotations by annotate(target).
+    """
+
+def call_totals(forget: bool) -> list:
+    """
+    [(name, target, (calls, errors, ns in Python, ns waiting, bytes in, bytes out))].
+    """
+
+def limit_records(limit: int) -> None:
+    """Keeps at most so many records of calls; forgets those that there are."""
+
+def take_records() -> tuple:
+    """
+    ([(target, flavour, thread, run, begin, end, numbers as in call_totals)], how many were lost).
+    """
+
 def statistics() -> dict:
     """Counts of what the runtime holds."""
 

@@ -12,13 +12,14 @@ import jax
 
 from callbax import _jax, _native
 from callbax._host import names, results, views
-from callbax._jax import calls, placement, programs, runtime, saved_programs
+from callbax._jax import calls, placement, profiles, programs, runtime, saved_programs
 from callbax._jax.host_callback import HOST_CALLBACK_EFFECT
 from callbax._runtime import (
     barriers,
     exceptions,
     failures,
     nested,
+    observation,
     pending,
     portable_calls,
     residuals,
@@ -177,6 +178,7 @@ def _start() -> None:
         frozenset({_jax.IO_EFFECT, _jax.DEBUG_EFFECT}),
         frozenset({_jax.ORDERED_IO_EFFECT, _jax.ORDERED_DEBUG_EFFECT, HOST_CALLBACK_EFFECT}),
     )
+    profiles.watch_profiles(observation.profile_changed)
     atexit.register(_shut_down)
     os.register_at_fork(after_in_child=_after_fork_in_child)
 

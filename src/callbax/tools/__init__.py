@@ -11,3 +11,5 @@ from callbax.tools.loops import map as map
 from callbax.tools.loops import scan as scan
 from callbax.tools.loops import while_loop as while_loop
 from callbax.tools.progress import Progress as Progress
+from callbax.tools.timeline import TimelineWarning as TimelineWarning
+from callbax.tools.timeline import timeline as timeline
