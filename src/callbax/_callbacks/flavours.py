@@ -36,6 +36,8 @@ class Flavour:
         conditions treat its effects as they treat JAX's.
       informed: the host function is an `Informed` (_callbacks/informed.py), which learns how vmap
         batched it, in one call for the whole batch, and on which device it runs.
+      masked_operand: which operand says whether a lane is live, if one does. Conditions and loops under
+        `vmap` add to it what they know (_jax/live_lanes.py).
     """
 
     name: str
@@ -54,6 +56,7 @@ class Flavour:
     recomputed: bool = True
     of_jax: bool = False
     informed: bool = False
+    masked_operand: int | None = None
 
     def effects(self, ordered: bool) -> Any:
         effect = self.ordered_effect if ordered else self.effect
@@ -218,4 +221,16 @@ JAX = {
     )
 }
 
-FLAVOURS = (PURE, IO, DEBUG, KERNEL, *EXTERNAL.values(), *JAX.values(), TAP, CALL)
+# debug.watch: a debug callback that is called once for a batch, whatever autodiff computes again. If
+# it is ordered, it may be so on several devices, too.
+WATCH = dataclasses.replace(
+    DEBUG,
+    name="watch",
+    public_name="debug.watch",
+    ordered_effect=HOST_CALLBACK_EFFECT,
+    recomputed=False,
+    informed=True,
+    masked_operand=0,
+)
+
+FLAVOURS = (PURE, IO, DEBUG, KERNEL, *EXTERNAL.values(), *JAX.values(), TAP, CALL, WATCH)

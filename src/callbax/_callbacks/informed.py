@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 from jax.sharding import SingleDeviceSharding
 from jax.tree_util import treedef_tuple
 
+from callbax import _jax
 from callbax._host.call import HostCall
 from callbax._host.function import Hashable
 from callbax._host.structure import Structure
@@ -21,7 +22,7 @@ from callbax._runtime.wrapper import Wrapper
 
 @dataclasses.dataclass(frozen=True)
 class Informed(Wrapper):
-    """A host function of one argument, a pytree of arrays, with what it is told besides.
+    """A host function of arrays, or of one pytree of them, with what it is told besides.
 
     Attributes:
       func: the user's function.
@@ -29,12 +30,17 @@ class Informed(Wrapper):
       device_index: which device of a program that is distributed automatically calls it.
       devices: known once the program is lowered. The device that calls; or, where each of several
         does, all of them, and then the number of the one that calls is an argument in front.
+      device_is_optional: it is called without a device where that is not known.
+      is_conditional: its first array says whether it is called at all: if any element is true.
     """
+
+    device_is_optional: ClassVar[bool] = False
 
     func: Hashable
     with_device: bool
     device_index: int
     devices: tuple[jax.Device, ...] = dataclasses.field(default=(), kw_only=True)
+    is_conditional: bool = dataclasses.field(default=False, kw_only=True)
 
     @property
     def description(self) -> str:
@@ -60,13 +66,21 @@ class Informed(Wrapper):
 
 
 def lower(
-    rule: Callable[..., Any], ctx: Any, *operands: Any, host_call: HostCall, **params: Any
+    primitive: Any,
+    rule: Callable[..., Any],
+    ctx: Any,
+    *operands: Any,
+    host_call: HostCall,
+    **params: Any,
 ) -> Any:
     """Lowers a call of an Informed by `rule`, that of its flavour, once its device is known."""
     informed: Any = host_call.function
-    if informed.devices:
-        return rule(ctx, *operands, host_call=host_call, **params)
+    if informed.is_conditional:
+        always = host_call.with_function(dataclasses.replace(informed, is_conditional=False))
+        return _lower_if_any(partial(primitive.bind, host_call=always, **params), ctx, *operands)
     devices = gateway.devices_of(ctx)
+    if informed.devices or (informed.device_is_optional and not _knows_device(ctx, devices)):
+        return rule(ctx, *operands, host_call=host_call, **params)
     if devices.each_calls:
         if not informed.with_device:
             return rule(ctx, *operands, host_call=host_call, **params)
@@ -89,6 +103,22 @@ def lower(
         if len(known) > 1:
             params["sharding"] = SingleDeviceSharding(device)
     return rule(ctx, *operands, host_call=host_call, **params)
+
+
+def _lower_if_any(call: Callable[..., Any], ctx: Any, *operands: Any) -> Any:
+    """The call under a condition: its first operand, or any element of it."""
+
+    def conditional(condition: Any, *others: Any) -> Any:
+        jax.lax.cond(condition.any(), lambda: call(condition, *others), lambda: [])
+        return []
+
+    return _jax.lower_fun(conditional)(ctx, *operands)
+
+
+def _knows_device(ctx: Any, devices: gateway.Devices) -> bool:
+    """Whether the program can say which device calls; one that is partly manual cannot."""
+    partly = devices.each_calls and _jax.is_partitioned_automatically(ctx)
+    return devices.all is not None and not partly
 
 
 def _known(devices: gateway.Devices, informed: Informed) -> tuple[jax.Device, ...]:

@@ -65,7 +65,7 @@ def lower(
 
     if batch is None and (automatic_axes := _automatic_axes(axis_context)):
         return _lower_partial_auto(
-            flavour, ctx, operands, automatic_axes, lambda: with_lanes(lanes)
+            flavour, ctx, operands, automatic_axes, ordered, lambda: with_lanes(lanes)
         )
     distributed = isinstance(axis_context, _jax.ShardingContext) and axis_context.num_devices > 1
     if partitioned and lanes.sizes and distributed:
@@ -211,11 +211,12 @@ def _automatic_axes(axis_context: Any) -> tuple[Any, ...]:
 
 
 def _lower_partial_auto(
-    flavour: Flavour, ctx: Any, operands: Any, axes: tuple[Any, ...], rebound: Any
+    flavour: Flavour, ctx: Any, operands: Any, axes: tuple[Any, ...], ordered: bool, rebound: Any
 ) -> Any:
-    if not flavour.partial_auto:
+    if not flavour.partial_auto or ordered:  # XLA ends the process where a token comes there
+        what = f"ordered calls of {flavour.public_name}" if flavour.partial_auto else "callbacks"
         raise NotImplementedError(
-            "callbacks are only supported in spmd computations when all mesh axes are partitioned "
+            f"{what} are only supported in spmd computations when all mesh axes are partitioned "
             "manually (no partial automatic sharding)."
         )
 

@@ -22,7 +22,7 @@ from callbax._callbacks.results import avals_of, check_callable, structs_of
 from callbax._host.call import HostCall
 from callbax._host.function import Hashable
 from callbax._host.structure import Structure
-from callbax._jax import control_flow, eager, per_shard, while_loops
+from callbax._jax import control_flow, eager, live_lanes, per_shard, while_loops
 from callbax._runtime import errors, failure_log, surroundings
 
 
@@ -61,7 +61,8 @@ def _call_directly(
             callback = failure_log.describe(host_call)
             number, sizes = errors.outermost_first(number, lanes.sizes)
             place = errors.describe_lanes(callback, sizes, number)
-            errors.note_call(error, callback, place, shapes)
+            if not errors.notes_its_calls(host_call):
+                errors.note_call(error, callback, place, shapes)
             failure_log.log_failure(host_call, flavour.public_name, error)
             raise
     return []
@@ -75,6 +76,8 @@ def _define(flavour: Flavour) -> Any:
         primitive.def_impl(partial(_jax.apply_primitive, primitive))
         _jax.require_devices_in_lowering(primitive)
     else:
+        if flavour.informed:
+            _jax.require_devices_in_lowering(primitive)
         primitive.def_impl(partial(_call_directly, flavour))
         _jax.call_per_shard_when_eager(primitive)
     _jax.primitive_jvps[primitive] = partial(autodiff.jvp, flavour, primitive)
@@ -88,8 +91,10 @@ def _define(flavour: Flavour) -> Any:
         _jax.register_dead_code_rule(primitive, autodiff.eliminate)
     if flavour.effect is not None and not flavour.of_jax:
         control_flow.keep_effects(primitive, batching.IN_CONTROL_FLOW)
+    if flavour.masked_operand is not None:
+        live_lanes.masked[primitive] = flavour.masked_operand
     lower = partial(lowering.lower, flavour, primitive)
-    rule = partial(informed.lower, lower) if flavour.informed else lower
+    rule = partial(informed.lower, primitive, lower) if flavour.informed else lower
     # As JAX has it for its own: a function for each call, and a call of it, take longer to write.
     _jax.register_lowering(primitive, rule, cacheable=False)
     return primitive
@@ -97,6 +102,7 @@ def _define(flavour: Flavour) -> Any:
 
 PRIMITIVES = {flavour: _define(flavour) for flavour in FLAVOURS}
 while_loops.keep_effects_in_while_loops()
+live_lanes.mask_conditions_and_loops()
 
 
 def bind(

@@ -29,6 +29,9 @@ from jax._src.lax.control_flow import loops
 
 from callbax._jax import control_flow
 
+# In JAX 0.12.0.1 these are one class.
+_ClosedJaxpr = getattr(core, "ClosedJaxpr", core.Jaxpr)
+
 
 class _Restaging:
     """A trace of JAX's that stages another loop than it is told to."""
@@ -157,11 +160,11 @@ def _staged_loop(
         "cond_nconsts": cond_nconsts,
         "cond_jaxpr": _without_calls(cond_jaxpr),
         "body_nconsts": body_nconsts,
-        "body_jaxpr": _traced(body, body_jaxpr.in_avals, info),
+        "body_jaxpr": traced(body, body_jaxpr.in_avals, info),
     }
 
 
-def _traced(function: Any, avals: Any, info: Any) -> Any:
+def traced(function: Any, avals: Any, info: Any) -> Any:
     """The program of a function of flat values. JAX 0.10.0 takes a wrapped function."""
     make = loops._make_closed_jaxpr
     if "debug_info" in inspect.signature(make).parameters:
@@ -249,6 +252,6 @@ def _remove_in(value: Any) -> Any:
         return tuple(map(_remove_in, value))
     if isinstance(value, core.Jaxpr) and control_flow.effects_in(value):
         return _remove_calls(value)
-    if isinstance(value, core.ClosedJaxpr) and control_flow.effects_in(value.jaxpr):
+    if isinstance(value, _ClosedJaxpr) and control_flow.effects_in(value.jaxpr):
         return value.replace(jaxpr=_remove_calls(value.jaxpr))
     return value

@@ -130,6 +130,12 @@ def describe_arrays(arrays: Sequence[Any]) -> str:
     return ", ".join(f"{a.dtype}[{','.join(map(str, a.shape))}]" for a in arrays)
 
 
+def notes_its_calls(call: Any) -> bool:
+    """Whether the exceptions of a host function say themselves from which call they come."""
+    function = attribute(call, "function")
+    return bool(is_a(function, Wrapper) and function.notes_its_calls)
+
+
 def note_call(exception: BaseException, callback: str, place: str, arguments: str) -> None:
     """Says in a note in which call of a callback an exception came.
 

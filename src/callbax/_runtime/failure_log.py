@@ -8,6 +8,7 @@ from typing import Any
 from callbax._runtime import exceptions, listeners, threads
 from callbax._runtime.errors import CallbackResultError, attribute, full_name, logger
 from callbax._runtime.exceptions import is_a
+from callbax._runtime.wrapper import Wrapper
 
 _jax_loggers: dict[str, logging.Logger | None] = {}
 
@@ -22,6 +23,9 @@ def log_as_jax(flavour: str, logger_name: str | None) -> None:
 
 def log_failure(call: Any, flavour: str, exception: BaseException) -> None:
     listeners.tell(exception)
+    function = attribute(call, "function")
+    if is_a(function, Wrapper) and function.is_quiet:
+        return
     name = full_name(flavour)
     if flavour not in _jax_loggers:
         threads.log_error(logger, "%s failed in %s", name, describe(call), exception=exception)

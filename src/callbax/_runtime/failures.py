@@ -27,15 +27,14 @@ from callbax._jax import programs
 from callbax._jax.frames import PACKAGE
 from callbax._runtime import exceptions, pending, threads
 from callbax._runtime.errors import (
-    attribute,
     describe_lanes,
     full_name,
     note_call,
+    notes_its_calls,
     outermost_first,
 )
 from callbax._runtime.exceptions import is_a
 from callbax._runtime.failure_log import describe, log_failure
-from callbax._runtime.wrapper import Wrapper
 
 _MARK = re.compile(r"\[callbax error ([0-9a-f]+-\d+)\]")
 _MOST_KEPT = 64
@@ -116,8 +115,7 @@ def report(
     if lane >= 0:
         lane, sizes = outermost_first(lane, sizes)
         place = describe_lanes(callback, sizes, lane)
-    function = attribute(call, "function")
-    if not (is_a(function, Wrapper) and function.notes_its_calls):
+    if not notes_its_calls(call):
         note_call(exception, callback, place, arguments)
     try:
         text = exceptions.format_exception(exception)

@@ -15,6 +15,7 @@ class Wrapper:
 
     Attributes:
       notes_its_calls: its exceptions say themselves from which call they come.
+      is_quiet: its exceptions are what it is for, and not logged.
       takes_text: programs may call it with text, too, and not only with arrays.
       ignores_result: it calls its host_function with what it gets, and returns nothing. So does the
         runtime, in its place.
@@ -23,6 +24,7 @@ class Wrapper:
 
     __slots__ = ()
     notes_its_calls: ClassVar[bool] = False
+    is_quiet: ClassVar[bool] = False
     takes_text: ClassVar[bool] = False
     ignores_result: ClassVar[bool] = False
     declared: ClassVar[str] = "result_shape_dtypes"
