@@ -1,8 +1,8 @@
 """The gateway's part for JAX's profiler: when a profile begins and ends.
 
 JAX keeps the profile that is being taken in an attribute of one object: `profile_session` in JAX 0.10,
-`session` in 0.12. Its class is replaced by one that tells of each change. Where the object is not as expected it stays as it is, and
-profiles then show no names of callbacks.
+`session` in 0.12. Its class is replaced by one that tells of each change. Where the object is not as
+expected it stays as it is, and profiles then show no names of callbacks.
 """
 
 from __future__ import annotations
