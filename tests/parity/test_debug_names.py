@@ -1,4 +1,4 @@
-"""callbax.debug has all names of jax.debug."""
+"""callbax.debug has all names of jax.debug, and a few of its own."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,8 @@ import callbax
 
 
 def test_all_names_are_there():
-    assert set(callbax.debug.__all__) == set(jax.debug.__all__)
+    own = {"Batch", "on_gradient", "watch"}
+    assert set(callbax.debug.__all__) == set(jax.debug.__all__) | own
     for name in ("DebugEffect", "OrderedDebugEffect", "visualize_sharding"):
         assert getattr(callbax.debug, name) is getattr(jax.debug, name)
 
