@@ -65,7 +65,7 @@ Failure ReportFailure(PyObject* target, const std::string& flavour, int64_t call
   if (!GilScope::OnForeignThread() && interrupted && TakeSignal()) {
     // A Ctrl-C that this callback happened to receive is meant for the program: the main thread gets
     // its KeyboardInterrupt once it is back in Python, or code that retries could not be stopped.
-    PyErr_SetInterrupt();
+    InterruptMainThread();
   }
   if (text != nullptr) return {text, poison != 0};
   PyErr_Clear();

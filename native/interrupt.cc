@@ -221,6 +221,29 @@ bool LookForInterrupt() noexcept {
   return true;
 }
 
+void InterruptMainThread() noexcept {
+  static PyObject* ours = nullptr;  // compared only
+  PyObject* hook = PySys_GetObject("excepthook");  // borrowed
+  if (hook != nullptr && hook != ours) {
+    try {
+      nb::object quiet = nb::cpp_function([shown = nb::borrow(hook)](const nb::args& exception) {
+        PySys_SetObject("excepthook", shown.ptr());
+        ours = nullptr;
+        if (PyErr_CheckSignals() != 0) {
+          if (!PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) throw nb::python_error();
+          PyErr_Clear();
+        }
+        return shown(*exception);
+      });
+      if (PySys_SetObject("excepthook", quiet.ptr()) == 0) ours = quiet.ptr();
+    } catch (const std::exception&) {
+      // Then the hook stays as it is.
+    }
+    PyErr_Clear();
+  }
+  PyErr_SetInterrupt();
+}
+
 bool TakeSignal() noexcept { return watcher.arrived.exchange(false); }
 
 void ForgetThreads() noexcept {

@@ -92,4 +92,8 @@ void ForgetThreads() noexcept;
 // Whether SIGINT has arrived since this was last asked.
 bool TakeSignal() noexcept;
 
+// Raises KeyboardInterrupt on the main thread when it runs Python code again. Needs the GIL. If that is
+// the code that shows an uncaught exception, it is left to do so: sys.excepthook is wrapped until then.
+void InterruptMainThread() noexcept;
+
 }  // namespace callbax

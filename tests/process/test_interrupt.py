@@ -177,3 +177,27 @@ def test_an_interrupt_in_time_leaves_the_next_call_alone(run_program):
     assert finished.returncode == 0, finished.output
     assert "interrupted" in finished.output
     assert "went on" in finished.output
+
+
+@pytest.mark.parametrize("hook", ["", "sys.excepthook = lambda *error: print('mine', error[0])"])
+def test_an_error_that_nobody_catches_is_shown(run_program, hook):
+    finished = run_program(
+        f"""
+        {hook}
+        def callback(x):
+            if x:
+                print("ready", flush=True)
+                time.sleep(60)
+            return x
+        program = jax.jit(lambda x: cb.pure_callback(callback, scalar, x))
+        for x in np.float32([0, 0, 1]):  # from the second on, JAX calls from C++
+            program(x)
+        """,
+        interrupt=True,
+        deadline=20,
+    )
+    assert finished.returncode == 1
+    shown = "mine <class 'ValueError'>" if hook else "ValueError: INTERNAL: callbax.pure_callback"
+    assert shown in finished.output, finished.output
+    assert "lost sys.stderr" not in finished.output
+    assert "Error in sys.excepthook" not in finished.output
