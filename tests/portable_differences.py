@@ -60,7 +60,7 @@ EXPECTED_OF_INSTALLED = {
     ),
 }
 
-if jax.__version_info__ < (0, 12):
+if jax.__version_info__ < (0, 11):
     EXPECTED["JAX does not keep programs with its own callbacks in the persistent cache"] = (
         "parity/test_differences.py::test_the_persistent_compile_cache",
     )

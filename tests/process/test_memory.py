@@ -3,6 +3,7 @@
 import pytest
 
 
+@pytest.mark.full  # a test of endurance
 @pytest.mark.timeout(900)  # with --full ten thousand programs are compiled
 def test_thousands_of_programs_of_fresh_closures(run_program, full):
     each_round, limit = (500, 20) if full else (15, 4)  # programs, MiB

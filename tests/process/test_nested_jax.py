@@ -173,6 +173,7 @@ def test_callbacks_of_one_thread_share_thread_local_data(run_program):
     assert "counts [1. 2. 3. 4. 5.]" in finished.output, finished.output
 
 
+@pytest.mark.full  # a test of endurance
 def test_callbacks_nested_to_any_depth(run_program):
     finished = run_program(
         """
@@ -265,6 +266,7 @@ print("all ran, at once", most[0])
         assert "at once 32" in finished.output
 
 
+@pytest.mark.full  # a test of endurance
 def test_more_callbacks_with_committed_arrays_than_a_client_has_places(run_program):
     finished = run_program(
         """

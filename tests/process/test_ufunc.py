@@ -69,6 +69,7 @@ def test_pools_of_any_size_end(run, environment):
     assert_printed(finished, "True")
 
 
+@pytest.mark.full  # a test of endurance
 def test_many_threads_and_programs_at_once(run, full):
     finished = run(
         f"""
