@@ -90,6 +90,15 @@ class CallInPython {
   void* annotation_ = nullptr;  // a Python object
 };
 
+// In their places while nothing is watched.
+struct UnobservedCall {
+  UnobservedCall(const CallSite&, const std::vector<Buffer>&, const std::vector<Buffer>&, int64_t) {}
+  void Fail() {}
+};
+struct UnobservedInPython {
+  explicit UnobservedInPython(UnobservedCall&) {}
+};
+
 // Keeps at most `limit` records from now on; those that there are go.
 void LimitRecords(size_t limit);
 // Those that there are, which are forgotten, and how many had no place.
