@@ -73,7 +73,8 @@ def main() -> None:
     checks = [nothing, predicate, check_finite, raise_if, checkify_check]
     if importlib.util.find_spec("equinox"):
         checks.append(equinox_error_if)
-    print(f"{'ns a step, of':>18}" + "".join(f"{size:>10}" for size in SIZES))
+    print("| ns a step, by elements | " + " | ".join(map(str, SIZES)) + " |")
+    print("|---|" + "--:|" * len(SIZES))
     medians: dict[str, list[float]] = {check.__name__: [] for check in checks}
     for size in SIZES:
         x = jnp.full(size, 0.5)
@@ -87,10 +88,10 @@ def main() -> None:
         for name, of_name in runs.items():
             medians[name].append(statistics.median(of_name) / STEPS * 1e9)
     for name, row in medians.items():
-        print(f"{name:>18}" + "".join(f"{value:>10.0f}" for value in row))
+        print(f"| {name} | " + " | ".join(f"{value:.0f}" for value in row) + " |")
     for name in ("check_finite", "raise_if"):
         ratios = [a / b for a, b in zip(medians[name], medians["predicate"], strict=True)]
-        print(f"{name + ' / pred.':>18}" + "".join(f"{ratio:>10.2f}" for ratio in ratios))
+        print(f"| {name} / predicate | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ HEADINGS = {
     "external": "## `callbax.external`",
     "ufunc": "## `callbax.ufunc`",
     "progress": "## Progress bars",
+    "log": "## Logs",
+    "checks": "## Checks while nothing fails",
     "programs": "## Programs that travel and scale",
     "third_party": "## Libraries, with callbax installed",
 }
