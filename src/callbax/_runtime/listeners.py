@@ -1,13 +1,39 @@
-"""Functions that are told of each failure of a callback."""
+"""Functions that are called when something happens; among them those told of each failure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from callbax._runtime import exceptions, streams
 
-_listeners: tuple[Callable[[BaseException], Any], ...] = ()
+
+class Listeners:
+    """Functions, in the order in which they were added.
+
+    Each method is one step under the GIL, so there is no lock: a garbage collection, which comes in the
+    middle of anything, may take a function away.
+    """
+
+    def __init__(self) -> None:
+        self._functions: dict[object, Callable[..., Any]] = {}
+
+    def add(self, function: Callable[..., Any]) -> Callable[[], None]:
+        """Adds a function, which may be there already; returns what takes it away."""
+        key = object()
+        self._functions[key] = function
+
+        def remove() -> None:
+            self._functions.pop(key, None)
+
+        return remove
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        """Those that are there now, whatever is added or removed meanwhile."""
+        return iter(list(self._functions.values()))
+
+
+_of_failures = Listeners()
 
 
 def on_failure(listener: Callable[[BaseException], Any]) -> Callable[[], None]:
@@ -32,22 +58,12 @@ def on_failure(listener: Callable[[BaseException], Any]) -> Callable[[], None]:
     ...     stop()
     failed: KeyError('lost')
     """
-    global _listeners
-
-    def told(exception: BaseException) -> Any:
-        return listener(exception)
-
-    def stop() -> None:
-        global _listeners
-        _listeners = tuple(other for other in _listeners if other is not told)
-
-    _listeners = (*_listeners, told)
-    return stop
+    return _of_failures.add(listener)
 
 
 def tell(exception: BaseException) -> None:
     """Calls all listeners; only an interrupt is let through."""
-    for listener in _listeners:
+    for listener in _of_failures:
         try:
             listener(exception)
         except KeyboardInterrupt:
