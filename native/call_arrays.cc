@@ -1,11 +1,10 @@
-#include "call_arrays.h"
+#include "arrays.h"
 
 #include <chrono>
 #include <thread>
 #include <utility>
 
-#include "arrays.h"
-#include "results.h"
+#include "outcome.h"
 
 namespace callbax {
 namespace {

@@ -1,4 +1,4 @@
-#include "failure.h"
+#include "outcome.h"
 
 #include "dtypes.h"
 #include "interrupt.h"

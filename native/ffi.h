@@ -66,14 +66,7 @@ class StateOf {
  public:
   // XLA would give an id of its own on registration, but jaxlib registers queued handlers before
   // queued types, and a handler must state its id by then. So, as jaxlib does, the address is the id.
-  static XLA_FFI_TypeId* Id() {
-    static XLA_FFI_TypeId id = [] {
-      XLA_FFI_TypeId self;
-      self.type_id = reinterpret_cast<int64_t>(&id);
-      return self;
-    }();
-    return &id;
-  }
+  static XLA_FFI_TypeId* Id() { return &id_; }
 
   static XLA_FFI_TypeInfo* Info() {
     static XLA_FFI_TypeInfo info{XLA_FFI_TypeInfo_STRUCT_SIZE, nullptr,
@@ -96,6 +89,12 @@ class StateOf {
     *site = static_cast<Site*>(args.state);
     return error;
   }
+
+ private:
+  struct TypeId : XLA_FFI_TypeId {
+    TypeId() { type_id = reinterpret_cast<int64_t>(this); }
+  };
+  inline static TypeId id_;
 };
 
 // Attributes of a call by name; what is absent keeps its default.

@@ -4,15 +4,14 @@
 #include <set>
 #include <utility>
 
+#include "arrays.h"
 #include "call.h"
-#include "call_arrays.h"
-#include "failure.h"
 #include "floating_point.h"
 #include "interrupt.h"
 #include "lanes.h"
 #include "observer.h"
+#include "outcome.h"
 #include "python.h"
-#include "results.h"
 #include "surroundings.h"
 
 namespace callbax {

@@ -2,10 +2,9 @@
 
 #include <cfenv>
 
-#include "failure.h"
 #include "interrupt.h"
+#include "outcome.h"
 #include "python.h"
-#include "results.h"
 
 namespace callbax {
 namespace {
@@ -71,9 +70,10 @@ void PythonGuard::Leave() noexcept {
 }
 
 bool PythonGuard::Asks() const noexcept {
-  return exception_.load() != nullptr || flags_.load() != 0 || ThreadHasException() ||
-         InterruptWaits();
+  return exception_.load() != nullptr || flags_.load() != 0 || ThreadAsks();
 }
+
+bool PythonGuard::ThreadAsks() noexcept { return ThreadHasException() || InterruptWaits(); }
 
 Outcome PythonGuard::Judge(const std::vector<Buffer>& operands,
                            const std::vector<Buffer>& results) noexcept {

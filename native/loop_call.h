@@ -46,8 +46,9 @@ class PythonGuard final : public LoopGuard {
   void Leave() noexcept override;
 
   // After the loop, on the calling thread: whether there is anything to judge. A loop that was run without
-  // this may have set an exception on this thread all the same.
+  // a guard may have set an exception on this thread all the same.
   bool Asks() const noexcept;
+  static bool ThreadAsks() noexcept;
   // Raises what is to be raised, as an outcome.
   Outcome Judge(const std::vector<Buffer>& operands, const std::vector<Buffer>& results) noexcept;
 
@@ -84,7 +85,7 @@ class LoopBinder {
   bool BindOne(size_t i, const Buffer& source) {
     const LoopArgument& argument = loop_.arguments[i];
     const bool narrow = source.dtype != argument.code;
-    if (!Fits(argument, source.dtype, i < loop_.operands)) return false;
+    if (narrow && !Fits(argument, source.dtype, i < loop_.operands)) return false;
     const auto core_rank = static_cast<int64_t>(argument.core.size());
     const int64_t rank = source.rank - core_rank;
     if (rank < 0) return false;
@@ -134,10 +135,13 @@ Outcome CallLoop(LoopSite& site, size_t operands, size_t results, const GetBuffe
     return {false, "callbax: the buffers of this call do not fit the loop " + site.loop->name() +
                        "; in a partitioned program its arguments may be sharded differently"};
   }
-  PythonGuard guard(site);
-  if (site.policy.empty() && !site.loop->may_raise) {
+  const bool guarded = !site.policy.empty() || site.loop->may_raise;
+  if (!guarded) {
     RunLoop(site, call, pool, nullptr);
-  } else if (!guard.Run(call, pool)) {
+    if (!PythonGuard::ThreadAsks()) return {};
+  }
+  PythonGuard guard(site);
+  if (guarded && !guard.Run(call, pool)) {
     return {false,
             "callbax: " + site.loop->name() + " was not run: the interpreter is shutting down"};
   }

@@ -1,4 +1,4 @@
-#include "results.h"
+#include "outcome.h"
 
 #include <algorithm>
 #include <cstring>

@@ -26,6 +26,7 @@ WAYS = {
 
 
 @pytest.mark.timeout(500)
+@pytest.mark.sampled(1)  # the one test of the tables in docs/deploying.md: it always runs
 def test_every_program_arrives(run_program, compile_c, tmp_path):
     environment = {
         "PYTHONPATH": str(Path(__file__).parent),

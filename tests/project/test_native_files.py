@@ -54,7 +54,7 @@ def test_native_files_are_small_enough_to_read(file):
 
 
 def test_there_are_few_native_files():
-    assert len(FILES) <= 44
+    assert len(FILES) <= 42
 
 
 def test_every_native_file_is_built():

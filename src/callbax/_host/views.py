@@ -1,6 +1,6 @@
 """What is done about arrays over XLA's memory that a host function keeps after its call.
 
-Natively (see native/call_arrays.h) each such array is found by its reference count. Here are the parts
+Natively (see native/arrays.h) each such array is found by its reference count. Here are the parts
 that speak Python: letting go of what a traceback holds, finding what was made from the array, and
 the error.
 """

@@ -1,6 +1,8 @@
-// What a callback returned, written into XLA's result buffers.
+// How a call ends: its results are written into XLA's buffers (results.cc), or its exception is kept, logged
+// and described by Python (failure.cc).
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "call.h"
@@ -22,5 +24,18 @@ void FinishWriting(PyObject* array, const Dtype& dtype, const Buffer& target) no
 
 // Fills the buffers with NaN, or with zero where the type has no NaN.
 void Poison(const std::vector<Buffer>& results) noexcept;
+
+struct Failure {
+  std::string message;  // what XLA carries to the caller
+  bool poison = false;  // the run must go on, with poisoned results
+};
+
+// The number of calls whose failure nobody would hear of: a barrier is to raise it.
+inline constexpr int64_t kUnheard = -1;
+
+// Takes the exception that is set, and leaves it to Python to keep, log and describe it as one of
+// `target`. The number is that of the call in numbered_calls, or 0, or kUnheard. Needs the GIL.
+Failure ReportFailure(PyObject* target, const std::string& flavour, int64_t call_number,
+                      const FailedCall& call);
 
 }  // namespace callbax
