@@ -38,10 +38,13 @@ from callbax import _native
 from callbax._jax import runtime
 
 
+_take_last_site = _native.take_last_site
+
+
 class _Plan(NamedTuple):
     """What a call does with its flat results."""
 
-    results: Any  # the tree of those that the user gets
+    results: Any  # the tree of those that the user gets; None: it is one array
     tokens: int  # how many come before them
     site: int  # the call site that ends last, if XLA runs the program on the calling thread; or 0
     wait: Callable[[], None]  # waits for all that this thread has sent to the device
@@ -56,16 +59,20 @@ class _Results:
 
 def _finish(plan: _Plan, leaves: Sequence[Any]) -> Any:
     """Called by JAX at each call, when the program has been sent to the device."""
-    if plan.site and _native.take_last_site() == plan.site:
+    results, tokens, site, wait = plan
+    if site and _take_last_site() == site:
         pass  # it has ended
     elif not leaves:
-        plan.wait()
+        wait()
         runtime.raise_unheard()
     elif not leaves[0].is_ready():
         leaves[0].block_until_ready()  # raises what has failed
-    return plan.results.unflatten(leaves[plan.tokens :] if plan.tokens else leaves)
+    if results is None:
+        return leaves[tokens]
+    return results.unflatten(leaves[tokens:] if tokens else leaves)
 
 
+_ONE_ARRAY = tree_util.tree_structure(0)
 tree_util.register_pytree_node(_Results, lambda results: (results.leaves, results.plan), _finish)
 
 
@@ -79,8 +86,12 @@ def _without_effects(executable: Any) -> Any:
 
 def _with_waiting(data: Any, device: Any, tokens: int, site: int) -> Any:
     """JAX's data for calls, so that they wait, and that tokens go in and out before the rest."""
-    plan = _Plan(data.out_pytree_def, tokens, site, functools.partial(_wait_for, device))
-    leaves = [0] * (data.out_pytree_def.num_leaves + tokens)
+    results = data.out_pytree_def
+    plan = _Plan(
+        None if results == _ONE_ARRAY else results,
+        *(tokens, site, functools.partial(_wait_for, device)),
+    )
+    leaves = [0] * (results.num_leaves + tokens)
     data = data._replace(
         out_pytree_def=tree_util.dispatch_registry.flatten(_Results(leaves, plan))[1]
     )
