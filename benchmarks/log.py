@@ -2,7 +2,7 @@
 
     python benchmarks/log.py [steps]
 
-Beside it, in the same rounds: the scan alone, with a tap that does nothing, and JAX's io_callback to
+Beside it, in the same rounds: the scan alone, with a call that does nothing, and JAX's io_callback to
 a csv.writer (of fewer steps). "with the barrier" includes the wait until the last row is written.
 """
 
@@ -42,7 +42,7 @@ def measure(program, steps):
 
 def main(steps):
     with tempfile.TemporaryDirectory() as directory:
-        nothing = cb.external(lambda i, x: None, result=None, effects="tap")
+        nothing = cb.external(lambda i, x: None, result=None, effects="ordered_debug")
         logs = {
             f"tools.Log, {ending}": tools.Log(os.path.join(directory, f"log{ending}"))
             for ending in (".csv", ".jsonl", ".sqlite")
@@ -56,7 +56,7 @@ def main(steps):
             few = max(1, steps // 100)
             programs = {
                 "the scan alone": (scan(lambda i, x: None, steps), steps),
-                "a tap that does nothing": (scan(nothing, steps), steps),
+                "a call that does nothing": (scan(nothing, steps), steps),
                 **{
                     name: (scan(lambda i, x, log=log: log(i, x=x), steps), steps)
                     for name, log in logs.items()

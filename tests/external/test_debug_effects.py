@@ -147,7 +147,7 @@ def test_shard_map(counter, axes):
 def test_options_that_exclude_one_another():
     with pytest.raises(ValueError, match="has effects='debug', so it has no derivative"):
         cb.external(len, result=INT, effects="debug", derivative="central")
-    with pytest.raises(ValueError, match="effects='io', 'ordered', 'debug' or 'tap'"):
+    with pytest.raises(ValueError, match="effects='io', 'ordered', 'debug' or 'ordered_debug'"):
         cb.external(len, result=None)
 
 

@@ -16,7 +16,7 @@ log = tools.Log("{directory}/metrics.csv")
 def steps(first):
     def step(x, i):
         log(first + i, x=x)
-        cb.external(lambda i: (os.write(counted, b"."), None)[1], result=None, effects="tap")(i)
+        cb.external(lambda i: (os.write(counted, b"."), None)[1], result=None, effects="ordered_debug")(i)
         return x + 1, None
     return lax.scan(step, 0, jnp.arange(500))[0]
 

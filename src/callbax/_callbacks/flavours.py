@@ -195,8 +195,8 @@ EXTERNAL = {
     "debug": dataclasses.replace(
         _external("debug", DEBUG, ""), unordered="", canonical_eager=True, recomputed=False
     ),
-    "tap": dataclasses.replace(
-        _external("tap", TAP, ""), unordered="", recomputed=False, informed=False
+    "ordered_debug": dataclasses.replace(
+        _external("ordered_debug", TAP, ""), unordered="", recomputed=False, informed=False
     ),
 }
 

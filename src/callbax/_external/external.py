@@ -241,10 +241,11 @@ def external(
         without arguments that makes one.
       effects: "none" (pure: calls may be dropped, merged and repeated), "io" (each call runs once, in
         any order), "ordered" (in the program's order; `vmap` needs a `vmap_method` that makes one
-        call of a batch), or one that only looks at values, so that derivatives pass it by, and
-        `jax.checkpoint` does not repeat it: "tap" (in the program's order on each device; it has no
-        result) or "debug" (in any order, whenever the code around it runs; a result is without
-        derivative).
+        call of a batch), or one that looks on, so that derivatives pass it by, and `jax.checkpoint`
+        does not repeat it: "debug" (in any order) or "ordered_debug" (in the program's order on each
+        device). A result that it may have is without derivative. `callbax.debug.watch` looks on, too,
+        without a result: called once for a batch, it learns which lanes are live and on which device
+        it runs, and can be left out where a condition does not hold.
       derivative: "central", "forward" or "complex_step": a numerical derivative. Others are defined
         by the methods `defjvp`, `defjvps`, `defvjp`, `def_host_jvp`, `def_host_vjp`, `def_transpose`.
       step: the numerical derivative's step, relative to max(|x|, 1), or a pair (relative, absolute).

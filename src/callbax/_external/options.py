@@ -15,14 +15,14 @@ from callbax._external.executors import ExecutorSlot
 from callbax._external.signature import Signature, parse
 
 _CHOICES = {
-    "effects": ("none", "io", "ordered", "debug", "tap"),
+    "effects": ("none", "io", "ordered", "debug", "ordered_debug"),
     "arrays": ("numpy", "jax"),
     "vmap_method": ("sequential", "sequential_unrolled", "expand_dims", "broadcast_all", "threads"),
     "derivative": ("central", "forward", "complex_step"),
     "per_shard": (False, True),
 }
 
-ORDERED = ("ordered", "tap")  # the effects= whose calls keep the program's order
+ORDERED = ("ordered", "ordered_debug")  # the effects= whose calls keep the program's order
 
 
 class _Missing:
@@ -79,7 +79,7 @@ class Options:
     @property
     def observes(self) -> bool:
         """Whether calls only look on, so that derivatives pass them by."""
-        return self.effects in ("debug", "tap")
+        return self.effects in ("debug", "ordered_debug")
 
     @property
     def whole_batch(self) -> bool:
@@ -110,12 +110,8 @@ def make_options(
     if rule is None and effects == "none":
         raise ValueError(
             f"external function {where} has result=None and effects='none', so that nothing would "
-            "ever run it; say effects='io', 'ordered', 'debug' or 'tap', or give it a result"
-        )
-    if rule is not None and effects == "tap":
-        raise ValueError(
-            f"external function {where} has effects='tap', so it only looks at values and has no "
-            "result; say result=None, or choose other effects"
+            "ever run it; say effects='io', 'ordered', 'debug' or 'ordered_debug', or give it a "
+            "result"
         )
     if isinstance(rule, results.Trial) and (effects != "none" or out):
         raise ValueError(

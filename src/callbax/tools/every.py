@@ -65,7 +65,7 @@ def every(
     call = callbax.external(
         _Call(function),
         result=None,
-        effects="tap" if ordered else "debug",
+        effects="ordered_debug" if ordered else "debug",
         vmap_method=vmap_method,
     )
     due = number % n == 0

@@ -171,4 +171,6 @@ class Log:
                 log._writer.attend()
 
         record.__name__ = record.__qualname__ = writer.name
-        return callbax.external(record, result=None, effects="tap", vmap_method="expand_dims")
+        return callbax.external(
+            record, result=None, effects="ordered_debug", vmap_method="expand_dims"
+        )
