@@ -1,12 +1,11 @@
 """`python -m callbax run` runs scripts of real libraries unchanged: they do the same as with JAX."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 from third_party.comparison import output_lines
-from third_party.conftest import SETTINGS
+from third_party.conftest import ENVIRONMENT
 from third_party.programs_of import HERE, missing_libraries
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
@@ -17,7 +16,7 @@ RAISE, NAN, BREAKPOINT = ({"EQX_ON_ERROR": value} for value in ("raise", "nan", 
 def run(script, *how, settings, typed):
     return subprocess.run(
         [sys.executable, *how, script],
-        env={**os.environ, **SETTINGS, **settings},
+        env={**ENVIRONMENT, **settings},
         input=typed,
         timeout=250,
         capture_output=True,
