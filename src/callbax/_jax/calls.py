@@ -37,7 +37,6 @@ from jax.sharding import SingleDeviceSharding
 from callbax import _native
 from callbax._jax import runtime
 
-
 _take_last_site = _native.take_last_site
 
 

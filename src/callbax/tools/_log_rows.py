@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -125,10 +125,14 @@ class Columns:
         return tuple(names), tuple(formats)
 
 
-def blocks(entries: Iterable[tuple[Any, ...]], columns: Sequence[Columns]) -> list[Block]:
+def blocks(entries: Sequence[tuple[Any, ...]], columns: Sequence[Columns]) -> list[Block]:
     """The rows of entries (see Writer), in order."""
     made = []
-    for number, run in itertools.groupby(entries, operator.itemgetter(0)):
+    number_of = operator.itemgetter(0)
+    # As a rule all are of one call, which is seen much faster than groups are made.
+    alike = len(set(map(number_of, entries))) == 1
+    groups = [(entries[0][0], entries)] if alike else itertools.groupby(entries, number_of)
+    for number, run in groups:
         values = [entry[1:] for entry in run]
         if number < 0:
             made += columns[~number].blocks(values)

@@ -16,7 +16,6 @@ import atexit
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -59,7 +58,7 @@ class Writer:
     def __init__(self, opens: Callable[[], Target], name: str, capacity: int, drops: bool):
         self.name = name
         self.columns: list[Columns] = []
-        self.entries: deque[tuple[Any, ...]] = deque()
+        self.entries: list[tuple[Any, ...]] = []
         self.limit = self._capacity = capacity
         self.dropped = 0
         self._drops = drops
@@ -93,9 +92,9 @@ class Writer:
             if self._failure is None:
                 self._wake()
             if self._drops:
-                while len(self.entries) > self.limit:
-                    self.entries.popleft()
-                    self.dropped += 1
+                too_many = max(0, len(self.entries) - self.limit)
+                del self.entries[:too_many]
+                self.dropped += too_many
             elif threading.current_thread() is not self._thread:
                 self._wait_for_room()
 
@@ -230,15 +229,12 @@ class Writer:
 
     def _take(self, count: int) -> int:
         """Makes rows of the oldest entries, of so many or of fewer if they are dropped meanwhile."""
-        if count and self.entries:
-            size = sum(getattr(value, "nbytes", 0) for value in self.entries[0])
+        with self._changed:
+            entries = self.entries[:count]
+            del self.entries[: len(entries)]
+        if entries:
+            size = sum(getattr(value, "nbytes", 0) for value in entries[0])
             self.limit = max(1, min(self._capacity, _MOST_BYTES // max(1, size)))
-        entries = []
-        for _ in range(count):
-            try:
-                entries.append(self.entries.popleft())
-            except IndexError:
-                break
         self._blocks += blocks(entries, self.columns)
         return count
 
