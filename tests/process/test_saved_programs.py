@@ -5,8 +5,10 @@ Two processes do it all: one saves every program of `travelling` in every way, t
 
 import json
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
+from process.conftest import BEFORE_JAX
 
 KERNEL = """
 #include <callbax/kernel.h>
@@ -45,3 +47,56 @@ def test_every_program_arrives(run_program, compile_c, tmp_path):
         assert len(of_programs) > 10
         failed = {name: report for name, report in of_programs.items() if report != "ok"}
         assert failed == {}, WAYS[way]
+
+
+SHARDED = """
+import numpy as np
+import callbax as cb
+
+seen = []
+
+def sine(x):
+    seen.append(x.shape)
+    return np.sin(x)
+
+def note(x):
+    seen.append(x.shape)
+
+each = cb.external(sine, result="broadcast", per_shard=True)
+noted = cb.external(note, result=None, effects="io", per_shard=True)
+"""
+
+
+def test_a_program_that_is_distributed_arrives(run_program, tmp_path):
+    (tmp_path / "sharded.py").write_text(SHARDED)
+    source = """
+        from jax import export
+        from jax.sharding import NamedSharding, PartitionSpec
+        import sharded
+
+        shards = NamedSharding(jax.make_mesh((8,), ("i",)), PartitionSpec("i"))
+        x = jax.device_put(jnp.arange(16.0), shards)
+
+        def program(x):
+            jax.vmap(sharded.noted)(x)
+            return lax.scan(lambda x, _: (sharded.each(x), None), x, length=2)[0]
+    """
+    write = """
+        exported = export.export(jax.jit(program), disabled_checks=cb.EXPORT_CHECKS)(x)
+        open("program", "wb").write(exported.serialize())
+        print("done")
+    """
+    read = """
+        result = jax.jit(export.deserialize(open("program", "rb").read()).call)(x)
+        assert np.allclose(result, np.sin(np.sin(np.arange(16))))
+        assert result.sharding.is_equivalent_to(shards, 1)
+        jax.effects_barrier()
+        assert sorted(sharded.seen) == [()] * 16 + [(2,)] * 16
+        print("done")
+    """
+    for role in (write, read):
+        program = f"import os; os.chdir({str(tmp_path)!r})\n{BEFORE_JAX}\n{dedent(source + role)}"
+        finished = run_program(
+            program, devices=8, environment={"PYTHONPATH": str(tmp_path)}, preamble=""
+        )
+        assert finished.output.strip() == "done", finished.output
