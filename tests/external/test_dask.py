@@ -26,6 +26,7 @@ def executor():
         yield client.get_executor()
 
 
+@pytest.mark.full  # it takes seconds
 def test_agrees_with_a_loop(executor):
     f = cb.external(simulators.scaled, result=cb.like(0), executor=executor)
     weights = np.arange(6, dtype=np.float32).reshape(3, 2)

@@ -814,6 +814,7 @@ def test_derivatives_use_threads_and_executors_as_the_function_does(route):
         assert_gradient(route, route.make(executor=executor))
 
 
+@pytest.mark.full  # it takes seconds
 def test_rules_can_be_sent_to_other_processes():
     names = ("host jvp", "host vjp", "transpose", "complex_step")
     context = multiprocessing.get_context("spawn")

@@ -188,6 +188,7 @@ def test_results_that_cannot_be_pickled(processes):
         jax.vmap(f)(x).block_until_ready()
 
 
+@pytest.mark.full  # it takes seconds
 @pytest.mark.timeout(60)  # it must not wait for the worker for ever
 @pytest.mark.parametrize(
     "make", [new_processes, lambda: loky.ProcessPoolExecutor(2)], ids=["", "loky"]
@@ -212,6 +213,7 @@ def test_a_worker_that_is_killed(make):
         np.testing.assert_array_equal(program(x + 10), x + 10)
 
 
+@pytest.mark.full  # it takes seconds
 def test_a_factory_makes_a_fresh_executor_after_a_death():
     made = []
 

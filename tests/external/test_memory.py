@@ -88,6 +88,7 @@ def test_a_given_name_is_written_in_the_program():
     assert "my.simulator" in jax.jit(named).lower(x).as_text()
 
 
+@pytest.mark.full  # it takes seconds
 def test_check_runs_functions_that_write_in_place_or_take_jax_arrays():
     add = cb.external(np.add, result="broadcast", out=True)
     assert cb.check(add, x, x, print_table=False).ok

@@ -164,6 +164,7 @@ def test_export_works_for_importable_callbacks():
     assert ours.value.tolist() == [4.0, 9.0]
 
 
+@pytest.mark.full  # it takes seconds
 def test_exported_programs_run_in_another_process(tmp_path):
     """3. `jax.export` works for callbacks with a stable name, in another process."""
     pytest.importorskip("flatbuffers", reason="jax.export serialises with it")
@@ -204,6 +205,7 @@ print(f(x).tolist(), hits.count("/jax/compilation_cache/cache_hits"))
 """
 
 
+@pytest.mark.full  # it takes seconds
 def test_the_persistent_compile_cache_works_for_importable_callbacks(tmp_path):
     """3. The persistent compile cache works for callbacks with a stable name."""
     (tmp_path / "importable.py").write_text(IMPORTABLE)

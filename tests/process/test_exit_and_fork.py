@@ -44,6 +44,7 @@ def test_effects_of_other_threads_finish(run_program, call, daemon):
     assert "done" in finished.output
 
 
+@pytest.mark.full  # it takes seconds
 def test_pure_callbacks_in_flight_do_no_harm(run_program):
     finished = run_program(
         f"""{SLOW}
@@ -183,6 +184,7 @@ def test_a_child_that_was_forked_early_starts_the_threads_that_it_needs(run_befo
     assert "child ended with 0" in finished.output, finished.output
 
 
+@pytest.mark.full  # it takes seconds
 def test_workers_of_a_fork_server_that_has_imported_callbax(tmp_path, run_program):
     script = tmp_path / "script.py"
     script.write_text(

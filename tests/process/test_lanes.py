@@ -65,6 +65,7 @@ def test_an_interrupt_in_time_leaves_the_next_call_alone(run_program):
     assert "went on" in finished.output
 
 
+@pytest.mark.full  # it takes seconds
 def test_interrupt_while_an_executor_works(run_program):
     finished = run_program(
         """

@@ -26,6 +26,7 @@ def assert_printed(finished, *lines):
     assert [line for line in printed if line in lines] == list(lines), finished.output
 
 
+@pytest.mark.full  # it takes seconds
 def test_loops_run_while_another_thread_holds_the_gil(run):
     """The thread calls into C with the GIL held for seconds; nothing of the program needs it."""
     finished = run(

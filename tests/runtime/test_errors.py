@@ -449,6 +449,7 @@ def test_a_list_counts_as_several_results():
     assert "numpy.asarray makes it one" in str(error)
 
 
+@pytest.mark.full  # it takes seconds
 @pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     "make",

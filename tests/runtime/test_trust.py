@@ -533,6 +533,7 @@ def test_no_name_of_a_loaded_program_stays_registered():
     assert _native.statistics()["registered"] == before
 
 
+@pytest.mark.full  # it takes seconds
 def test_the_main_script_of_a_file_is_not_the_one_that_loads_it(tmp_path):
     """Whether that has a function of the same name, has compiled or exported it, or not."""
     script = """

@@ -443,6 +443,7 @@ def test_large_rows_make_a_log_full_sooner(rows):
         assert log._writer.limit == 16384
 
 
+@pytest.mark.full  # it takes seconds
 def test_a_function_may_log_to_its_own_log(rows):
     def also(row):
         rows.append(row)
