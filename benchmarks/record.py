@@ -22,6 +22,7 @@ HEADINGS = {
     "ufunc": "## `callbax.ufunc`",
     "progress": "## Progress bars",
     "log": "## Logs",
+    "batches": "## Data into loops",
     "checks": "## Checks while nothing fails",
     "programs": "## Programs that travel and scale",
     "third_party": "## Libraries, with callbax installed",

@@ -3,6 +3,7 @@
 Each tool is built on callbax's public functions alone.
 """
 
+from callbax.tools.batches import Batches as Batches
 from callbax.tools.checks import checked as checked
 from callbax.tools.checks import raise_if as raise_if
 from callbax.tools.every import every as every
