@@ -22,6 +22,12 @@ from callbax._runtime.errors import KernelError as KernelError
 from callbax._runtime.failures import original_exception as original_exception
 from callbax._runtime.failures import reraise as reraise
 from callbax._runtime.listeners import on_failure as on_failure
+from callbax._runtime.observation import CallRecord as CallRecord
+from callbax._runtime.observation import CallStatistics as CallStatistics
+from callbax._runtime.observation import Recording as Recording
+from callbax._runtime.observation import Statistics as Statistics
+from callbax._runtime.observation import record_calls as record_calls
+from callbax._runtime.observation import statistics as statistics
 
 if TYPE_CHECKING:  # the same names as below
     from callbax import host_callback as host_callback
@@ -43,12 +49,6 @@ if TYPE_CHECKING:  # the same names as below
     from callbax._install.install import install as install
     from callbax._install.install import installed as installed
     from callbax._install.install import uninstall as uninstall
-    from callbax._runtime.observation import CallRecord as CallRecord
-    from callbax._runtime.observation import CallStatistics as CallStatistics
-    from callbax._runtime.observation import Recording as Recording
-    from callbax._runtime.observation import Statistics as Statistics
-    from callbax._runtime.observation import record_calls as record_calls
-    from callbax._runtime.observation import statistics as statistics
 
 __version__ = "0.1.0"
 
@@ -63,14 +63,6 @@ _LAZY = {
     "callbax._external.linear": ("CostlyDerivativeWarning",),
     "callbax._external.results": ("Like", "infer", "like"),
     "callbax._install.install": ("install", "installed", "uninstall"),
-    "callbax._runtime.observation": (
-        "CallRecord",
-        "CallStatistics",
-        "Recording",
-        "Statistics",
-        "record_calls",
-        "statistics",
-    ),
     "callbax": ("host_callback", "tools"),
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
