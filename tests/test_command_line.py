@@ -83,12 +83,12 @@ def test_the_tour_runs_every_example_and_is_plain_in_a_pipe():
     result = run("tour")
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""
-    assert "27 examples ran" in result.stdout and "all came out as they should" in result.stdout
+    assert "30 examples ran" in result.stdout and "all came out as they should" in result.stdout
     assert "\x1b" not in result.stdout and "Left out" not in result.stdout
     landmarks = (
         "inside: JitTracer|inside: Traced", "inside: 3", "the callback runs", r"\(no output\)",
         "drawing float32", "Cannot `vmap` ordered IO callback", "IO callbacks do not support JVP",
-        "hello", "log: 3.0", "jax.custom_jvp", "J1''", "written after", "What it costs",
+        "hello", "log: 3.0", "jax.custom_jvp", "J1''", "written after", "in lane 1 of 2", "What it costs",
     )  # fmt: skip
     positions = [re.search(landmark, result.stdout) for landmark in landmarks]
     assert all(positions)
@@ -112,7 +112,7 @@ def test_the_tour_without_extras_says_what_is_missing_and_runs_the_rest():
     for package in ("rich", "scipy", "scikit-learn"):
         line = rf"^Left out: .* needs? {package}: pip install 'callbax\[tour\]'$"
         assert re.search(line, result.stdout, re.MULTILINE)
-    assert "18 examples ran" in result.stdout
+    assert "21 examples ran" in result.stdout
     assert re.search(r"callbax +jax\.\*", result.stdout)  # the table of measurements, without rich
 
 
@@ -120,7 +120,7 @@ def test_the_tour_without_extras_says_what_is_missing_and_runs_the_rest():
 def test_the_tour_without_scikit_learn_alone():
     result = run_without(("sklearn",), "tour")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert len(re.findall("Left out", result.stdout)) == 1 and "25 examples ran" in result.stdout
+    assert len(re.findall("Left out", result.stdout)) == 1 and "28 examples ran" in result.stdout
 
 
 @pytest.mark.full

@@ -65,7 +65,9 @@ def shown_on_page(program: Path) -> str | None:
 @each_program
 def test_runs_to_its_end_and_prints_its_result(program: Path) -> None:
     status, output, errors = run(program)
-    if status == 1 and (needs := re.search(r"^this recipe needs \w+: pip install .*$", errors, re.M)):
+    if status == 1 and (
+        needs := re.search(r"^this recipe needs \w+: pip install .*$", errors, re.M)
+    ):
         pytest.skip(needs[0])
     assert status == 0, f"{program.name} ended with exit status {status}:\n{output}\n{errors}"
     assert output.strip(), f"{program.name} prints nothing"

@@ -27,6 +27,7 @@ GUIDE = """
     called_directly under_jit_and_vmap without_rule under_grad second_derivative
     with_external without_python
     untrained trained
+    bar_and_log check timeline
 """
 
 

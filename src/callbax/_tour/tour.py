@@ -12,7 +12,15 @@ from callbax._tour.examples import Chapter, Example
 from callbax._tour.pages import Page
 
 # Modules of this package. Some need an optional package, and cannot tell their title without it.
-CHAPTERS = ("why_callbacks", "pure_callback", "io_callback", "debug_callback", "bessel", "digits")
+CHAPTERS = (
+    "why_callbacks",
+    "pure_callback",
+    "io_callback",
+    "debug_callback",
+    "bessel",
+    "digits",
+    "every_day",
+)
 NEEDS = {
     "bessel": ("scipy", "the Bessel function"),
     "digits": ("scikit-learn", "training on real data"),

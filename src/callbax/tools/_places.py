@@ -9,14 +9,14 @@ import numpy as np
 
 from callbax import debug
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_TOOLS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _MOST_LANES = 8
 
 
 def line_of_caller() -> str:
     """File and line of the code that has called a tool."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_TOOLS):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
