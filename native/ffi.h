@@ -160,7 +160,9 @@ struct Stages {
     if (AnswerMetadata(frame, State::Id())) return nullptr;
     Site* site = nullptr;
     if (XLA_FFI_Error* error = State::Get(frame, &site)) return error;
-    return Handler::Execute(frame, *site);
+    XLA_FFI_Error* error = Handler::Execute(frame, *site);
+    if (error != nullptr) last_site = 0;
+    return error;
   }
 
   static HandlerAddresses Addresses() {

@@ -88,11 +88,12 @@ struct CallbackHandler {
     std::vector<Buffer> results;
     if (!site.no_results) results = ReadBuffers(frame->rets.rets, frame->rets.size);
     const int64_t run_id = site.shared_run ? RunId(frame) : 0;
+    last_site = 0;
     if (site.needs_pool && OnPoolThread() && Postpone(frame, site, operands, results, run_id)) {
       return nullptr;
     }
     Outcome outcome = Invoke(site, operands, results, run_id);
-    last_site = outcome.ok ? site.id : 0;
+    if (outcome.ok) last_site = site.id;
     return Encode(frame->api, std::move(outcome));
   }
 };

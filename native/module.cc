@@ -184,6 +184,23 @@ nb::tuple Records() {
   return nb::make_tuple(found, lost);
 }
 
+// What JAX calls to put the results of a program together (see _jax/calls.py). Waits, by Python, if the
+// program may not have ended.
+//
+// Race avoided: were the site taken by Python code, the exception of a signal could come before it is,
+// and the thread's next call would be taken for one that has ended.
+nb::object FinishCall(nb::tuple plan, nb::object leaves) {
+  const int64_t ended = std::exchange(last_site, 0);
+  const auto site = nb::cast<int64_t>(plan[2]);
+  if (site == 0 || site != ended) plan[3](leaves);
+  const auto tokens = nb::cast<Py_ssize_t>(plan[1]);
+  const nb::object results = plan[0];
+  if (results.is_none()) return leaves[tokens];
+  if (tokens == 0) return results.attr("unflatten")(leaves);
+  return results.attr("unflatten")(
+      nb::steal(PySequence_GetSlice(leaves.ptr(), tokens, PY_SSIZE_T_MAX)));
+}
+
 }  // namespace
 }  // namespace callbax
 
@@ -254,6 +271,8 @@ NB_MODULE(_native, m) {
   m.def(
       "take_last_site", [] { return std::exchange(last_site, 0); },
       "Which call site ended a call on this thread, if it was not asked for since; 0: none.");
+  m.def("finish_call", &FinishCall, nb::arg("plan"), nb::arg("leaves"),
+        "Puts a call's results together, when the program has ended.");
   m.def("level", &Level, "The level of JAX work on this thread.");
   m.def("set_level", &SetLevel, nb::arg("level"),
         "Sets the level of JAX work on this thread; returns the one before.");

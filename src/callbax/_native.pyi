@@ -144,6 +144,9 @@ def take_last_site() -> int:
     Which call site ended a call on this thread, if it was not asked for since; 0: none.
     """
 
+def finish_call(plan: tuple, leaves: object) -> object:
+    """Puts a call's results together, when the program has ended."""
+
 def level() -> int:
     """The level of JAX work on this thread."""
 

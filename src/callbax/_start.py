@@ -177,6 +177,7 @@ def _start() -> None:
     calls.install(
         frozenset({_jax.IO_EFFECT, _jax.DEBUG_EFFECT}),
         frozenset({_jax.ORDERED_IO_EFFECT, _jax.ORDERED_DEBUG_EFFECT, HOST_CALLBACK_EFFECT}),
+        frozenset(TARGETS),
     )
     profiles.watch_profiles(observation.profile_changed)
     atexit.register(_shut_down)

@@ -332,3 +332,73 @@ def test_where_jax_is_not_as_expected_its_own_way_stays(monkeypatch):
     monkeypatch.setattr(runtime.pxla, "ExecuteReplicated", Other)
     assert not runtime._wait_for_inputs()
     assert Other.__init__ is made
+
+
+def test_a_call_that_failed_after_its_callback_says_nothing_of_the_next(run_program):
+    finished = run_program(
+        """
+        log = []
+        def note(x):
+            if x == 13:
+                raise ValueError("thirteen")
+            log.append(float(x))
+            return x
+        root = cb.ufunc(np.sqrt)
+        with np.errstate(invalid="raise"):
+            program = jax.jit(lambda x: root(cb.io_callback(note, scalar, x)))
+            program(jnp.float32(1))
+        slow = jax.jit(lambda a: lax.fori_loop(0, 60, lambda i, a: jnp.tanh(a @ a), a)[0, 0])
+        zeros = jnp.zeros((700, 700))
+        slow(zeros).block_until_ready()
+        def fails(value):
+            try:
+                program(value)
+            except ValueError:
+                return True
+            except jax.errors.JaxRuntimeError:
+                return True
+        assert not fails(jnp.float32(1))
+        assert fails(jnp.float32(-1))  # the root fails, after the callback
+        log.clear()
+        program(slow(zeros))
+        assert log == [0.0]
+        assert fails(jnp.float32(-1))
+        assert fails(slow(zeros) + 13)
+        print("done")
+        """
+    )
+    assert "done\n" in finished.output, finished.output
+
+
+@pytest.mark.sampled(1)
+def test_errors_surface_at_their_call_while_other_threads_hold_the_gil(run_program):
+    finished = run_program(
+        """
+        sys.setswitchinterval(1e-5)
+        def fail(x):
+            if x == 13:
+                raise ValueError("thirteen")
+        def work(x):
+            steps = 1 + (x * 0).astype(int)
+            return lax.fori_loop(0, steps, lambda i, a: a + 0 * a @ a, jnp.ones((64, 64)) * x)[0, 0]
+        def spin():
+            while True:
+                sum(range(1000))
+        for _ in range(2):
+            threading.Thread(target=spin, daemon=True).start()
+        @jax.jit
+        def program(x):
+            cb.debug.callback(fail, work(x), ordered=True)
+        for _ in range(2):
+            program(jnp.float32(1))
+        failed = 0
+        for _ in range(100):
+            try:
+                program(jnp.float32(13))
+            except Exception:
+                failed += 1
+            cb.effects_barrier()
+        print("failed:", failed)
+        """
+    )
+    assert "failed: 100\n" in finished.output

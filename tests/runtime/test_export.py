@@ -349,3 +349,18 @@ def test_effects_are_made_readable_only_where_that_works():
 def test_jax_keeps_its_own_way_where_its_rule_is_another(monkeypatch):
     monkeypatch.setattr(saved_programs._export, "_call_exported_lowering", lambda ctx, *args: None)
     assert not saved_programs.mark_loaded_programs(("callbax_call",), "needs_pool", "keeps_objects")
+
+
+@pytest.mark.parametrize("effects", ["ordered", "ordered_debug"])
+def test_ordered_results_of_symbolic_shape_are_refused(effects):
+    f = cb.external(np.sin, result="broadcast", effects=effects)
+    shape = jax.ShapeDtypeStruct(export.symbolic_shape("n"), np.float32)
+    make = export.export(jax.jit(f), disabled_checks=cb.EXPORT_CHECKS)
+    with pytest.raises(NotImplementedError, match=r"sin.*is ordered and has a result of symbolic"):
+        make(shape)
+    # Known shapes travel, and unordered calls of any shape.
+    x = np.arange(3, dtype=np.float32)
+    assert np.allclose(make(x).call(x), np.sin(x))
+    g = cb.external(np.sin, result="broadcast", effects="io")
+    exported = export.export(jax.jit(g), disabled_checks=cb.EXPORT_CHECKS)(shape)
+    assert np.allclose(exported.call(x), np.sin(x))

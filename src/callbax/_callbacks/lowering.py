@@ -8,6 +8,7 @@ runtime, JAX's own callbacks call what the handler would (see _runtime/portable_
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from callbax import _jax, _native, _start
@@ -107,6 +109,13 @@ def lower(
             ctx, operands, _start.PER_SHARD_TARGET, attributes, batch, has_side_effect
         )
     effect = flavour.ordered_effect if ordered else None
+    dimensions = itertools.chain.from_iterable(aval.shape for aval in ctx.avals_out)
+    if exporting and effect is not None and any(map(export.is_symbolic_dim, dimensions)):
+        raise NotImplementedError(
+            f"{errors.full_name(flavour.public_name)} of {host_call} is ordered and has a result of "
+            "symbolic shape, which XLA cannot find out where a token is a result as well. Let the shape "
+            "be one of numbers, or the call be unordered."
+        )
     emit = _emit_native if runtime.is_native else partial(_emit_portable, runtime, host_call)
     results = emit(ctx, operands, attributes, effect, op_sharding, partitioned, flavour)
     if ctx.avals_out and _jax.is_partitioned_automatically(ctx):

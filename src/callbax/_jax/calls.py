@@ -8,9 +8,9 @@ that keeps the mark of such a call it is asked once more, as if there were no ef
 answers is changed in two places.
 
 - The tree of the results is of a class of this file's, so that JAX asks it, at each call, to put
-  the results together: there the call waits. XLA's CPU client runs a program either to its end on
-  the thread that calls it, or on threads of its own. So if the callback that ended last on this
-  thread is of this program, the program has ended, too, and nothing is asked of XLA.
+  the results together: there the call waits (`finish_call`). XLA's CPU client runs a program either
+  to its end on the thread that calls it, or on threads of its own. So if the callback that ended last
+  on this thread is of this program, the program has ended, too, and nothing is asked of XLA.
 - An ordered program takes and gives a token. One that is ready serves for all calls.
 
 The same is done for programs that were compiled ahead of time. Several devices, JAX's own callbacks
@@ -23,6 +23,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -37,8 +38,6 @@ from jax.sharding import SingleDeviceSharding
 from callbax import _native
 from callbax._jax import runtime
 
-_take_last_site = _native.take_last_site
-
 
 class _Plan(NamedTuple):
     """What a call does with its flat results."""
@@ -46,7 +45,7 @@ class _Plan(NamedTuple):
     results: Any  # the tree of those that the user gets; None: it is one array
     tokens: int  # how many come before them
     site: int  # the call site that ends last, if XLA runs the program on the calling thread; or 0
-    wait: Callable[[], None]  # waits for all that this thread has sent to the device
+    wait: Callable[[Sequence[Any]], None]  # waits for the end of a call with these results
 
 
 class _Results:
@@ -56,23 +55,10 @@ class _Results:
         self.leaves, self.plan = leaves, plan
 
 
-def _finish(plan: _Plan, leaves: Sequence[Any]) -> Any:
-    """Called by JAX at each call, when the program has been sent to the device."""
-    results, tokens, site, wait = plan
-    if site and _take_last_site() == site:
-        pass  # it has ended
-    elif not leaves:
-        wait()
-        runtime.raise_unheard()
-    elif not leaves[0].is_ready():
-        leaves[0].block_until_ready()  # raises what has failed
-    if results is None:
-        return leaves[tokens]
-    return results.unflatten(leaves[tokens:] if tokens else leaves)
-
-
 _ONE_ARRAY = tree_util.tree_structure(0)
-tree_util.register_pytree_node(_Results, lambda results: (results.leaves, results.plan), _finish)
+tree_util.register_pytree_node(
+    _Results, lambda results: (results.leaves, results.plan), _native.finish_call
+)
 
 
 def _without_effects(executable: Any) -> Any:
@@ -130,13 +116,19 @@ def _probe(device: Any) -> Callable[[], Any]:
     return _in_fresh_thread(compiled)  # type: ignore[no-any-return]
 
 
-def _wait_for(device: Any) -> None:
+def _wait_for(device: Any, results: Sequence[Any]) -> None:
+    """Waits for the end of the call with these results, and raises what has failed in it."""
+    if results:
+        results[0].block_until_ready()
+        return
     _probe(device)().block_until_ready()
+    runtime.raise_unheard()
 
 
 # -- which programs --------------------------------------------------------------------------------
 # What kinds of effects a program may have: unordered ones, and ordered ones.
 _allowed: tuple[frozenset[Any], frozenset[Any]] = frozenset(), frozenset()
+_targets: frozenset[str] = frozenset()  # callbax's own
 
 
 def _is_ours(executable: Any) -> bool:
@@ -160,6 +152,15 @@ def _is_ours(executable: Any) -> bool:
     )
 
 
+def _calls_only_us(executable: Any) -> bool:
+    """Whether no call in the program can fail unheard by callbax, after the site that ends last.
+
+    That site would stay known to the thread, and its next call would be taken for one that has ended.
+    """
+    text = "".join(module.to_string() for module in executable.xla_executable.hlo_modules())
+    return _targets.issuperset(re.findall(r'custom_call_target="([^"]*)"', text))
+
+
 _get_data = pjit._get_fastpath_data
 _create_call = pxla.MeshExecutable.create_cpp_call
 
@@ -173,7 +174,7 @@ def _get_fastpath_data(executable: Any, *args: Any, **kwargs: Any) -> Any:
     if data is None:
         return None
     call = executable.unsafe_call
-    site = runtime.last_site(call)
+    site = runtime.last_site(call) if _calls_only_us(executable) else 0
     return _with_waiting(data, call._local_devices[0], len(call.ordered_effects), site)
 
 
@@ -219,15 +220,17 @@ _PARAMETERS = (
 )  # fmt: skip
 
 
-def install(unordered: frozenset[Any], ordered: frozenset[Any]) -> None:
+def install(unordered: frozenset[Any], ordered: frozenset[Any], targets: frozenset[str]) -> None:
     """Wraps JAX's two functions, for programs with no other effects than these.
+
+    The targets are those of callbax's calls.
 
     Where they are not as expected, they stay as they are, and `trial` says why.
     """
-    global _allowed
+    global _allowed, _targets
     if _refusal():
         return
-    _allowed = unordered, ordered
+    _allowed, _targets = (unordered, ordered), targets
     pjit._get_fastpath_data = _get_fastpath_data
     pxla.MeshExecutable.create_cpp_call = _create_cpp_call  # type: ignore[method-assign]
 
