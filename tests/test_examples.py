@@ -61,7 +61,7 @@ def shown_on_page(program: Path) -> str | None:
     return found[1] if found else None
 
 
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(16)
 @each_program
 def test_runs_to_its_end_and_prints_its_result(program: Path) -> None:
     status, output, errors = run(program)

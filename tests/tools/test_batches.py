@@ -113,6 +113,7 @@ THREE = {
 }
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("transformation", THREE)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_three_batches_are_taken_in_order(batches, program, transformation):

@@ -10,6 +10,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.sampled(3)  # each case costs the start of a process
+
 PREAMBLE = """
 import time
 import jax, jax.numpy as jnp

@@ -133,9 +133,8 @@ class Prefetcher:
         number, batch = self._batches[0]
         self.position = number + 1
         self._batches.popleft()
-        if (
-            len(self._batches) <= self._limit // 2
-        ):  # waking the thread costs more than small batches
+        # Not for each batch: to wake the thread costs more than a small one.
+        if len(self._batches) <= self._limit // 2:
             self._changed.notify_all()
         return batch
 
