@@ -1,4 +1,5 @@
-// The arrays that callbacks receive, one by one and those of a call: owned copies of XLA's buffers, or views.
+// The arrays that callbacks receive, one by one and those of a call: owned copies of XLA's buffers, or
+// views of them.
 //
 // Copies. An array that a callback keeps, or anything that views it (a slice, a memoryview, a DLPack
 // export), stays valid and unchanged for ever. A small array is recycled only if the call left it

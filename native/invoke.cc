@@ -104,8 +104,9 @@ bool RunLanes(CallSite& site, const std::vector<Buffer>& operands,
   return true;
 }
 
-[[gnu::always_inline]] inline bool Run(CallSite& site, const std::vector<Buffer>& operands, const std::vector<Buffer>& results,
-         FailedCall* failed) {
+[[gnu::always_inline]] inline bool Run(CallSite& site, const std::vector<Buffer>& operands,
+                                       const std::vector<Buffer>& results,
+                                       FailedCall* failed) {
   if (!site.lanes.sizes.empty()) return RunLanes(site, operands, results, failed);
   if (RunLane(site, operands, results)) return true;
   failed->arguments = operands;

@@ -72,10 +72,8 @@ def _without_effects(executable: Any) -> Any:
 def _with_waiting(data: Any, device: Any, tokens: int, site: int) -> Any:
     """JAX's data for calls, so that they wait, and that tokens go in and out before the rest."""
     results = data.out_pytree_def
-    plan = _Plan(
-        None if results == _ONE_ARRAY else results,
-        *(tokens, site, functools.partial(_wait_for, device)),
-    )
+    wait = functools.partial(_wait_for, device)
+    plan = _Plan(None if results == _ONE_ARRAY else results, tokens, site, wait)
     leaves = [0] * (results.num_leaves + tokens)
     data = data._replace(
         out_pytree_def=tree_util.dispatch_registry.flatten(_Results(leaves, plan))[1]
@@ -174,7 +172,9 @@ def _get_fastpath_data(executable: Any, *args: Any, **kwargs: Any) -> Any:
     if data is None:
         return None
     call = executable.unsafe_call
-    site = runtime.last_site(call) if _calls_only_us(executable) else 0
+    site = runtime.last_site(call)
+    if site and not _calls_only_us(executable):
+        site = 0
     return _with_waiting(data, call._local_devices[0], len(call.ordered_effects), site)
 
 

@@ -157,21 +157,19 @@ class Log:
         entries, append, item = writer.entries, writer.entries.append, np.ndarray.item
         number = len(writer.columns)
         writer.columns.append(columns)
+        has_arrays = any(columns.ranks)
 
-        def record_arrays(*values: Any) -> None:
-            append((~number, *values))
-            if writer.idle or len(entries) > writer.limit:
-                log._writer.attend()
-
-        def record_scalars(*values: Any) -> None:
-            try:
-                append((number, *map(item, values)))
-            except ValueError:  # an array has several lanes
+        def record(*values: Any) -> None:
+            if has_arrays:
                 append((~number, *values))
+            else:
+                try:
+                    append((number, *map(item, values)))
+                except ValueError:  # an array has several lanes
+                    append((~number, *values))
             if writer.idle or len(entries) > writer.limit:
                 log._writer.attend()
 
-        record = record_arrays if any(columns.ranks) else record_scalars
         record.__name__ = record.__qualname__ = writer.name
         return callbax.external(
             record, result=None, effects="ordered_debug", vmap_method="expand_dims"
