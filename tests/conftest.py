@@ -92,6 +92,20 @@ def _small_heap():
     gc.collect()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(full, tmp_path_factory):
+    """Without --full, a program that two files of tests have in common is compiled once.
+
+    Most of the time goes into XLA's compiler, much of it into the same small programs again. With
+    --full each is compiled anew, so both ways of getting a program are tested. Programs in other
+    processes do not share it.
+    """
+    if not full:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.fixture(scope="session")
 def compile_c(tmp_path_factory):
     """Compiles source text to a shared library, with callbax's header at hand; returns its path."""

@@ -19,7 +19,7 @@ DEADLINE = 240
 PROGRAM = """
 import os, sys
 assert "jax" not in sys.modules and "callbax" not in sys.modules
-print(__name__, sys.argv, sys.path[0], __file__, __package__, sys.flags.optimize)
+print(__name__, sys.argv, sys.path[0], __file__, __package__, sys.flags.bytes_warning)
 os.environ["JAX_ENABLE_X64"] = "1"
 {first}
 import jax, pickle
@@ -73,7 +73,7 @@ def test_a_script(tmp_path, arguments):
         tmp_path,
         "scripts/script.py",
         *("-m", "--arguments", "--", "x y"),
-        flags=["-O"],
+        flags=["-b"],
         options=["--arguments", arguments],
     )
     assert code == 0, errors
