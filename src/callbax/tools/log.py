@@ -158,15 +158,18 @@ class Log:
         number = len(writer.columns)
         writer.columns.append(columns)
         has_arrays = any(columns.ranks)
+        one_metric = len(columns.ranks) == 2
 
         def record(*values: Any) -> None:
-            if has_arrays:
-                append((~number, *values))
-            else:
-                try:
-                    append((number, *map(item, values)))
-                except ValueError:  # an array has several lanes
+            try:
+                if has_arrays:
                     append((~number, *values))
+                elif one_metric:  # half the time of the next line
+                    append((number, item(values[0]), item(values[1])))
+                else:
+                    append((number, *map(item, values)))
+            except ValueError:  # an array has several lanes
+                append((~number, *values))
             if writer.idle or len(entries) > writer.limit:
                 log._writer.attend()
 
