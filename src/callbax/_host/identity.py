@@ -38,15 +38,15 @@ def _enter(name: str, call: HostCall) -> Any:
 
 def stable_name(call: HostCall) -> dict[str, Any] | None:
     """The name of a call, equal in each process, if it has one."""
-    structure = call.structure_data
-    if structure is None:
-        return None
     function: Any = call.function
     if is_a(function, Wrapper) and call.name is None:
         name = function.program_name
     else:
         name = reference(function, call.name)
-    return None if name is None else {**name, **structure}
+    if name is None:
+        return None
+    structure = call.structure_data
+    return None if structure is None else {**name, **structure}
 
 
 def find_call(name: dict[str, Any]) -> HostCall:

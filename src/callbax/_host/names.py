@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import copyreg
 import dataclasses
+import functools
 import inspect
 import itertools
 import os
@@ -156,7 +157,7 @@ class Kind:
         return program_names.write(name)
 
     def _local_name(self, callee: Any) -> str:
-        start = program_names.write({"local": self.label(callee)})[:-1]
+        start = _start_of_local_name(self.label(callee))
 
         def name(number: int) -> str:
             return f'{start},"number":{number}}}'  # many may be tried
@@ -168,6 +169,11 @@ class Kind:
         if callee.local_name is not None and is_free(callee.local_name):
             return callee.local_name
         return name(numbers.free_number(start, lambda number: is_free(name(number))))
+
+
+@functools.lru_cache(1024)
+def _start_of_local_name(label: str) -> str:
+    return program_names.write({"local": label})[:-1]
 
 
 def _copy_of(callee: Any) -> Any:

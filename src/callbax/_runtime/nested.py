@@ -180,7 +180,11 @@ def _arrays_of(function: Any) -> Iterator[jax.Array]:
     for _ in range(_MOST_DEPTH):
         following: list[Any] = []
         for item in level:
-            if issubclass(type(item), jax.Array):
+            kind = type(item)
+            if kind in _HOLD_NOTHING:
+                continue
+            # Most are functions; to ask whether another type is one of jax.Array's takes long.
+            if kind is not types.FunctionType and issubclass(kind, jax.Array):
                 yield item
             elif id(item) not in seen and len(seen) < _MOST_OBJECTS:
                 seen.add(id(item))
@@ -194,8 +198,6 @@ _HOLD_NOTHING = frozenset({bool, int, float, complex, str, bytes, type(None)})
 def _held_by(item: Any) -> Iterator[Any]:
     # By type alone: asking the object itself would run users' code, which may do and raise anything.
     kind = type(item)
-    if kind in _HOLD_NOTHING:
-        return
     if kind is types.FunctionType:
         yield from _held_by_function(item)
     elif kind is types.MethodType:
