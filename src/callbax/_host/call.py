@@ -56,6 +56,9 @@ class HostCall:
         trees = tuple(() if tree is None else (tree,) for tree in (self.out, self.result))
         object.__setattr__(self, "_trees", trees)
 
+    def __hash__(self) -> int:
+        return hash(self._function)  # JAX asks often, and one function has few other fields
+
     @classmethod
     def from_arguments(
         cls,
