@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from callbax import _versions as _versions
 from callbax import debug as debug
 from callbax import scipy as scipy
 from callbax._callbacks.effects import effects_barrier as effects_barrier

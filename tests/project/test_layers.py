@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Lowest first. A module imports from its own layer and those below it.
 LAYERS = [
-    {"callbax._native", "callbax._typing", "callbax._jax"},
+    {"callbax._versions", "callbax._native", "callbax._typing", "callbax._jax"},
     {"callbax._runtime"},
     {"callbax._host"},
     {"callbax._start"},
