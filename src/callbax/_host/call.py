@@ -69,10 +69,7 @@ class HostCall:
         split_static: bool = False,
         result_tree: PyTreeDef | None = None,
     ) -> tuple[HostCall, list[Any]]:
-        """The HostCall of `function(*args, **kwargs)`, and the values to bind.
-
-        The function may be a HostFunction.
-        """
+        """The HostCall of `function(*args, **kwargs)`, perhaps a HostFunction, and what to bind."""
         if split_static:
             leaves, tree = _jax.flatten_with_refs((args, kwargs))
             structure, leaves = Structure.split(tree, leaves)
