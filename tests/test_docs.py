@@ -170,12 +170,12 @@ def test_commands_of_readme(command: str) -> None:
 
 
 def test_continuous_integration_uses_the_commands_of_readme() -> None:
-    script = ROOT / ".ci" / "run"
+    script = ROOT / ".ci" / "sections" / "tests"
     if not script.exists():
         pytest.skip("this copy of the project comes without .ci")
     text = script.read_text(encoding="utf-8")
     for step in COMMANDS[1].split(" && "):
-        assert step in text, f".ci/run does not run {step!r}"
+        assert step in text, f"{script} does not run {step!r}"
 
 
 def read_prose(page: Path) -> str:
