@@ -220,6 +220,22 @@ def test_arrays_of_lanes_stay_arrays(log, rows):
     ]
 
 
+def test_a_batch_without_lanes_is_not_logged(log, rows):
+    jax.vmap(lambda x: log(0, x=x, w=jnp.stack([x, x]), one=1))(jnp.zeros(0))
+    jax.vmap(lambda i: log(i, x=1))(jnp.zeros(0, int))
+    log.flush()
+    assert rows == []
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "sqlite"])
+def test_arrays_without_elements(tmp_path, ending):
+    with tools.Log(tmp_path / f"metrics.{ending}") as log:
+        jax.jit(lambda x: log(0, x=x))(jnp.zeros((0, 3)))
+        jax.vmap(lambda x: log(1, x=x, y=2))(jnp.zeros((2, 0)))
+    if ending == "csv":
+        assert (tmp_path / "metrics.csv").read_text() == "step,y\n0,\n1,2\n"
+
+
 def test_what_cannot_be_logged(log):
     with pytest.raises(
         TypeError, match=r"Log\(Rows\): the metric 'x' must be an array, a number or"
@@ -227,6 +243,12 @@ def test_what_cannot_be_logged(log):
         log(0, x=object())
     with pytest.raises(TypeError, match="'key' is a key array"):
         log(0, key=jax.random.key(0))
+    with pytest.raises(TypeError, match="'x' must be .* but is of type ndarray of dtype <U1"):
+        log(0, x=np.array(["a"]))
+    with pytest.raises(
+        TypeError, match=r"Log\(Rows\): the step must be a number, but is of type str"
+    ):
+        log("0", x=1)
     with pytest.raises(ValueError, match=r"the step must be a scalar, but has shape \(2,\)"):
         log(jnp.arange(2), x=1)
     with pytest.raises(ValueError, match="two columns would be called 'a/b'"):

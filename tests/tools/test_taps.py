@@ -252,6 +252,30 @@ def test_blocks_may_be_nested():
     assert plain(inner["x"]) == [2]
 
 
+def test_nested_blocks_that_see_the_same():
+    block, function = tools.collect(), jax.jit(square)
+    x = jnp.arange(3.0)
+    with block as outer:
+        with block as inner:
+            function(x)
+        function(x)
+    assert [len(outer["x"]), len(inner["x"])] == [2, 1]
+    function(x)
+    assert len(outer["x"]) == 2 and tools.tap(outer, "x") is outer
+
+
+def test_blocks_may_end_in_any_order():
+    function = jax.jit(square)
+    first, second = tools.collect(), tools.collect()
+    taps = [first.__enter__(), second.__enter__()]
+    first.__exit__(None, None, None)
+    function(1.0)
+    second.__exit__(None, None, None)
+    function(2.0)
+    assert not taps[0] and plain(taps[1]["x"]) == [1]
+    assert tools.tap(taps, "x") is taps
+
+
 def test_threads_collect_for_themselves():
     function = jax.jit(jax.grad(square))
     both, found = threading.Barrier(2), {}

@@ -1,44 +1,90 @@
-"""Files that grow line by line, without losing or repeating one."""
+"""The files of a log, which grow by whole pieces, without losing or repeating one: CSV, JSON lines."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
+import errno
+import fcntl
+import io
+import itertools
+import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
+
+import numpy as np
+
+from callbax.tools._log_rows import Block
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems say then
 
 
+# -- a file ------------------------------------------------------------------------------------------
 class GrowingFile:
-    """A text file that grows by whole pieces, or stays as it is.
+    """A text file that grows by whole pieces, or stays as it is; several logs may share it.
 
     Nothing is buffered here: what has been appended is with the operating system, and what a forked
-    process inherits is complete.
+    process inherits is complete. All that reads or writes is in a `locked` block.
     """
 
     def __init__(self, path: str, mode: str):
         self._path = path
-        flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if mode == "w" else 0)
-        self._file = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
-        size = os.lseek(self._file, 0, os.SEEK_END)
-        if size:
-            os.lseek(self._file, -1, os.SEEK_END)
-            if os.read(self._file, 1) != b"\n":  # left by a process that was killed
-                self.append("\n")
+        self._file = self._opened(os.O_TRUNC if mode == "w" else 0)
 
-    def first_line(self) -> str:
-        with open(self._path, encoding="utf-8", newline="") as file:
-            return file.readline()
+    def _opened(self, flags: int = 0) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Other logs wait. The file is the one that the path names now, a new one if there is none."""
+        _lock(self._file, fcntl.LOCK_EX)
+        try:
+            while not self._is_there():
+                new = self._opened()
+                self._let_go()
+                self._file = new
+                _lock(new, fcntl.LOCK_EX)
+            yield
+        finally:
+            _lock(self._file, fcntl.LOCK_UN)
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._file))
+        except FileNotFoundError:
+            return False
+
+    def _let_go(self) -> None:
+        _lock(self._file, fcntl.LOCK_UN)  # a forked child may have the file open, too
+        os.close(self._file)
+
+    def begins_with(self, text: str) -> bool:
+        data = text.encode()
+        return os.pread(self._file, len(data), 0) == data
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self._file).st_size
+
+    def reader(self) -> IO[str]:
+        return open(self._path, encoding="utf-8", newline="")
 
     def append(self, text: str) -> None:
         """Adds the text. If it fails, for instance because the disk is full, nothing is added."""
+        size = self.size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":  # left by a process that was killed
+            text = f"\n{text}"
         data = memoryview(text.encode())
-        start = os.lseek(self._file, 0, os.SEEK_END)
+        os.lseek(self._file, 0, os.SEEK_END)
         try:
             while data:
                 data = data[os.write(self._file, data) :]
         except BaseException:
-            os.ftruncate(self._file, start)
+            if self.size > size:
+                os.ftruncate(self._file, size)
             raise
 
     @contextlib.contextmanager
@@ -48,17 +94,149 @@ class GrowingFile:
         handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
         try:
             with (
-                open(self._path, encoding="utf-8", newline="") as old,
-                open(handle, "w", encoding="utf-8", newline="") as new,
+                self.reader() as old,
+                open(os.dup(handle), "w", encoding="utf-8", newline="") as new,
             ):
                 yield old, new
-            os.chmod(temporary, os.stat(self._path).st_mode & 0o777)
+            os.fchmod(handle, os.fstat(self._file).st_mode & 0o777)
+            _lock(handle, fcntl.LOCK_EX)
             os.replace(temporary, self._path)
         except BaseException:
+            os.close(handle)
             os.unlink(temporary)
             raise
-        os.close(self._file)
-        self._file = os.open(self._path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        self._let_go()
+        self._file = handle
 
     def close(self) -> None:
         os.close(self._file)
+
+
+def _lock(file: int, operation: int) -> None:
+    try:
+        fcntl.flock(file, operation)
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+
+
+# -- CSV ---------------------------------------------------------------------------------------------
+class CsvFile:
+    """A CSV file whose columns grow with the metrics."""
+
+    def __init__(self, path: str, mode: str):
+        self._path = path
+        self._file = GrowingFile(path, mode)
+        self._columns: list[str] = []
+
+    def write(self, blocks: list[Block]) -> None:
+        flat = [block.scalars() for block in blocks]
+        named = itertools.chain.from_iterable((*b.names, *dict(b.texts)) for b in flat)
+        with self._file.locked():
+            self._read_columns()
+            known = set(self._columns)
+            if added := [name for name in dict.fromkeys(named) if name not in known]:
+                self._add(added)
+            self._file.append("".join([_as_text(block, self._line(block)) for block in flat]))
+            blocks.clear()
+
+    def _read_columns(self) -> None:
+        """Those of the file, which another log may have made or changed."""
+        if self._columns and self._file.begins_with(_csv_line(self._columns)):
+            return
+        columns: list[str] = []
+        if self._file.size:
+            try:
+                with self._file.reader() as file:
+                    columns = next(csv.reader(file), [])
+            except (UnicodeDecodeError, csv.Error):
+                columns = [""]
+        if columns and columns[0] != "step":
+            raise ValueError(
+                f"{self._path} has another first column than 'step'; say mode='w' to replace it"
+            )
+        self._columns = columns
+
+    def _line(self, block: Block) -> str:
+        """The format of a line."""
+        fields = dict(zip(block.names, block.formats, strict=True))
+        fields |= {name: text.replace("%", "%%") for name, text in block.texts}
+        return _csv_line([fields.get(name, "") for name in self._columns])
+
+    def _add(self, names: list[str]) -> None:
+        """Gives the file more columns, which are empty so far."""
+        columns = [*self._columns, *names]
+        header = _csv_line(columns)
+        if not self._columns:
+            self._file.append(header)
+        else:
+            with self._file.replaced() as (old, new):
+                records = _records(old)
+                next(records)
+                new.write(header)
+                new.writelines(f"{record}{',' * len(names)}\n" for record in records)
+        self._columns = columns
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _csv_line(values: list[str]) -> str:
+    # With this end, fields with one of its characters are quoted.
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(values)
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _records(lines: Iterable[str]) -> Iterator[str]:
+    """The records of a CSV file, without their ends; a quoted field may have several lines."""
+    record = ""
+    for line in lines:
+        record += line
+        if record.count('"') % 2 == 0:
+            yield record.rstrip("\r\n")
+            record = ""
+    if record:
+        yield record
+
+
+def _as_text(block: Block, line: str) -> str:
+    """The rows in that format; much faster than row by row."""
+    return (line * len(block.rows)) % tuple(itertools.chain.from_iterable(block.rows))
+
+
+# -- JSON lines --------------------------------------------------------------------------------------
+class JsonLinesFile:
+    """A file with one JSON object a line; arrays are lists, complex numbers pairs."""
+
+    def __init__(self, path: str, mode: str):
+        self._file = GrowingFile(path, mode)
+
+    def write(self, blocks: list[Block]) -> None:
+        text = "".join(map(_json_lines, blocks))
+        with self._file.locked():
+            self._file.append(text)
+            blocks.clear()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _json_lines(block: Block) -> str:
+    if not _are_finite_numbers(block):
+        return "".join([json.dumps(row, default=_plain) + "\n" for row in block.dicts()])
+    fields = [(name, f) for name, f in zip(block.names, block.formats, strict=True)]
+    fields += [(name, json.dumps(text).replace("%", "%%")) for name, text in block.texts]
+    named = ", ".join(f"{json.dumps(name).replace('%', '%%')}: {field}" for name, field in fields)
+    return _as_text(block, f"{{{named}}}\n")
+
+
+def _are_finite_numbers(block: Block) -> bool:
+    """Whether the rows hold nothing that JSON writes in a way of its own."""
+    if "%s" in block.formats or any([isinstance(value, np.ndarray) for value in block.rows[0]]):
+        return False
+    return all([math.isfinite(sum(column)) for column in zip(*block.rows, strict=True)])
+
+
+def _plain(value: Any) -> Any:
+    return [value.real, value.imag] if isinstance(value, complex) else value.tolist()

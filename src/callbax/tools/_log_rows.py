@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -67,7 +68,7 @@ class Columns:
     @classmethod
     def of(cls, log: str, step: Any, metrics: dict[str, Any]) -> tuple[Columns, list[Any]]:
         """The columns of a call, and its arrays."""
-        leaves, texts = {"step": _loggable(log, "step", step)}, {}
+        leaves, texts = {"step": _loggable(log, "the step", step)}, {}
         if jnp.ndim(step) != 0:
             raise ValueError(f"{log}: the step must be a scalar, but has shape {jnp.shape(step)}")
         for path, leaf in jax.tree_util.tree_flatten_with_path(metrics)[0]:
@@ -77,7 +78,7 @@ class Columns:
             if isinstance(leaf, str):
                 texts[name] = leaf
             else:
-                leaves[name] = _loggable(log, name, leaf)
+                leaves[name] = _loggable(log, f"the metric {name!r}", leaf)
         values = list(leaves.values())
         formats = tuple(_format(jax.typeof(value).dtype) for value in values)
         ranks = tuple(map(jnp.ndim, values))
@@ -97,6 +98,8 @@ class Columns:
         step, *metrics = arrays
         pairs = list(zip(metrics, self.ranks[1:], strict=True))
         lanes = tuple(array.shape[: array.ndim - rank] for array, rank in pairs)
+        if 0 in step.shape or any(0 in shape for shape in lanes):
+            return  # a batch without lanes
         values = itertools.chain.from_iterable(_lanes_of(array, rank) for array, rank in pairs)
         names, formats = self._lane_columns(lanes)
         if step.size == 1:
@@ -161,7 +164,8 @@ def _lanes_of(array: np.ndarray, rank: int) -> list[Any]:
     """The value of each lane: a number, or an array if it is one in the program."""
     if rank == 0:
         return array.ravel().tolist()
-    return list(array.reshape(-1, *array.shape[array.ndim - rank :]))
+    lanes = array.ndim - rank
+    return list(array.reshape(math.prod(array.shape[:lanes]), *array.shape[lanes:]))
 
 
 def _elements(name: str, value: Any) -> tuple[str, ...]:
@@ -181,17 +185,17 @@ def _format(dtype: Any) -> str:
     return "%s"
 
 
-def _loggable(log: str, name: str, leaf: Any) -> Any:
+def _loggable(log: str, what: str, leaf: Any) -> Any:
     """The metric as an array of a type that NumPy has itself."""
     try:
         dtype = jax.typeof(leaf).dtype
     except TypeError:
-        raise TypeError(
-            f"{log}: the metric {name!r} must be an array, a number or a string, but is of type "
-            f"{type(leaf).__name__}"
-        ) from None
+        kind = type(leaf).__name__
+        kind += f" of dtype {leaf.dtype}" if isinstance(leaf, np.ndarray) else ""
+        expected = "a number" if what == "the step" else "an array, a number or a string"
+        raise TypeError(f"{log}: {what} must be {expected}, but is of type {kind}") from None
     if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
-        raise TypeError(f"{log}: the metric {name!r} is a key array; log jax.random.key_data of it")
+        raise TypeError(f"{log}: {what} is a key array; log jax.random.key_data of it")
     if dtype.kind in "biufc":
         return leaf
     # bfloat16, float8, int4, ...: these hold all of their values.

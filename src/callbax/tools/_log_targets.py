@@ -2,111 +2,17 @@
 
 from __future__ import annotations
 
-import csv
+import dataclasses
 import functools
-import io
-import itertools
-import json
 import logging
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-
-from callbax.tools._log_files import GrowingFile
+from callbax.tools._log_files import CsvFile, JsonLinesFile
 from callbax.tools._log_rows import Block, Row, scalars
 from callbax.tools._log_writer import Target
-
-
-class CsvFile:
-    """A CSV file whose columns grow with the metrics."""
-
-    def __init__(self, path: str, mode: str):
-        self._file = GrowingFile(path, mode)
-        header = next(csv.reader(io.StringIO(self._file.first_line())), [])
-        if header and header[0] != "step":
-            raise ValueError(
-                f"{path} has another first column than 'step'; say mode='w' to replace it"
-            )
-        self._columns = header
-
-    def write(self, blocks: list[Block]) -> None:
-        flat = [block.scalars() for block in blocks]
-        named = itertools.chain.from_iterable((*b.names, *dict(b.texts)) for b in flat)
-        known = set(self._columns)
-        if added := [name for name in dict.fromkeys(named) if name not in known]:
-            self._add(added)
-        self._file.append("".join([_as_text(block, self._line(block)) for block in flat]))
-        blocks.clear()
-
-    def _line(self, block: Block) -> str:
-        """The format of a line."""
-        fields = dict(zip(block.names, block.formats, strict=True))
-        fields |= {name: text.replace("%", "%%") for name, text in block.texts}
-        return _csv_line([fields.get(name, "") for name in self._columns])
-
-    def _add(self, names: list[str]) -> None:
-        """Gives the file more columns, which are empty so far."""
-        columns = [*self._columns, *names]
-        if not self._columns:
-            self._file.append(_csv_line(columns))
-        else:
-            with self._file.replaced() as (old, new):
-                read, write = csv.reader(old), csv.writer(new, lineterminator="\n")
-                write.writerow([*next(read), *names])
-                write.writerows([*row, *[""] * (len(columns) - len(row))] for row in read)
-        self._columns = columns
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _csv_line(values: list[Any]) -> str:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
-
-
-def _as_text(block: Block, line: str) -> str:
-    """The rows in that format; much faster than row by row."""
-    return (line * len(block.rows)) % tuple(itertools.chain.from_iterable(block.rows))
-
-
-class JsonLinesFile:
-    """A file with one JSON object a line; arrays are lists, complex numbers pairs."""
-
-    def __init__(self, path: str, mode: str):
-        self._file = GrowingFile(path, mode)
-
-    def write(self, blocks: list[Block]) -> None:
-        self._file.append("".join(map(_json_lines, blocks)))
-        blocks.clear()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _json_lines(block: Block) -> str:
-    if not _are_finite_numbers(block):
-        return "".join([json.dumps(row, default=_plain) + "\n" for row in block.dicts()])
-    fields = [(name, f) for name, f in zip(block.names, block.formats, strict=True)]
-    fields += [(name, json.dumps(text).replace("%", "%%")) for name, text in block.texts]
-    named = ", ".join(f"{json.dumps(name).replace('%', '%%')}: {field}" for name, field in fields)
-    return _as_text(block, f"{{{named}}}\n")
-
-
-def _are_finite_numbers(block: Block) -> bool:
-    """Whether the rows hold nothing that JSON writes in a way of its own."""
-    if "%s" in block.formats or any([isinstance(value, np.ndarray) for value in block.rows[0]]):
-        return False
-    return all([math.isfinite(sum(column)) for column in zip(*block.rows, strict=True)])
-
-
-def _plain(value: Any) -> Any:
-    return [value.real, value.imag] if isinstance(value, complex) else value.tolist()
 
 
 class SqliteTable:
@@ -120,30 +26,39 @@ class SqliteTable:
             if mode == "w":
                 self._connection.execute("DROP TABLE IF EXISTS log")
             self._connection.execute("CREATE TABLE IF NOT EXISTS log (step)")
-        self._columns = {row[1] for row in self._connection.execute("PRAGMA table_info(log)")}
 
     def write(self, blocks: list[Block]) -> None:
-        columns = set(self._columns)
         with self._connection as connection:
-            connection.execute("BEGIN")
+            connection.execute("BEGIN IMMEDIATE")
+            # Other logs may have added some.
+            columns = [row[1] for row in connection.execute("PRAGMA table_info(log)")]
+            known = {_folded(name): name for name in columns}
             for block in [block.scalars() for block in blocks]:
                 texts = dict(block.texts)
                 names = [*block.names, *texts]
                 for name in names:
+                    if (same := known.setdefault(_folded(name), name)) != name:
+                        raise ValueError(
+                            f"to SQLite the columns {same!r} and {name!r} are the same; rename one"
+                        )
                     if name not in columns:
                         connection.execute(f"ALTER TABLE log ADD COLUMN {_quoted(name)}")
-                        columns.add(name)
+                        columns.append(name)
                 listed = ", ".join(map(_quoted, names))
                 places = ", ".join("?" * len(names))
                 connection.executemany(
                     f"INSERT INTO log ({listed}) VALUES ({places})",
                     [(*map(_stored, row), *texts.values()) for row in block.rows],
                 )
-        self._columns = columns
         blocks.clear()
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _folded(name: str) -> str:
+    """Equal for names that are the same to SQLite."""
+    return "".join(char.lower() if char.isascii() else char for char in name)
 
 
 def _quoted(name: str) -> str:
@@ -151,7 +66,9 @@ def _quoted(name: str) -> str:
 
 
 def _stored(value: Any) -> Any:
-    return str(value) if isinstance(value, complex) else value
+    """What SQLite has no number for is text."""
+    too_large = isinstance(value, int) and value >= 2**63
+    return str(value) if too_large or isinstance(value, complex) else value
 
 
 class EachRow:
@@ -194,10 +111,13 @@ def _log_line(target: Any, row: Row) -> None:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", "")
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return " ".join(line.strip() for line in str(value).splitlines())
 
 
-_FILES: dict[str, Callable[[str, str], Target]] = {
+_Mode = Literal["a", "w"]
+_FILES: dict[str, Callable[[str, _Mode], Target]] = {
     ".csv": CsvFile,
     ".jsonl": JsonLinesFile,
     ".sqlite": SqliteTable,
@@ -214,7 +134,22 @@ _OBJECTS: tuple[tuple[Callable[[Any], bool], _Writes, str], ...] = (
 )
 
 
-def opener(target: Any, mode: str) -> Callable[[], Target]:
+@dataclasses.dataclass
+class _Opener:
+    """Opens a file or database; replaces what is there once, and never in a forked child."""
+
+    kind: Callable[[str, _Mode], Target]
+    path: str
+    mode: _Mode
+    process: int = dataclasses.field(default_factory=os.getpid)
+
+    def __call__(self) -> Target:
+        target = self.kind(self.path, self.mode if os.getpid() == self.process else "a")
+        self.mode = "a"
+        return target
+
+
+def opener(target: Any, mode: _Mode) -> Callable[[], Target]:
     """What makes the Target, on the thread that writes."""
     if isinstance(target, str | os.PathLike):
         path = Path(os.path.abspath(os.fspath(target)))
@@ -226,7 +161,7 @@ def opener(target: Any, mode: str) -> Callable[[], Target]:
             raise FileNotFoundError(
                 f"the directory of the log {os.fspath(target)!r} does not exist"
             )
-        return functools.partial(_FILES[path.suffix.lower()], str(path), mode)
+        return _Opener(_FILES[path.suffix.lower()], str(path), mode)
     for is_one, write, then in _OBJECTS:
         if is_one(target):
             finish = getattr(target, then, None) if then else None

@@ -181,9 +181,12 @@ class collect:
     array([2., 4., 8.], dtype=float32)
     """
 
+    def __init__(self) -> None:
+        self._entered: list[tuple[Taps, str]] = []  # one object may be used for nested blocks
+
     def __enter__(self) -> Taps:
         global _context
-        self._taps = Taps()
+        taps = Taps()
         with _lock:
             if _context is None:
                 _context = jax.make_user_context(None)
@@ -192,11 +195,10 @@ class collect:
                 slot = next(
                     str(n) for n in range(len(_collecting) + 1) if str(n) not in _collecting
                 )
-            _collecting.setdefault(slot, []).append(self._taps)
-        self._slot = slot
-        self._entered = _context(slot)
-        self._entered.__enter__()
-        return self._taps
+            _collecting.setdefault(slot, []).append(taps)
+        _context(slot).__enter__()
+        self._entered.append((taps, slot))
+        return taps
 
     def __exit__(
         self,
@@ -204,13 +206,15 @@ class collect:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        taps, slot = self._entered.pop()
         try:
             if error is None:
                 effects_barrier()
         finally:
-            self._entered.__exit__(kind, error, trace)
             with _lock:
-                collecting = _collecting[self._slot]
-                collecting.remove(self._taps)
-                if not collecting:
-                    del _collecting[self._slot]
+                # By identity: those that have seen the same are equal.
+                left = [other for other in _collecting.pop(slot) if other is not taps]
+                if left:
+                    _collecting[slot] = left
+            # Not what the context was before: blocks of coroutines may end in any order.
+            _context(slot if left else None).__enter__()
