@@ -1,6 +1,7 @@
 """What bars show, in which order and how often, under each transformation."""
 
 import contextlib
+import functools
 import io
 
 import jax
@@ -14,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 import callbax as cb
 from callbax import tools
-from callbax.tools import _displays, _format, _runs
+from callbax.tools import _displays, _format, _runs, _ticks
 from callbax.tools._bars import Bars, bars
 
 
@@ -428,3 +429,97 @@ def test_numbers_as_text():
     assert _format.number(np.bool_(True)) == "True"
     assert _format.number(jnp.bfloat16(1.5)) == "1.5"
     bars.end(run)
+
+
+# -- numbers at their limits --------------------------------------------------------------------------
+def test_totals_of_any_size_and_type(events):
+    bar = tools.Progress(np.int64(2**40), "b", display="text")
+    assert bar == tools.Progress(2**40, "b", display="text")
+    loop = functools.partial(tools.fori_loop, body_fun=lambda i, x: x + 1, init_val=0)
+    opened = []
+    with pytest.MonkeyPatch.context() as patch:
+        end = Bars.end
+        patch.setattr(Bars, "end", lambda self, run: (opened.append(run.total), end(self, run)))
+        tools.while_loop(lambda x: x < 3, lambda x: x + 1, 0, progress=bar)
+        for lower, upper in ((5, 3), (-100, 100)):
+            for dtype in (jnp.int8, jnp.int32):
+                loop(dtype(lower), dtype(upper), progress=BAR)
+        loop(jnp.uint32(5), jnp.uint32(3), progress=BAR)
+        jax.vmap(lambda n: loop(jnp.int8(-9), n, progress=BAR))(jnp.array([3, 127], jnp.int8))
+        with jax.enable_x64(True):
+            loop(2**40, 2**40 + 5, progress=BAR)
+            jax.jit(lambda n: loop(n, n + 7, progress=BAR))(2**40)
+    assert opened == [2**40, 0, 0, 200, 200, 0, 136, 5, 7]
+
+
+def test_more_steps_than_fit_into_32_bits():
+    run = bars.open(BAR.key, BAR, None)
+    number = np.array(run.number)
+    run.done = 2**31 - 3  # the program has been told to call at one of the next 64 steps
+    following = _ticks.tick.function(number, np.array(2**31 - 1, np.int32))
+    assert run.done == 2**31 - 1
+    for _ in range(3):
+        # As the program compares: modulo 2**32.
+        steps, following = np.int32(following), _ticks.tick.function(number, np.asarray(following))
+        with np.errstate(over="ignore"):
+            assert 0 < np.int32(following) - steps <= 64
+    assert 2**31 + 2 <= run.done <= 2**31 + 3 * 64
+    _ticks.end_run.function(number, following, np.array([5, -(2**31) + 500], np.int32))
+    assert run.done == 2**31 + 500 and run.state == "done"
+    nobody = _ticks.tick.function(np.array(0), np.array(2**31 - 1, np.int32))
+    assert np.asarray(nobody) == -2
+
+
+@pytest.mark.parametrize("batched", ["state", "length", "metric"])
+def test_a_batch_without_lanes(events, caplog, batched):
+    def program(x):
+        if batched == "metric":
+            return BAR.step(m=x)
+        length = jnp.int32(x) if batched == "length" else 2
+        return tools.fori_loop(0, length, lambda i, c: step(c), x, progress=BAR)
+
+    jax.jit(jax.vmap(program))(jnp.zeros(0))
+    BAR.close()
+    assert [event[:2] for event in events[-1:]] == ([] if batched == "length" else [("a", "done")])
+    assert not caplog.records
+
+
+def test_text_stays_in_its_line():
+    bar = tools.Progress(label="two\nlines", display="text")
+    run = bars.open(bar.key, bar, None)
+    run.metrics = {"a\nb": 1}
+    run.done = 1
+    assert _format.line(run) == "two lines:  1 step  0:00  a b=1"
+    bars.stop()
+
+
+def test_a_run_that_has_ended_beside_others_has_one_last_line(capsys):
+    bars._displays.pop("text", None)
+    other = bars.open(BAR.key, BAR, None)
+    bars.begin(other)
+    scan(1.0, tools.Progress(label="ended", display="text"))
+    for _ in range(3):
+        bars.paint()
+    bars.stop()
+    bars.begin(other)
+    bars.paint()
+    bars.end(other)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["ended", "a", "a"]
+    assert "stopped" in lines[1] and "stopped" not in lines[2]
+
+
+def test_a_run_that_another_failure_has_stopped_before_its_first_step_has_a_time():
+    run = bars.open(BAR.key, BAR, 3)
+    bars.stop()
+    bars.begin(run)
+    run.tick(3)
+    bars.end(run)
+    assert run.elapsed > 0 and run.rate is not None
+
+
+def test_map_in_batches_of_any_size(events):
+    xs = jnp.arange(5.0)
+    for size in (0, 1, 2, 5, 7):
+        ours = tools.map(jnp.sin, xs, batch_size=size, progress=BAR)
+        np.testing.assert_array_equal(ours, lax.map(jnp.sin, xs, batch_size=size))

@@ -77,7 +77,7 @@ class Bars:
         with self._lock:
             if run.state == "running":
                 return
-            if run.state == "open":
+            if not run.started:
                 run.start()
                 run.nested = any(self._is_around(other, run) for other in self._runs.values())
             run.resume()
@@ -96,7 +96,7 @@ class Bars:
     def end(self, run: Run) -> None:
         """The loop has come to its end."""
         with self._lock:
-            if run.state == "open":
+            if not run.started:
                 self.begin(run)
             run.end("done")
             self._runs.pop(run.number, None)

@@ -41,12 +41,18 @@ class Lines:
 
     def __init__(self) -> None:
         self._next: dict[int, float] = {}  # when the next line of a run is due
+        self._ended: dict[int, float | None] = {}  # when it had ended as its last line was written
 
     def show(self, rows: Sequence[Run]) -> None:
         for run in rows:
             elapsed = run.elapsed
-            if run.has_ended or elapsed >= self._next.setdefault(run.number, _FIRST_LINE):
+            if run.has_ended:
+                due = self._ended.get(run.number) != run.ended
+            else:
+                due = elapsed >= self._next.setdefault(run.number, _FIRST_LINE)
+            if due:
                 self._write(run)
+                self._ended[run.number] = run.ended
                 self._next[run.number] = min(1.5 * elapsed, elapsed + _MOST_SECONDS)
 
     def _write(self, run: Run) -> None:
@@ -57,6 +63,7 @@ class Lines:
 
     def close(self) -> None:
         self._next.clear()
+        self._ended.clear()
 
 
 def _rich() -> Display:

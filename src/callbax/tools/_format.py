@@ -21,7 +21,9 @@ def percent(run: Run) -> str:
 
 
 def count(run: Run) -> str:
-    return f"{run.done} steps" if run.total is None else f"{run.done}/{run.total}"
+    if run.total is None:
+        return f"{run.done} step{'s' * (run.done != 1)}"
+    return f"{run.done}/{run.total}"
 
 
 def times(run: Run) -> str:
@@ -52,12 +54,15 @@ def rate(run: Run) -> str:
 
 
 def metrics(run: Run) -> str:
-    return "  ".join(f"{name}={number(value)}" for name, value in list(run.metrics.items()))
+    shown = (f"{name}={number(value)}" for name, value in list(run.metrics.items()))
+    return " ".join("  ".join(shown).splitlines())
 
 
 def number(value: Any) -> str:
     """One number; of several lanes the mean and the range."""
     values = np.asarray(value)
+    if not values.size:
+        return "-"
     if values.size == 1:
         return _short(values.reshape(-1)[0])
     values = values.astype(np.float64)

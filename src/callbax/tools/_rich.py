@@ -40,6 +40,8 @@ class Rich:
         if self._live is not None:
             live, self._live = self._live, None
             live.stop()
+            if not self._console.is_terminal:
+                self._console.line()  # where there is no terminal, the last line has no end
 
 
 def render(rows: Sequence[Run], console: Console) -> Group:

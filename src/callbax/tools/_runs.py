@@ -63,7 +63,7 @@ class Run:
         self.state, self.ended = "running", None
 
     def end(self, state: Literal["done", "stopped"]) -> None:
-        if self.state == "open":
+        if not self.started:
             self.start()
         self.state, self.ended = state, time.perf_counter()
 

@@ -49,7 +49,8 @@ def scan(
 
     def counted() -> tuple[Any, Any]:
         leaves = jax.tree.leaves(xs)
-        counter = Counter(shown, leaves[0].shape[0] if leaves else length)
+        steps = leaves[0].shape[0] if leaves else length
+        counter = Counter(shown, None if steps is None else range(operator.index(steps)))
 
         def step(state: Any, x: Any) -> Any:
             with counter.step(state[0]) as count:
@@ -94,7 +95,8 @@ def fori_loop(
         return plain()
 
     def counted() -> Any:
-        counter = Counter(shown, jnp.maximum(upper - lower, 0))
+        static = isinstance(lower, int) and isinstance(upper, int)
+        counter = Counter(shown, range(lower, upper) if static else (lower, upper))
 
         def step(i: Any, state: Any) -> Any:
             with counter.step(state[0]) as count:
@@ -141,7 +143,7 @@ def while_loop(
         return plain()
 
     def counted() -> Any:
-        counter = Counter(shown, shown.total)
+        counter = Counter(shown, None if shown.total is None else range(shown.total))
 
         def step(state: Any) -> Any:
             with counter.step(state[0]) as count:
@@ -193,7 +195,7 @@ def map(
         if batch_size is None:
             return over(f, xs)
         size = jax.tree.leaves(xs)[0].shape[0]
-        batches, rest = divmod(size, operator.index(batch_size))
+        batches, rest = divmod(size, operator.index(batch_size) or size + 1)
         if not batches:
             return jax.vmap(f)(xs)
         whole = size - rest

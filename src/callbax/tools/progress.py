@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import operator
 from typing import Any, Literal, Self
 
 import jax
@@ -56,10 +57,10 @@ class Progress:
     devices: Literal["first", "each"] = dataclasses.field(default="first", kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.total is not None and (
-            not isinstance(self.total, int) or isinstance(self.total, bool)
-        ):
-            raise TypeError(f"total={self.total!r} is not an integer, nor None")
+        if self.total is not None:
+            if not hasattr(self.total, "__index__") or isinstance(self.total, bool):
+                raise TypeError(f"total={self.total!r} is not an integer, nor None")
+            object.__setattr__(self, "total", operator.index(self.total))
         if self.total is not None and self.total < 0:
             raise ValueError(f"total={self.total} is negative")
         if not isinstance(self.label, str):
@@ -105,8 +106,9 @@ class Progress:
         self.close()
 
     def title(self, device: int | None) -> str:
-        """The label, for that device."""
-        return self.label if device is None else f"{self.label} [{device}]".strip()
+        """The label, for that device, in one line."""
+        label = " ".join(self.label.splitlines())
+        return label if device is None else f"{label} [{device}]".strip()
 
     @property
     def key(self) -> str:
@@ -144,7 +146,7 @@ def device_index() -> Any:
 def _metric(name: str, value: Any) -> Any:
     try:
         array = jnp.asarray(value)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(f"the metric {name} is not a number: {error}") from None
     if array.ndim or not (
         jnp.issubdtype(array.dtype, jnp.floating)
