@@ -83,7 +83,7 @@ def test_the_tour_runs_every_example_and_is_plain_in_a_pipe():
     result = run("tour")
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""
-    assert "30 examples ran" in result.stdout and "all came out as they should" in result.stdout
+    assert "34 examples ran" in result.stdout and "all came out as they should" in result.stdout
     assert "\x1b" not in result.stdout and "Left out" not in result.stdout
     landmarks = (
         "inside: JitTracer|inside: Traced", "inside: 3", "the callback runs", r"\(no output\)",
@@ -132,7 +132,8 @@ def test_the_tour_with_64_bit_types():
 def test_a_failing_example_gives_a_non_zero_exit_code():
     code = """
 import sys
-from callbax._tour import debug_callback, examples, tour
+from callbax._tour import examples, tour
+from callbax._tour.chapters import debug_callback
 
 def wrong():
     raise AssertionError("out of order")
@@ -171,3 +172,14 @@ assert not extras & set(sys.modules), extras & set(sys.modules)
 """
     result = run(code=code)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_chapter_on_devices_provides_them():
+    result = run("tour", "--chapter", "devices", XLA_FLAGS="")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "on 4 devices" in result.stdout and "1 example ran" in result.stdout
+
+
+def test_other_chapters_do_not_exist():
+    result = run("tour", "--chapter", "dessert")
+    assert result.returncode == 2 and "invalid choice: 'dessert'" in result.stderr

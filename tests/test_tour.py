@@ -17,17 +17,20 @@ from callbax._tour.examples import Chapter, Example
 EXAMPLES = [
     pytest.param(example, id=f"{name}-{example.function.__name__}")
     for name in tour.CHAPTERS
-    for example in importlib.import_module(f"callbax._tour.{name}").chapter.examples
+    for example in importlib.import_module(f"callbax._tour.chapters.{name}").chapter.examples
 ]
-GUIDE = """
+IN_ORDER = """
     traced_value runtime_value
     called_directly under_jit under_vmap under_scan under_grad result_used result_unused
     under_jit under_vmap ordered_under_vmap ordered_in_scan differentiated not_differentiated
     under_jit under_vmap under_grad
+    as_itself wrong_result
     called_directly under_jit_and_vmap without_rule under_grad second_derivative
     with_external without_python
+    per_shard
     untrained trained
     bar_and_log check timeline
+    within_a_block
 """
 
 
@@ -51,14 +54,15 @@ def test_an_example_can_be_run_again(example):
     assert example.run().failure is None
 
 
-def test_every_example_of_the_guide_is_there_in_order():
+def test_every_example_is_there_in_order():
     names = [parameter.values[0].function.__name__ for parameter in EXAMPLES]
-    assert names == GUIDE.split()
+    assert names == IN_ORDER.split()
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_what_is_shown_is_code_and_text(example):
     compile(example.code, "<example>", "exec")
+    assert max(map(len, example.code.splitlines())) <= 76  # in a frame, at 80 columns
     assert example.title and example.function.__doc__ not in example.code
 
 
@@ -145,7 +149,7 @@ def test_an_error_of_a_callback_is_a_failure():
 def test_the_tour_fails_if_an_example_does(chapter, monkeypatch, capsys):
     monkeypatch.setattr(tour, "CHAPTERS", ("chapter_under_test",))
     module = sys.modules[chapter.module]
-    monkeypatch.setitem(sys.modules, "callbax._tour.chapter_under_test", module)
+    monkeypatch.setitem(sys.modules, "callbax._tour.chapters.chapter_under_test", module)
     monkeypatch.setattr(benchmark, "run_small_table", lambda page: None)
     assert tour.run_tour(pages.Page()) is False
     printed = capsys.readouterr().out
@@ -168,6 +172,22 @@ def test_a_plain_table_sets_figures_right(capsys):
         "short            1 µs",
         "rather longer  100 µs",
     ]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_narrow_page_loses_nothing(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    columns, rows = tour.FLAVOURS
+    pages.Page().table(columns, rows, "")
+    plain = capsys.readouterr().out
+    console = pytest.importorskip("rich.console")
+    rich = io.StringIO()
+    pages.RichPage(console.Console(file=rich, width=80)).table(columns, rows, "")
+    for shown in (plain, rich.getvalue()):
+        for word in " ".join([*columns, *(cell for row in rows for cell in row)]).split():
+            assert word in shown
+    if width == 80:
+        assert max(map(len, (plain + rich.getvalue()).splitlines())) <= 80
 
 
 def test_a_markdown_table(capsys):
@@ -204,6 +224,11 @@ def test_contenders_take_turns():
     measurement = measure.measure(measure.Case("", "call", 1, contenders), seconds=0)
     assert order == list("ab" * 6)  # once to warm up, then five rounds
     assert [len(samples) for samples in measurement.samples.values()] == [5, 5]
+
+
+def test_what_is_smaller_than_its_spread_is_noise():
+    assert measure.format_timing(measure.Timing.of([1e-6, 2e-6, 3e-6])) == "2.00 µs ± 25%"
+    assert measure.format_timing(measure.Timing.of([-2e-6, 0.5e-6, 3e-6])) == "< noise (1.25 µs)"
 
 
 def _measurement(**samples: list[float]) -> measure.Measurement:

@@ -40,7 +40,7 @@ def _run(options: argparse.Namespace) -> int:
     from callbax._tour import benchmark, information, pages, tour
 
     if options.command == "tour":
-        return 0 if tour.run_tour(pages.open_page()) else 1
+        return 0 if tour.run_tour(pages.open_page(), options.chapter) else 1
     if options.command == "bench":
         page = pages.MarkdownPage() if options.markdown else pages.open_page()
         benchmark.run_benchmark(page, quick=options.quick)
@@ -74,12 +74,23 @@ def _interpreter() -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from callbax._tour.chapters import CHAPTERS
+
     parser = argparse.ArgumentParser(
         prog="python -m callbax", description="JAX's external callbacks on a native runtime."
     )
     parser.add_argument("--version", action="version", version=callbax.__version__)
     commands = parser.add_subparsers(dest="command", metavar="command")
-    commands.add_parser("tour", help="show and run every example, with a table of what it costs")
+    tour = commands.add_parser(
+        "tour", help="show and run every example, with a table of what it costs"
+    )
+    tour.add_argument(
+        "--chapter",
+        action="append",
+        default=[],
+        choices=CHAPTERS,
+        help="only this chapter; may be given several times",
+    )
     bench = commands.add_parser("bench", help="measure callbax beside its peers (some minutes)")
     bench.add_argument("--quick", action="store_true", help="the main cases only, some seconds")
     bench.add_argument("--markdown", action="store_true", help="print the tables as Markdown")

@@ -92,8 +92,9 @@ def test_private_modules_of_jax_are_imported_by_the_gateway_alone(file):
     assert not private or file.parent == PACKAGE / "_jax"
 
 
-# Tools that compare callbax with JAX take the peers' functions from JAX by name.
-@pytest.mark.parametrize("file", FILES, ids=module_name)
+# Tools that compare callbax with JAX take the peers' functions from JAX by name. The tour shows that
+# JAX's own run on callbax's runtime.
+@pytest.mark.parametrize("file", [f for f in FILES if f.name != "installed.py"], ids=module_name)
 def test_jaxs_own_callbacks_are_used_nowhere_in_the_package(file):
     for node in ast.walk(ast.parse(file.read_text())):
         if not isinstance(node, ast.Attribute):

@@ -11,7 +11,14 @@ import jax
 
 from callbax._tour import information
 from callbax._tour.cases import CASES, QUICK
-from callbax._tour.measure import BASELINE, Measurement, format_seconds, includes_baseline, measure
+from callbax._tour.measure import (
+    BASELINE,
+    Measurement,
+    format_seconds,
+    format_timing,
+    includes_baseline,
+    measure,
+)
 from callbax._tour.pages import Page
 from callbax._tour.peers import available_peers, jax_callbacks, ours
 from callbax._tour.targets import TARGETS
@@ -46,14 +53,14 @@ def run_small_table(page: Page) -> None:
     rows = []
     with jax.default_device(jax.devices("cpu")[0]):
         for name in QUICK:
-            measurement = measure(CASES[name]([ours(), jax_callbacks()]), seconds=1)
+            measurement = measure(CASES[name]([ours(), jax_callbacks()]), seconds=0.5)
             own, jax_own = (measurement.net(peer) for peer in ("callbax", "jax.*"))
             rows.append(
                 (
                     f"{measurement.case.title}, per {measurement.case.per}",
-                    format_seconds(own.median),
-                    format_seconds(jax_own.median),
-                    f"{jax_own.median / own.median:.0f}×",
+                    format_timing(own),
+                    format_timing(jax_own),
+                    f"{jax_own.median / own.median:.0f}×" if own.is_above_noise else "",
                 )
             )
     page.table(("", "callbax", "jax.*", "ratio"), rows, "")

@@ -13,11 +13,12 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import logging
 import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import callbax
 
@@ -49,7 +50,7 @@ class Example:
     def run(self) -> Outcome:
         output = io.StringIO()
         failure = None
-        with contextlib.redirect_stdout(output):
+        with contextlib.redirect_stdout(output), _quiet_log():
             try:
                 self.function()
                 callbax.effects_barrier()
@@ -59,6 +60,17 @@ class Example:
         if failure is None and not re.fullmatch(self.prints, printed, re.DOTALL):
             failure = f"The output should match {self.prints!r}."
         return Outcome(printed, failure)
+
+
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Failures that are to be seen are printed, and need not be logged."""
+    logger, handler = logging.getLogger("callbax"), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 class Chapter:

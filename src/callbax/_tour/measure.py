@@ -47,6 +47,11 @@ class Timing:
         lower, median, upper = statistics.quantiles(samples, n=4, method="inclusive")
         return cls(lower, median, upper)
 
+    @property
+    def is_above_noise(self) -> bool:
+        """Whether it differs from nothing by more than from round to round."""
+        return self.median > (self.upper - self.lower) / 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
@@ -108,3 +113,14 @@ def format_seconds(seconds: float) -> str:
         value, unit = value / 1000, "ms"
     decimals = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1
     return f"{value:.{decimals}f} {unit}"
+
+
+def format_timing(timing: Timing) -> str:
+    """
+    >>> format_timing(Timing(4e-7, 5e-7, 6e-7)), format_timing(Timing(-1e-6, 1e-7, 1e-6))
+    ('0.500 µs ± 20%', '< noise (1.00 µs)')
+    """
+    spread = (timing.upper - timing.lower) / 2
+    if not timing.is_above_noise:
+        return f"< noise ({format_seconds(spread)})"
+    return f"{format_seconds(timing.median)} ± {spread / timing.median:.0%}"

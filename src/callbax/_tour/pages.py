@@ -5,6 +5,7 @@ Plain text is for pipes, files, and installations without rich.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -16,6 +17,25 @@ def _figures(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool
     return [
         all(any(map(str.isdigit, row[i])) for row in rows if row[i]) for i in range(len(columns))
     ]
+
+
+_GAP = "  "
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], available: int) -> list[int]:
+    """The columns' widths; the widest are made narrower until they fit, if their words do."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    least = [
+        max(map(len, " ".join(column).split()), default=0)
+        for column in zip(columns, *rows, strict=True)
+    ]
+    figures = _figures(columns, rows)
+    while sum(widths) > available:
+        wide = [(width, i) for i, width in enumerate(widths) if width > least[i] and not figures[i]]
+        if not wide:
+            break
+        widths[max(wide)[1]] -= 1
+    return widths
 
 
 def open_page() -> Page:
@@ -56,22 +76,24 @@ class Page:
         print("\n" + textwrap.indent(text, "  ! ", lambda line: True))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
-        """A table; columns of figures are set right."""
-        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        """A table; columns of figures are set right. A narrow page breaks lines between words."""
+        widths = _widths(columns, rows, self._width - len(_GAP) * (len(columns) - 1))
         right = _figures(columns, rows)
 
-        def line(cells: Sequence[str]) -> str:
-            set_cells = (
-                cell.rjust(width) if figures else cell.ljust(width)
-                for cell, width, figures in zip(cells, widths, right, strict=True)
-            )
-            return "  ".join(set_cells).rstrip()
+        def print_row(cells: Sequence[str]) -> None:
+            wrapped = [textwrap.wrap(c, width) for c, width in zip(cells, widths, strict=True)]
+            for line in itertools.zip_longest(*wrapped, fillvalue=""):
+                set_cells = (
+                    cell.rjust(width) if figures else cell.ljust(width)
+                    for cell, width, figures in zip(line, widths, right, strict=True)
+                )
+                print(_GAP.join(set_cells).rstrip())
 
         print(f"\n{caption}\n" if caption else "")
-        print(line(columns))
-        print("  ".join("-" * width for width in widths))
+        print_row(columns)
+        print(_GAP.join("-" * width for width in widths))
         for row in rows:
-            print(line(row))
+            print_row(row)
 
 
 class MarkdownPage(Page):
@@ -131,15 +153,10 @@ class RichPage(Page):
         from rich.text import Text
 
         table = Table(title=caption or None, title_justify="left", title_style="bold")
-        for i, (column, right) in enumerate(zip(columns, _figures(columns, rows), strict=True)):
-            # A narrow page breaks lines between words; words are not cut.
-            words = " ".join([column, *(row[i] for row in rows)]).split()
-            table.add_column(
-                Text(column),
-                justify="right" if right else "left",
-                no_wrap=right,
-                min_width=max(map(len, words), default=0),
-            )
+        borders = 3 * len(columns) + 1
+        widths = _widths(columns, rows, self._console.width - borders)
+        for column, width, right in zip(columns, widths, _figures(columns, rows), strict=True):
+            table.add_column(Text(column), justify="right" if right else "left", width=width)
         for row in rows:
             table.add_row(*map(Text, row))
         self._console.print("", table, sep="\n")

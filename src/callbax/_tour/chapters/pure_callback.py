@@ -77,7 +77,9 @@ def under_scan() -> None:
     assert np.array_equal(results, sine(x))
 
 
-@chapter.example(prints="ValueError: Pure callbacks do not support JVP.*custom_jvp.*")
+@chapter.example(
+    prints="ValueError: Pure callbacks do not support JVP.*custom_jvp.*"
+)
 def under_grad() -> None:
     """grad asks for a rule.
 
@@ -96,7 +98,9 @@ def result_used() -> None:
 
     @jax.jit
     def f1() -> jax.Array:
-        return callbax.pure_callback(announce, jax.ShapeDtypeStruct((), np.int32))
+        return callbax.pure_callback(
+            announce, jax.ShapeDtypeStruct((), np.int32)
+        )
 
     f1().block_until_ready()
 

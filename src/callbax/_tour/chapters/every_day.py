@@ -37,7 +37,9 @@ def training(log: Callable[..., None]) -> Callable[[jax.Array], jax.Array]:
         return jnp.mean((jnp.vander(x, 4) @ weights - jnp.sin(3 * x)) ** 2)
 
     def train(rate: jax.Array) -> jax.Array:
-        def step(weights: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
+        def step(
+            weights: jax.Array, i: jax.Array
+        ) -> tuple[jax.Array, None]:
             loss, gradient = jax.value_and_grad(mean_square)(weights)
             gradient = tools.check_finite(gradient, "gradient", step=i)
             bar.step(loss=loss)
@@ -45,37 +47,55 @@ def training(log: Callable[..., None]) -> Callable[[jax.Array], jax.Array]:
             tools.every(100, i, save, weights, vmap_method="expand_dims")
             return weights - rate * gradient, None
 
-        weights, _ = tools.scan(step, jnp.zeros(4), jnp.arange(300), progress=bar)
+        weights, _ = tools.scan(
+            step, jnp.zeros(4), jnp.arange(300), progress=bar
+        )
         return mean_square(weights)
 
     return tools.checked(jax.jit(jax.vmap(train)))
 
 
 def picture(trace: pathlib.Path, width: int = 50) -> str:
-    """A line for each callback on each thread, from the first call to the last."""
+    """A line for each callback on each thread."""
     events = json.loads(trace.read_text())["traceEvents"]
-    calls = [event for event in events if event["ph"] == "X" and event["cat"] != "GIL"]
+    calls = [
+        event
+        for event in events
+        if event["ph"] == "X" and event["cat"] != "GIL"
+    ]
     threads = sorted({call["tid"] for call in calls})
     start = min(call["ts"] for call in calls)
-    scale = (width - 1) / max(call["ts"] + call["dur"] - start for call in calls)
+    scale = (width - 1) / max(
+        call["ts"] + call["dur"] - start for call in calls
+    )
     lines: dict[str, list[str]] = {}
     for call in calls:
-        name = f"thread {threads.index(call['tid']) + 1}  {call['name'].partition('(')[0]}"
+        thread = threads.index(call["tid"]) + 1
+        name = f"thread {thread}  {call['name'].partition('(')[0]}"
         line = lines.setdefault(name, [" "] * width)
         begin = call["ts"] - start
         first, last = int(scale * begin), int(scale * (begin + call["dur"]))
         line[first : last + 1] = "#" * (last + 1 - first)
-    return "\n".join(f"{name:20}|{''.join(line)}|" for name, line in lines.items())
+    return "\n".join(
+        f"{name:20}|{''.join(line)}|" for name, line in lines.items()
+    )
 
 
-@chapter.example("save", "training", prints=r"train:  100%  300/300 .* loss=.*\nstep,.*\n299,.*")
+@chapter.example(
+    "save",
+    "training",
+    prints=r"train:  100%  300/300 .* loss=.*\nstep,.*\n299,.*",
+)
 def bar_and_log() -> None:
     """A training run with a bar and a log.
 
     The bar, which goes to stderr, shows the mean and the range of the losses. A thread of its own
     writes the log. `tools.every` calls once in 100 steps, here for all lanes together.
     """
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(sys.stdout):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stderr(sys.stdout),
+    ):
         path = pathlib.Path(folder, "loss.csv")
         with tools.Log(path) as log:
             losses = training(log)(jnp.array([0.03, 0.1, 0.3]))
@@ -85,7 +105,9 @@ def bar_and_log() -> None:
     assert len(rows) == 301 and (np.diff(losses) < 0).all()
 
 
-@chapter.example(prints=r".*FloatingPointError: gradient .*step \d+, .*every_day.*in lane 1 of 2.*")
+@chapter.example(
+    prints=r".*FloatingPointError: gradient .*step \d+, .*every_day.*in lane 1 of 2.*"
+)
 def check() -> None:
     """The same with a learning rate that is too large.
 
@@ -93,7 +115,10 @@ def check() -> None:
     """
     losses: list[dict] = []
     try:
-        with tools.Log(losses.append) as log, contextlib.redirect_stderr(sys.stdout):
+        with (
+            tools.Log(losses.append) as log,
+            contextlib.redirect_stderr(sys.stdout),
+        ):
             training(log)(jnp.array([0.1, 100.0]))
     except FloatingPointError as error:
         print("FloatingPointError:", error)
@@ -109,8 +134,13 @@ def timeline() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trace = pathlib.Path(folder, "trace.json")
         program = training(tools.Log(lambda row: None))
-        with contextlib.redirect_stderr(None), tools.timeline(trace) as recording:
+        with (
+            contextlib.redirect_stderr(None),
+            tools.timeline(trace) as recording,
+        ):
             program(jnp.array([0.03, 0.1, 0.3])).block_until_ready()
             callbax.effects_barrier()
         print(picture(trace))
-    assert sum(call.name.startswith("save") for call in recording.calls) == 3
+    assert (
+        sum(call.name.startswith("save") for call in recording.calls) == 3
+    )

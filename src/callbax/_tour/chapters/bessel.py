@@ -21,20 +21,28 @@ def bessel_on_host(order: np.ndarray, z: np.ndarray) -> np.ndarray:
     return scipy.special.jv(order, z).astype(z.dtype)
 
 
-def bessel(order: jax.typing.ArrayLike, z: jax.typing.ArrayLike) -> jax.Array:
+def bessel(
+    order: jax.typing.ArrayLike, z: jax.typing.ArrayLike
+) -> jax.Array:
     order, z = jnp.asarray(order), jnp.asarray(z, float)
-    # The derivative with respect to the order is another story: integer orders have none.
+    # Integer orders have no derivative with respect to the order.
     assert jnp.issubdtype(order.dtype, jnp.integer)
-    result = jax.ShapeDtypeStruct(jnp.broadcast_shapes(order.shape, z.shape), z.dtype)
+    result = jax.ShapeDtypeStruct(
+        jnp.broadcast_shapes(order.shape, z.shape), z.dtype
+    )
     # SciPy broadcasts, so that a batch takes a single call.
-    return callbax.pure_callback(bessel_on_host, result, order, z, vmap_method="expand_dims")
+    return callbax.pure_callback(
+        bessel_on_host, result, order, z, vmap_method="expand_dims"
+    )
 
 
 jv = jax.custom_jvp(bessel)
 
 
 @jv.defjvp
-def jv_derivative(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+def jv_derivative(
+    primals: tuple, tangents: tuple
+) -> tuple[jax.Array, jax.Array]:
     order, z = primals
     _, z_dot = tangents  # the order is an integer and has no tangent
     below, above = jv(order - 1, z), jv(order + 1, z)
@@ -48,7 +56,9 @@ def called_directly() -> None:
     j1 = partial(bessel, 1)
     z = jnp.arange(5.0)
     print(j1(z))
-    assert np.allclose(j1(z), scipy.special.jv(1, np.arange(5.0)), rtol=1e-5)
+    assert np.allclose(
+        j1(z), scipy.special.jv(1, np.arange(5.0)), rtol=1e-5
+    )
 
 
 @chapter.example()
@@ -58,7 +68,9 @@ def under_jit_and_vmap() -> None:
     z = jnp.arange(5.0)
     print(jax.jit(j1)(z))
     print(jax.vmap(j1)(z))
-    assert np.array_equal(jax.jit(j1)(z), j1(z)) and np.array_equal(jax.vmap(j1)(z), j1(z))
+    assert np.array_equal(jax.jit(j1)(z), j1(z)) and np.array_equal(
+        jax.vmap(j1)(z), j1(z)
+    )
 
 
 @chapter.example(prints="ValueError: Pure callbacks do not support JVP.*")
@@ -80,7 +92,9 @@ def under_grad() -> None:
     for order in (0, 1, 2):
         derivative = jax.grad(partial(jv, order))(2.0)
         expected = scipy.special.jvp(order, 2.0)
-        print(f"J{order}'(2) = {derivative:.6f}   scipy.special.jvp: {expected:.6f}")
+        print(
+            f"J{order}'(2) = {derivative:.6f}   scipy's jvp: {expected:.6f}"
+        )
         assert np.allclose(derivative, expected, rtol=1e-5)
 
 
@@ -120,7 +134,12 @@ def with_external() -> None:
     print("J1(z)   =", short_jv(1, z))
     print("J1''(z) =", second(z))
     assert np.allclose(short_jv(1, z), jv(1, z), rtol=1e-6)
-    assert np.allclose(second(z), jax.vmap(jax.hessian(partial(jv, 1)))(z), rtol=1e-4, atol=1e-6)
+    assert np.allclose(
+        second(z),
+        jax.vmap(jax.hessian(partial(jv, 1)))(z),
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 @chapter.example()
@@ -136,4 +155,6 @@ def without_python() -> None:
     print("J1''(z)   =", jax.vmap(jax.hessian(partial(special.jv, 1.0)))(z))
     print("J0.5'(z)  =", jax.vmap(jax.grad(partial(special.jv, 0.5)))(z))
     expected = scipy.special.jvp(0.5, np.arange(1.0, 5.0))
-    assert np.allclose(jax.vmap(jax.grad(partial(special.jv, 0.5)))(z), expected, rtol=1e-5)
+    assert np.allclose(
+        jax.vmap(jax.grad(partial(special.jv, 0.5)))(z), expected, rtol=1e-5
+    )

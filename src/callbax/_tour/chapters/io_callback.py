@@ -32,7 +32,12 @@ def random_like_ordered(x: jax.Array) -> jax.Array:
     return callbax.io_callback(draw_like, x, x, ordered=True)
 
 
-@chapter.example("generator", "draw_like", "random_like", prints=r"(drawing float\d+\[5\].*){2}")
+@chapter.example(
+    "generator",
+    "draw_like",
+    "random_like",
+    prints=r"(drawing float\d+\[5\].*){2}",
+)
 def under_jit() -> None:
     """A generator on the host.
 
@@ -58,7 +63,10 @@ def under_vmap() -> None:
     assert len(set(numbers.tolist())) == 5
 
 
-@chapter.example("random_like_ordered", prints="ValueError: Cannot `vmap` ordered IO callback.*")
+@chapter.example(
+    "random_like_ordered",
+    prints="ValueError: Cannot `vmap` ordered IO callback.*",
+)
 def ordered_under_vmap() -> None:
     """ordered=True keeps the program's order, so vmap refuses it.
 
@@ -81,10 +89,14 @@ def ordered_in_scan() -> None:
     def step(carry: None, x: jax.Array) -> tuple[None, jax.Array]:
         return carry, random_like_ordered(x)
 
-    generator.bit_generator.state = np.random.default_rng(7).bit_generator.state
+    generator.bit_generator.state = np.random.default_rng(
+        7
+    ).bit_generator.state
     _, numbers = jax.lax.scan(step, None, jnp.zeros(5))
     print(numbers)
-    assert np.allclose(numbers, np.random.default_rng(7).uniform(size=5), rtol=1e-6)
+    assert np.allclose(
+        numbers, np.random.default_rng(7).uniform(size=5), rtol=1e-6
+    )
 
 
 @chapter.example(prints="ValueError: IO callbacks do not support JVP.*")
