@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 
 class CallbackException(CallbackError):
-    """A tap function failed, says `barrier_wait`."""
+    """A tap function failed, says `callbax.host_callback.barrier_wait`."""
 
 
 def id_tap(
@@ -61,6 +61,7 @@ def id_tap(
       device_index: in a program that the compiler distributes, the number of the device that calls,
         with the whole values. Where each device runs the program on its own, as in `jax.pmap` and
         `jax.shard_map`, each calls.
+      **kwargs: refused; there are no others.
 
     Returns:
       `arg`, or `result`, as jax Arrays.
@@ -110,7 +111,7 @@ def id_print(
       `arg`, or `result`, as jax Arrays.
 
     Raises:
-      As `id_tap`.
+      TypeError: as from `id_tap`.
 
     >>> import jax, callbax
     >>> def power3(x):

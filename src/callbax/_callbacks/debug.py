@@ -147,7 +147,11 @@ def debug_log(
     The logger is `callbax.debug`, the level INFO; file and line are those of the traced call. As with
     `jax.debug.log`, the level of the logger is not asked, only those of its handlers are.
 
-    Args, returns and raises: as for `callbax.debug.print`.
+    Args:
+      fmt, args, ordered, partitioned, skip_format_check, kwargs: as for `callbax.debug.print`.
+
+    Returns:
+      As `callbax.debug.print`, and it raises what that raises.
 
     >>> import jax, logging, sys, callbax
     >>> handler = logging.StreamHandler(sys.stdout)

@@ -11,3 +11,4 @@ from callbax import _start
 EXPORT_CHECKS: list[export.DisabledSafetyCheck] = [
     export.DisabledSafetyCheck.custom_call(target) for target in _start.TARGETS
 ]
+"""For `jax.export.export(..., disabled_checks=callbax.EXPORT_CHECKS)`, which else refuses callbacks."""

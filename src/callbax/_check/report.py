@@ -20,7 +20,7 @@ class NotTested(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One row.
+    """One row of the table that `callbax.check` prints.
 
     Attributes:
       name: what was tested.

@@ -21,6 +21,9 @@ from callbax._host.trust import OptIn
 def get_include() -> str:
     """The directory to give to a C compiler's -I, for `#include <callbax/kernel.h>`.
 
+    Returns:
+      Its path.
+
     >>> import callbax, os
     >>> os.path.exists(os.path.join(callbax.get_include(), "callbax", "kernel.h"))
     True

@@ -189,7 +189,10 @@ COSTLY = 1000
 
 
 class CostlyDerivativeWarning(UserWarning):
-    """A derivative asks for the function's values at more than a thousand points."""
+    """A derivative asks for the values of a function at more than a thousand points.
+
+    `callbax.external` takes rules that ask for less.
+    """
 
 
 FlatFunction = Callable[[list[Any]], list[Any]]

@@ -112,7 +112,7 @@ class Broadcast:
 
 @dataclasses.dataclass(frozen=True)
 class Like:
-    """Shape and dtype, or the whole tree, of one argument; made by `like`."""
+    """Shape and dtype, or the whole tree, of one argument; `callbax.like` makes it."""
 
     argument: int | str
     chosen_dtype: bool = False
@@ -140,6 +140,12 @@ def like(argument: int | str) -> Like:
     Args:
       argument: the index of a positional argument, or the name of a keyword-only one. If that
         argument is a pytree, so is the result.
+
+    Returns:
+      What `external` takes as `result`.
+
+    Raises:
+      TypeError: neither an index nor a name.
 
     >>> import numpy as np, callbax as cb
     >>> cumulative = cb.external(np.cumsum, result=cb.like(0))

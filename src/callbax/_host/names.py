@@ -78,7 +78,10 @@ def _keeper() -> Any:
 
 
 class ExportWarning(UserWarning):
-    """A program was exported whose callback exists in this process only."""
+    """A program was exported whose callback exists in this process only.
+
+    `callbax.external` gives one a name; `callbax.allow` lets programs call by it.
+    """
 
 
 @dataclasses.dataclass(frozen=True)

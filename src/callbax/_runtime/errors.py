@@ -24,26 +24,46 @@ logger = logging.getLogger("callbax")
 
 
 class CallbackError(Exception):
-    """Base of the exceptions that callbax itself raises."""
+    """Base of the exceptions that callbax itself raises.
+
+    What a callback raises is none of them: `callbax.reraise` gives it back as it is.
+    """
 
 
 class CallbackResultError(CallbackError, RuntimeError):
-    """What a callback returned does not fit its `result_shape_dtypes`."""
+    """What a callback returned does not fit its `result_shape_dtypes`.
+
+    >>> import jax, numpy as np, callbax as cb
+    >>> with cb.reraise():
+    ...     cb.pure_callback(lambda: np.zeros(3), jax.ShapeDtypeStruct((2,), np.float32))
+    Traceback (most recent call last):
+    callbax.CallbackResultError: ...shape...
+    """
 
 
 class CallbackViewError(CallbackError, RuntimeError):
-    """A callback kept a view of XLA's memory after it returned."""
+    """A callback kept a view of XLA's memory after it returned.
+
+    >>> import jax.numpy as jnp, callbax as cb
+    >>> kept = []
+    >>> keeps = cb.external(lambda x: kept.append(x) or 1 * x, result=cb.like(0), zero_copy=True)
+    >>> with cb.reraise():
+    ...     keeps(jnp.zeros(100)).block_until_ready()
+    Traceback (most recent call last):
+    callbax.CallbackViewError: ...kept...
+    """
 
 
 class ExecutorError(CallbackError, RuntimeError):
     """An executor could not run lanes: shut down, a worker died, something cannot be pickled.
 
-    What the host function itself raises in a lane is raised as it is.
+    What the host function itself raises in a lane is raised as it is. `callbax.external` takes the
+    executor.
     """
 
 
 class KernelError(CallbackError, RuntimeError):
-    """A compiled kernel returned an error code.
+    """A compiled kernel, which `callbax.native` has wrapped, returned an error code.
 
     Attributes:
       code: what it returned; 1 if it threw a C++ exception.

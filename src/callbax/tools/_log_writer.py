@@ -29,7 +29,7 @@ _MOST_BYTES = 2**28
 
 
 class LogError(callbax.CallbackError):
-    """A log's target has failed, or the log is closed."""
+    """The target of a `callbax.tools.Log` has failed, or the log is closed."""
 
 
 class Target(Protocol):

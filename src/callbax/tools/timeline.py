@@ -18,7 +18,7 @@ _CALLBACKS, _PROGRAMS = 1, 2  # "processes" of the trace
 
 
 class TimelineWarning(UserWarning):
-    """A timeline could not be written, or has not all calls."""
+    """The file of a `callbax.tools.timeline` could not be written, or has not all calls."""
 
 
 @contextlib.contextmanager

@@ -1,0 +1,113 @@
+"""The site: each page is in its table, each public name has an entry, with what one needs to use it."""
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import callbax
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PACKAGE = Path(callbax.__file__).parent
+MODULES = {
+    "callbax": "__init__.py",
+    "callbax.debug": "debug.py",
+    "callbax.host_callback": "host_callback.py",
+    "callbax.tools": "tools/__init__.py",
+}
+JAXS_OWN = {
+    f"callbax.debug.{name}"
+    for name in (
+        "DebugEffect",
+        "OrderedDebugEffect",
+        "inspect_array_sharding",
+        "visualize_array_sharding",
+        "visualize_sharding",
+    )
+}
+
+
+def names_of(module, file):
+    """The names that a file re-exports (`import x as x`), lists in __all__, or defines itself."""
+    found = set(getattr(module, "__all__", ()))
+    for node in ast.parse((PACKAGE / file).read_text()).body:
+        if isinstance(node, ast.If):  # what is imported when it is asked for
+            node = ast.Module(node.body)
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.ImportFrom):
+                found |= {alias.name for alias in inner.names if alias.asname == alias.name}
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+    return {name for name in found if not name.startswith("_")}
+
+
+def public():
+    found = {}
+    for path, file in MODULES.items():
+        module = importlib.import_module(path)
+        found |= {f"{path}.{name}": getattr(module, name) for name in names_of(module, file)}
+    return {path: thing for path, thing in found.items() if not inspect.ismodule(thing)}
+
+
+PUBLIC = public()
+
+
+def documentation(path):
+    return inspect.getdoc(PUBLIC[path]) or ""
+
+
+def has_example(path):
+    return ">>> " in documentation(path)
+
+
+def test_each_public_name_has_one_entry_and_each_entry_is_a_public_name():
+    pages = [page.read_text() for page in (DOCS / "api").glob("*.md")]
+    entries = re.findall(r"(?m)^::: (\S+)$", "\n".join(pages))
+    assert len(entries) == len(set(entries))
+    assert set(entries) == set(PUBLIC) - JAXS_OWN
+    named = (DOCS / "api" / "debug.md").read_text()
+    assert all(f"`{path.rpartition('.')[2]}`" in named for path in JAXS_OWN)
+
+
+def test_each_function_has_an_example_and_each_class_one_or_the_name_of_what_has():
+    lacking = []
+    for path in set(PUBLIC) - JAXS_OWN:
+        if has_example(path) or not callable(PUBLIC[path]):
+            continue
+        named = re.findall(r"`(callbax\.[\w.]*\w)", documentation(path))
+        if not inspect.isclass(PUBLIC[path]) or not any(name in PUBLIC for name in named):
+            lacking.append(path)
+        elif not any(has_example(name) for name in named if name in PUBLIC):
+            lacking.append(path)
+    assert not lacking
+
+
+def test_each_argument_of_a_function_is_described_and_so_is_the_result():
+    lacking = []
+    for path, function in PUBLIC.items():
+        if path in JAXS_OWN or not inspect.isfunction(function):
+            continue
+        text = documentation(path)
+        described = text.partition("Args:")[2].partition("\n\n")[0]
+        returns = inspect.signature(function).return_annotation
+        if returns not in ("None", None, "Iterator[None]") and "Returns:" not in text:
+            lacking.append(f"{path} ->")
+        for argument in inspect.signature(function).parameters:
+            if not re.search(rf"\b{argument}\b", described):
+                lacking.append(f"{path}({argument})")
+    assert not lacking
+
+
+def test_each_error_is_named_by_its_class():
+    for path in set(PUBLIC) - JAXS_OWN:
+        _, heading, rest = documentation(path).partition("Raises:\n")
+        first = rest.partition("\n")[0]
+        assert not heading or re.match(r" +[\w.]+(, [\w.]+)*: ", first), (path, first)
+
+
+def test_each_page_is_in_the_table_of_the_site():
+    table = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2].partition("\n\n")[0]
+    for page in [*DOCS.glob("*.md"), *DOCS.glob("api/*.md")]:
+        assert re.search(rf"\s{re.escape(page.relative_to(DOCS).as_posix())}\n", table), page
