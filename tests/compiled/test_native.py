@@ -285,6 +285,20 @@ def test_a_missing_signature(library):
         cb.native(address_of(function))
 
 
+def test_a_result_that_ctypes_guesses_to_be_an_int(library):
+    library.cube.argtypes = [ctypes.c_double]
+    with pytest.raises(TypeError, match=r"cube .* does not say what it returns .*restype, too"):
+        cb.native(library.cube)
+    assert cb.native(library.cube, "double (double)")(2.0) == 8
+
+
+def test_results_that_ctypes_is_told_to_be_ints(library):
+    add = declared(library.add, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
+    assert cb.native(add)(2, 3) == 5
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int64)
+    assert cb.native(prototype(("add", library)))(2, 4) == 6
+
+
 def test_a_signature_that_differs_from_the_objects(library):
     function = declared(library.power, ctypes.c_double, ctypes.c_double, ctypes.c_int)
     with pytest.raises(TypeError, match=r"power .* is declared as double \(double, int\), but was"):
@@ -323,7 +337,7 @@ def test_null_pointers():
     ("item", "hint"),
     [
         (np.sin, "callbax.ufunc"),
-        (lambda x: x, "callbax.pure_callback"),
+        (lambda x: x, "callbax.external"),
         (numba.njit(lambda x: x), "@numba.cfunc"),
         ("cube", "takes a function of ctypes or cffi"),
         (True, "takes a function of ctypes or cffi"),

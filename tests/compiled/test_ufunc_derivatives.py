@@ -201,8 +201,8 @@ class NoClosedForm:
 
 def test_a_missing_rule_says_what_to_do():
     message = (
-        r"jv has no derivative with respect to argument 0 .* cb.ufunc.jv, derivatives=.lambda .args: "
-        r"\.\.\., None.. .*derivative=.central.*stop_gradient"
+        r"jv has no derivative with respect to argument 0 .* callbax.ufunc.jv, derivatives="
+        r".lambda .args: \.\.\., None.. .*derivative=.central.*stop_gradient"
     )
     with pytest.raises(NotImplementedError, match=message):
         jax.grad(jv)(1.0, 2.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import gc
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +34,8 @@ class CFunction:
 
     Attributes:
       address: of its code.
-      signature: what its object says; None if it says nothing.
+      signature: what its object says; None if it says nothing, or if it cannot be believed.
+      unsaid: what it does not say, for messages.
       short_name: the function's, as far as it is known.
       owner: what must live as long as the function is called.
       user_data: the address that the object itself brings along, or 0.
@@ -48,6 +50,7 @@ class CFunction:
     user_data: int = 0
     library: str = ""
     symbol: str = ""
+    unsaid: str = dataclasses.field(default="what its signature is", compare=False)
 
     @property
     def needs_alive(self) -> Any:
@@ -93,7 +96,7 @@ def _read(item: Any) -> CFunction:
     elif isinstance(item, np.ufunc):
         hint = "; for ufuncs there is callbax.ufunc"
     elif callable(item):
-        hint = "; for a Python function there is callbax.pure_callback"
+        hint = "; a Python function is called with callbax.external"
     raise TypeError(f"callbax.native takes {ACCEPTED}, but got {item!r} of type {type(item)}{hint}")
 
 
@@ -123,12 +126,28 @@ def _read_ctypes(item: Any) -> CFunction:
             f"{item!r} is a function of Python's C API (a ctypes.PyDLL or PYFUNCTYPE), which must be "
             "called with the GIL held. Call it in a function for callbax.external."
         )
-    signature = None
-    if item.argtypes is not None:
-        names = ", ".join(map(_ctypes_name, item.argtypes))
-        signature = parse(f"{_ctypes_name(item.restype)} ({names})")
     address = ctypes.cast(item, ctypes.c_void_p).value or 0
-    return CFunction(address, signature, attribute(item, "__name__") or "", item)
+    function = CFunction(address, None, attribute(item, "__name__") or "", item)
+    if item.argtypes is None:
+        return function
+    if not _says_restype(item):
+        return dataclasses.replace(function, unsaid=_NO_RESTYPE)
+    names = ", ".join(map(_ctypes_name, item.argtypes))
+    return dataclasses.replace(function, signature=parse(f"{_ctypes_name(item.restype)} ({names})"))
+
+
+_NO_RESTYPE = "what it returns (ctypes takes it for an int; set its restype, too)"
+
+
+def _says_restype(item: Any) -> bool:
+    """Whether somebody has said what it returns. If not, its restype reads as int, a wrong guess for
+    most functions; one that was set is an object that it refers to, or stands in its prototype."""
+    is_prototype = hasattr(type(item), "_argtypes_")
+    return (
+        is_prototype
+        or item.restype is not ctypes.c_int
+        or any(part is ctypes.c_int for part in gc.get_referents(item))
+    )
 
 
 def _ctypes_name(kind: Any) -> str:

@@ -154,11 +154,11 @@ class Derivatives:
         rules = ", ".join(rule if i == position else "None" for i in range(self.nin))
         what = "the partial derivative" if elementwise else "the output's tangent"
         central = (
-            f'let it be computed numerically, cb.ufunc({self.name}, derivative="central"); or '
+            f'let it be computed numerically, callbax.ufunc({self.name}, derivative="central"); or '
         )
         return (
             f"{self.name} has no derivative with respect to argument {position}{because}. Give a "
-            f"rule, cb.ufunc({self.name}, derivatives=[{rules}]) with {what}, or "
+            f"rule, callbax.ufunc({self.name}, derivatives=[{rules}]) with {what}, or "
             f"{central if elementwise else ''}stop "
             "the differentiation of that argument with jax.lax.stop_gradient."
         )

@@ -90,7 +90,7 @@ def core_dimensions(
         raise TypeError(
             f"{where} has the signature {signature}, but the size of "
             f"{', '.join(parsed.unknown_outputs)} does not follow from the arguments. Such a ufunc is "
-            "called with cb.external."
+            "called with callbax.external."
         )
     return CoreDimensions(
         core=core_numbers(signature),

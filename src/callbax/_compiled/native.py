@@ -148,7 +148,7 @@ def _agree(function: CFunction, text: str | None) -> CSignature:
     known = function.signature
     if known is None and given is None:
         raise TypeError(
-            f"{function} does not say what its signature is; give it as "
+            f"{function} does not say {function.unsaid}; give the signature as "
             'callbax.native(fn, "double (double, int)")'
         )
     if known is None or given is None:

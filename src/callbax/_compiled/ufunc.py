@@ -256,18 +256,19 @@ def ufunc_inside(original: Any) -> np.ufunc:
     inner = original if isinstance(original, np.ufunc) else attribute(original, "ufunc")
     if not isinstance(inner, np.ufunc):
         raise TypeError(
-            "cb.ufunc takes a numpy.ufunc with compiled loops, but got "
+            "callbax.ufunc takes a numpy.ufunc with compiled loops, but got "
             f"{describe_function(original)} of type {type(original).__name__}. A Python function is "
-            "called with cb.external."
+            "called with callbax.external."
         )
     if not inner.types:
         raise TypeError(
-            f"the ufunc {inner.__name__!r} has no compiled loops yet; give numba.vectorize the types"
+            f"the ufunc {inner.__name__!r} has no compiled loops yet; give numba.vectorize the types, as "
+            "in @numba.vectorize(['float64(float64)'])"
         )
     if all("O" in types for types in inner.types):
         raise TypeError(
             f"the ufunc {inner.__name__!r} has loops for Python objects only (as those of "
-            "numpy.frompyfunc), which need the interpreter. Call it with cb.external."
+            "numpy.frompyfunc), which need the interpreter. Call it with callbax.external."
         )
     return inner
 
