@@ -641,6 +641,51 @@ def test_rules_must_be_callable(name):
         getattr(plain(), name)(3)
 
 
+ARITIES = {
+    "defjvp": (lambda f: f.defjvp(lambda p: p), r"takes \(p\), .*\(primals, tangents\)"),
+    "defjvps": (
+        lambda f: f.defjvps(lambda x, y: x, None),
+        r"takes \(x, y\), .*\(tangent, answer, \*primals\)",
+    ),
+    "defvjp": (
+        lambda f: f.defvjp(lambda x, y: (x, x), lambda ct: (ct, ct)),
+        r"takes \(ct\), .*\(residuals, cotangents\)",
+    ),
+    "def_host_jvp": (
+        lambda f: f.def_host_jvp(lambda p, out, t: t),
+        r"takes \(p, out, t\), .*\(primals, tangents\)",
+    ),
+    "def_host_vjp": (
+        lambda f: f.def_host_vjp(lambda p, ct: ct),
+        r"takes \(p, ct\), .*\(primals, outputs, cotangents\)",
+    ),
+    "def_host_vjp with an object": (
+        lambda f: f.def_host_vjp(lambda p, out, ct: ct, residuals=True),
+        r"takes \(p, out, ct\), .*\(primals, outputs, cotangents, object\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARITIES)
+def test_rules_are_callable_with_what_they_get(name):
+    define, message = ARITIES[name]
+    with pytest.raises(TypeError, match=rf"{name.split()[0]} rule <lambda>.* of full .*{message}"):
+        define(plain())
+
+
+def test_rules_may_take_more_than_they_get():
+    f = cb.external(lambda x, y=1.0, *, kind="a": x, result=cb.like(0))
+    f.defjvps(lambda t, answer, x, y=1.0, *, kind="a": t)
+    f.defjvps(lambda t, answer, x, kind: t, None)
+    f.defjvps(lambda *args, **names: args[0])
+    with pytest.raises(ValueError, match=r"was given 3 rules, .* the function takes 2"):
+        f.defjvps(None, None, None)
+    cb.external(lambda *args: args[0], result=cb.like(0)).defjvps(None, None, lambda t, *_: t)
+    written = cb.external(lambda x, out: np.copyto(out, x), result=cb.like(0), out=True)
+    written.defjvps(lambda t, answer, x: t)
+    assert jax.grad(lambda x: written(x).sum())(vector()).shape == (3,)
+
+
 @pytest.mark.parametrize(
     ("step", "error"), [("a", TypeError), ((1, 2, 3), TypeError), (0, ValueError), (-1, ValueError)]
 )

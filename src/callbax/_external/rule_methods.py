@@ -12,6 +12,7 @@ from callbax._external.call import Definition, Rule, VmapRule
 from callbax._external.host_code import HostCode, offer_rules
 from callbax._external.host_rules import HostRule
 from callbax._external.jax_rules import JvpRule, JvpRules, VjpRule
+from callbax._external.rules import check_rule, check_rules
 from callbax._external.rules_on_host import WithObject
 from callbax._external.transposes import Same, TransposeRule
 from callbax._host.function import Hashable
@@ -24,7 +25,8 @@ class RuleMethods:
     A derivative rule sees `primals`, the tuple of positional arguments in their own structure.
     Arguments given by name count as positional where the host function's signature has a position
     for them; others reach the rule as the same keyword arguments. Tangents and cotangents follow the
-    primals, with None in the places of what is not an array.
+    primals, with None in the places of what is not an array. A rule that cannot be called so is a
+    TypeError.
     """
 
     definition: Definition
@@ -55,7 +57,7 @@ class RuleMethods:
         >>> jax.grad(jax.grad(exp))(0.0)
         Array(1., dtype=float32, weak_type=True)
         """
-        check_callable("External.defjvp", rule)
+        check_rule(self.definition, "defjvp", rule, "primals", "tangents")
         self._define(JvpRule(Hashable(rule)))
         return rule
 
@@ -68,7 +70,8 @@ class RuleMethods:
             contributes nothing.
 
         Raises:
-          ValueError: the external function has effects, or a derivative of another kind.
+          ValueError: the external function has effects, or a derivative of another kind; there are more
+            rules than positional arguments.
 
         >>> import jax, numpy as np, callbax as cb
         >>> power = cb.external(np.power, result="broadcast")
@@ -76,9 +79,7 @@ class RuleMethods:
         >>> jax.grad(power)(3.0, 2.0)
         Array(6., dtype=float32, weak_type=True)
         """
-        for rule in rules:
-            if rule is not None:
-                check_callable("External.defjvps", rule)
+        check_rules(self.definition, "defjvps", rules, "tangent", "answer", "*primals")
         self._define(JvpRules(tuple(map(Hashable, rules))))
 
     def defvjp(self, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
@@ -102,7 +103,7 @@ class RuleMethods:
         Array(6., dtype=float32)
         """
         check_callable("External.defvjp", forward)
-        check_callable("External.defvjp", backward)
+        check_rule(self.definition, "defvjp", backward, "residuals", "cotangents")
         self._define(VjpRule(Hashable(forward), Hashable(backward)))
 
     def def_transpose(
@@ -179,7 +180,7 @@ class RuleMethods:
         >>> jax.grad(sine)(0.0)
         Array(1., dtype=float32)
         """
-        check_callable("External.def_host_jvp", function)
+        check_rule(self.definition, "def_host_jvp", function, "primals", "tangents")
         self._define(HostRule(jvp=HostCode(function), vjp=self._host_rule().vjp))
         return function
 
@@ -221,7 +222,8 @@ class RuleMethods:
         """
         if function is None:
             return functools.partial(self.def_host_vjp, residuals=residuals)
-        check_callable("External.def_host_vjp", function)
+        gets = ("primals", "outputs", "cotangents", *(("object",) if residuals else ()))
+        check_rule(self.definition, "def_host_vjp", function, *gets)
         vjp = WithObject.of(self.definition, function) if residuals else HostCode(function)
         self._define(HostRule(jvp=self._host_rule().jvp, vjp=vjp))
         return function

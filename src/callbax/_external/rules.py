@@ -8,6 +8,8 @@ leaves; arguments that have no position reach it as the same keyword arguments.
 from __future__ import annotations
 
 import functools
+import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -15,11 +17,76 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from callbax._external.call import Call
+from callbax._callbacks.results import check_callable
+from callbax._external.call import Call, Definition
 from callbax._external.host_code import Layout
+from callbax._host.structure import BY_POSITION, signature_of
 from callbax._jax import per_shard, placement
+from callbax._runtime.errors import describe_function
 
 Struct: TypeAlias = jax.ShapeDtypeStruct
+
+
+def check_rules(definition: Definition, method: str, rules: Sequence[Any], *gets: str) -> None:
+    """Refuses what cannot be one rule for each positional argument; None is one.
+
+    Raises:
+      TypeError: as `check_rule` does.
+      ValueError: there are more rules than arguments.
+    """
+    for rule in rules:
+        if rule is not None:
+            check_rule(definition, method, rule, *gets)
+    _, known = _positional(_signature_of_host(definition))
+    if len(rules) > known:
+        raise ValueError(
+            f"{method} of {definition.description} was given {len(rules)} rules, one for each "
+            f"positional argument, but the function takes {known}"
+        )
+
+
+def check_rule(definition: Definition, method: str, rule: Any, *gets: str) -> None:
+    """Refuses what the method cannot take as a rule: it must be callable with the positional
+    arguments that `gets` names. A last `"*primals"` stands for those of the host function.
+
+    Raises:
+      TypeError: it is not.
+    """
+    check_callable(f"External.{method}", rule)
+    own, of_host = signature_of(rule), _signature_of_host(definition)
+    if own is None:
+        return
+    least: float = len(gets)
+    most = least
+    if gets[-1] == "*primals":
+        required, known = _positional(of_host)
+        least, most = least - 1 + required, most - 1 + known
+    required, known = _positional(own)
+    if known < least or (required > most and not _gets_names(of_host)):
+        raise TypeError(
+            f"the {method} rule {describe_function(rule)} of {definition.description} takes {own}, "
+            f"but it is called with ({', '.join(gets)})"
+        )
+
+
+def _signature_of_host(definition: Definition) -> inspect.Signature | None:
+    return signature_of(definition.function, without_out=definition.options.out)
+
+
+def _positional(signature: inspect.Signature | None) -> tuple[int, float]:
+    """How many positional arguments are needed, and how many are taken."""
+    if signature is None:
+        return 0, math.inf
+    parameters = signature.parameters.values()
+    named = [p.default is p.empty for p in parameters if p.kind in BY_POSITION]
+    is_open = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return sum(named), math.inf if is_open else len(named)
+
+
+def _gets_names(signature: inspect.Signature | None) -> bool:
+    """Whether it takes keyword arguments that have no position; rules get them, too."""
+    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    return signature is None or any(p.kind in by_name for p in signature.parameters.values())
 
 
 def is_inexact(struct: Any) -> bool:

@@ -176,10 +176,10 @@ def positional_parameters(signature: inspect.Signature | None) -> list[str]:
     """Names of the parameters that may be given by position."""
     if signature is None:
         return []
-    return [p.name for p in signature.parameters.values() if p.kind in _BY_POSITION]
+    return [p.name for p in signature.parameters.values() if p.kind in BY_POSITION]
 
 
-_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def signature_of(
@@ -205,7 +205,7 @@ def _takes(signature: inspect.Signature, count: int) -> bool:
         kind, is_required = parameter.kind, parameter.default is parameter.empty
         if kind is parameter.VAR_POSITIONAL:
             count = 0
-        elif kind in _BY_POSITION and count:
+        elif kind in BY_POSITION and count:
             count -= 1
         elif kind is not parameter.VAR_KEYWORD and is_required:
             return False
