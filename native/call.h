@@ -77,6 +77,8 @@ struct CallSite {
   bool no_results = false;    // whatever result buffers there are, the callback has none
   bool ignores_result = false;  // what the callback returns
   bool unheard = false;       // no result of the program could carry its failure
+  bool elsewhere = false;     // the program is one of another platform
+  bool deferred = false;      // its failures reach it by its results alone, whatever thread calls
   bool fence = false;         // nothing is called; a result is True (_jax/per_shard.py)
   bool widened = false;       // the first operand has one dimension more, the last, of size 1
   std::string casting;        // which results of another dtype are converted; "" for none
@@ -144,6 +146,7 @@ bool ReadSite(const Attributes& attributes, CallSite* site, std::string* why) {
   attributes.Read("no_results", &site->no_results);
   attributes.Read("ignores_result", &site->ignores_result);
   attributes.Read("unheard", &site->unheard);
+  attributes.Read("deferred", &site->deferred);
   attributes.Read("widened", &site->widened);
   attributes.Read("views", &site->views);
   attributes.Read("out", &site->out);
@@ -181,5 +184,6 @@ struct HandlerAddresses {
 };
 HandlerAddresses CallbackHandlers();
 HandlerAddresses LoopHandlers();
+HandlerAddresses CudaCallbackHandlers();
 
 }  // namespace callbax

@@ -48,6 +48,33 @@ inline std::vector<Buffer> ReadBuffers(void* const* pointers, int64_t size) {
   return buffers;
 }
 
+// The run of the program; XLA may not know it.
+inline int64_t RunId(XLA_FFI_CallFrame* frame) {
+  XLA_FFI_RunId_Get_Args args{XLA_FFI_RunId_Get_Args_STRUCT_SIZE, nullptr, frame->ctx, 0};
+  return Ignore(frame->api, frame->api->XLA_FFI_RunId_Get(&args)) ? kNoRun : args.run_id;
+}
+
+// What a frame tells of one call of a callback.
+struct CallbackFrame {
+  CallbackFrame(XLA_FFI_CallFrame* frame, const CallSite& site)
+      : operands(ReadBuffers(frame->args.args, frame->args.size)) {
+    if (site.widened) --operands[0].rank;
+    if (!site.no_results) results = ReadBuffers(frame->rets.rets, frame->rets.size);
+    if (site.shared_run) run_id = RunId(frame);
+  }
+
+  std::vector<Buffer> operands;
+  std::vector<Buffer> results;
+  int64_t run_id = 0;
+};
+
+// What a fence does.
+inline void Pass(const std::vector<Buffer>& results) {
+  for (const Buffer& result : results) {
+    if (result.dtype == XLA_FFI_DataType_PRED) *static_cast<bool*>(result.data) = true;
+  }
+}
+
 // XLA asks each handler about itself before it uses it.
 inline bool AnswerMetadata(XLA_FFI_CallFrame* frame, XLA_FFI_TypeId* state_type) {
   auto* extension = frame->extension_start;  // its type has another name from jaxlib 0.11 on
@@ -76,7 +103,7 @@ class StateOf {
 
   static XLA_FFI_Error* Set(XLA_FFI_CallFrame* frame, std::unique_ptr<Site> site) {
     XLA_FFI_State_Set_Args args{XLA_FFI_State_Set_Args_STRUCT_SIZE, nullptr, frame->ctx,
-                                XLA_FFI_ExecutionStage_INSTANTIATE, Id(), site.get()};
+                                XLA_FFI_ExecutionStage_INSTANTIATE, Id(),    site.get()};
     XLA_FFI_Error* error = frame->api->XLA_FFI_State_Set(&args);
     if (error == nullptr) site.release();  // XLA owns it now
     return error;
@@ -84,7 +111,7 @@ class StateOf {
 
   static XLA_FFI_Error* Get(XLA_FFI_CallFrame* frame, Site** site) {
     XLA_FFI_State_Get_Args args{XLA_FFI_State_Get_Args_STRUCT_SIZE, nullptr, frame->ctx,
-                                XLA_FFI_ExecutionStage_INSTANTIATE, Id(), nullptr};
+                                XLA_FFI_ExecutionStage_INSTANTIATE, Id(),    nullptr};
     XLA_FFI_Error* error = frame->api->XLA_FFI_State_Get(&args);
     *site = static_cast<Site*>(args.state);
     return error;

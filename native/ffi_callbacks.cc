@@ -14,11 +14,6 @@
 namespace callbax {
 namespace {
 
-int64_t RunId(XLA_FFI_CallFrame* frame) {
-  XLA_FFI_RunId_Get_Args args{XLA_FFI_RunId_Get_Args_STRUCT_SIZE, nullptr, frame->ctx, 0};
-  return Ignore(frame->api, frame->api->XLA_FFI_RunId_Get(&args)) ? kNoRun : args.run_id;
-}
-
 // A call whose frame is gone when it runs. XLA keeps its buffers until the future is completed, and the
 // executable, with the site, too.
 struct PostponedCall {
@@ -56,11 +51,10 @@ struct PostponedCall {
 };
 
 // Hands the call to a helper. False if it must be run here after all.
-bool Postpone(XLA_FFI_CallFrame* frame, CallSite& site, const std::vector<Buffer>& operands,
-              const std::vector<Buffer>& results, int64_t run_id) {
+bool Postpone(XLA_FFI_CallFrame* frame, CallSite& site, const CallbackFrame& from) {
   XLA_FFI_Future_Create_Args args{XLA_FFI_Future_Create_Args_STRUCT_SIZE, nullptr, nullptr};
   auto call = std::make_shared<PostponedCall>();
-  *call = {frame->api, &site, operands, results, run_id, nullptr, {}};
+  *call = {frame->api, &site, from.operands, from.results, from.run_id, nullptr, {}};
   if (Ignore(frame->api, frame->api->XLA_FFI_Future_Create(&args))) return false;
   call->future = args.future;
   call->KeepShapes();
@@ -70,29 +64,19 @@ bool Postpone(XLA_FFI_CallFrame* frame, CallSite& site, const std::vector<Buffer
   return true;
 }
 
-XLA_FFI_Error* Pass(XLA_FFI_CallFrame* frame) {
-  for (const Buffer& result : ReadBuffers(frame->rets.rets, frame->rets.size)) {
-    if (result.dtype == XLA_FFI_DataType_PRED) *static_cast<bool*>(result.data) = true;
-  }
-  return nullptr;
-}
-
 struct CallbackHandler {
   using Site = CallSite;
   static constexpr const char* kCallee = "the host function";
 
   static XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame, CallSite& site) {
-    if (site.fence) return Pass(frame);
-    std::vector<Buffer> operands = ReadBuffers(frame->args.args, frame->args.size);
-    if (site.widened) --operands[0].rank;
-    std::vector<Buffer> results;
-    if (!site.no_results) results = ReadBuffers(frame->rets.rets, frame->rets.size);
-    const int64_t run_id = site.shared_run ? RunId(frame) : 0;
-    last_site = 0;
-    if (site.needs_pool && OnPoolThread() && Postpone(frame, site, operands, results, run_id)) {
+    CallbackFrame call(frame, site);
+    if (site.fence) {
+      Pass(call.results);
       return nullptr;
     }
-    Outcome outcome = Invoke(site, operands, results, run_id);
+    last_site = 0;
+    if (site.needs_pool && OnPoolThread() && Postpone(frame, site, call)) return nullptr;
+    Outcome outcome = Invoke(site, call.operands, call.results, call.run_id);
     if (outcome.ok) last_site = site.id;
     return Encode(frame->api, std::move(outcome));
   }

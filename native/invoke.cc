@@ -166,7 +166,7 @@ Outcome InvokeObserved(CallSite& site, const std::vector<Buffer>& operands,
     ReleasePending();
     RunningCallback running(Target(site));
     FailedCall failed;
-    Surroundings surroundings(in_flight.others(), running.outermost(), site.settings);
+    Surroundings surroundings(in_flight.others(), running.outermost(), site);
     if (kernel_is_done) {
       if (!Interrupted()) return {};
     } else if (is_kernel) {
@@ -176,8 +176,9 @@ Outcome InvokeObserved(CallSite& site, const std::vector<Buffer>& operands,
       return {};
     }
     observed.Fail();
-    // On the thread that calls the program, XLA hands the failure to the call.
-    const int64_t number = site.unheard && GilScope::OnForeignThread() ? kUnheard : site.number;
+    // On CPU, XLA hands the failure to the call on the thread that calls the program.
+    const bool is_lost = site.unheard && (site.deferred || GilScope::OnForeignThread());
+    const int64_t number = is_lost ? kUnheard : site.number;
     Failure failure = ReportFailure(Target(site), site.flavour, number, failed);
     if (!failure.poison) return {false, std::move(failure.message)};
     failed_runs().Add(run_id);

@@ -19,6 +19,7 @@
 namespace callbax {
 
 void DefineHostSites(nb::module_& m);  // host_sites.cc
+void DefineCuda(nb::module_& m);       // cuda/cuda_module.cc
 
 namespace {
 
@@ -254,7 +255,11 @@ NB_MODULE(_native, m) {
   m.def(
       "loop_handlers", [] { return Capsules(LoopHandlers()); },
       "Capsules of the FFI handlers of loops, by stage, and of their state type.");
+  m.def(
+      "cuda_callback_handlers", [] { return Capsules(CudaCallbackHandlers()); },
+      "The same of callbacks of programs on NVIDIA GPUs.");
   DefineHostSites(m);
+  DefineCuda(m);
   m.def("watch_calls", &WatchCalls, nb::arg("what"), nb::arg("annotate").none(),
         "Sets what is watched of calls: 1 totals, 2 records, 4 annotations by annotate(target).");
   m.def("call_totals", &TotalsByCallee, nb::arg("forget"),

@@ -72,18 +72,21 @@ bool Surroundings::IsIn(const SettingsPtr& settings) noexcept {
          this_entered->tracing == tracing_changes.load(std::memory_order_relaxed);
 }
 
-bool Surroundings::Enter(bool outermost, const SettingsPtr& settings) {
-  if (outermost) return EnterSettings(settings);
+bool Surroundings::Enter(bool outermost, const CallSite& site) {
+  if (outermost) return EnterSettings(site.settings);
   if (this_level >= kMaxLevel) {
     PyErr_SetString(PyExc_RecursionError, "callbax: callbacks are nested too deep");
     return false;
   }
-  if (keeping[this_level].fetch_add(1) < kKeepFew) {
-    keeps_ = true;
-    return true;
+  if (!site.elsewhere) {
+    if (keeping[this_level].fetch_add(1) < kKeepFew) {
+      keeps_ = true;
+      return true;
+    }
+    keeping[this_level].fetch_sub(1);
   }
-  keeping[this_level].fetch_sub(1);
-  deeper_ = PyObject_CallFunction(GetHooks().go_deeper, "i", this_level + 1);
+  deeper_ = PyObject_CallFunction(GetHooks().go_deeper, "iO", this_level + 1,
+                                  site.elsewhere ? Py_True : Py_False);
   if (deeper_ == nullptr) return false;
   ++this_level;
   return true;

@@ -9,6 +9,8 @@
 //  * Another thread keeps its level while few callbacks are in flight (kKeepFew in the process, and as
 //    many more on each level): then the thread's own client has places enough. Otherwise the callback
 //    runs one level deeper.
+//  * A callback of a program for another platform runs one level deeper, so that its JAX work is on CPU:
+//    the other platform may be waiting for it.
 // So of the 32 places of a client at most 2 * kKeepFew are held by programs that may wait for a place of
 // the same client; all others wait for deeper clients only, of which the deepest waits for none. By
 // induction from there each level gets on. A level that is too deep does no harm.
@@ -34,8 +36,9 @@ class Surroundings {
  public:
   // `others`: the calls that were in flight before this one. `outermost`: the thread is XLA's, and runs no
   // other callback.
-  Surroundings(int others, bool outermost, const SettingsPtr& settings)
-      : entered_((outermost ? IsIn(settings) : others < kKeepFew) || Enter(outermost, settings)) {}
+  Surroundings(int others, bool outermost, const CallSite& site)
+      : entered_((outermost ? IsIn(site.settings) : others < kKeepFew && !site.elsewhere) ||
+                 Enter(outermost, site)) {}
   ~Surroundings() {
     if (keeps_ || deeper_ != nullptr) Leave();
   }
@@ -49,12 +52,12 @@ class Surroundings {
   static constexpr int kKeepFew = 4;
 
   static bool IsIn(const SettingsPtr& settings) noexcept;
-  bool Enter(bool outermost, const SettingsPtr& settings);
+  bool Enter(bool outermost, const CallSite& site);
   void Leave() noexcept;
 
-  bool keeps_ = false;           // counted among those that keep their level
-  PyObject* deeper_ = nullptr;   // what the hook that went deeper wants back; owned
-  bool entered_;                 // last: made by the others' means
+  bool keeps_ = false;          // counted among those that keep their level
+  PyObject* deeper_ = nullptr;  // what the hook that went deeper wants back; owned
+  bool entered_;                // last: made by the others' means
 };
 
 // Lets XLA's threads look again at what traces and profiles Python's threads.

@@ -20,7 +20,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # With importlib's import mode pytest leaves sys.path alone; the tests import `helpers` by name.
 sys.path.insert(0, str(Path(__file__).parent))
 
+import fake_cuda  # noqa: E402 - found by the path above
 import jax  # noqa: E402 - reads the settings above
+
+if fake_cuda.IS_ON:
+    fake_cuda.run_all_programs_so()
 from portable_differences import expect_differences  # noqa: E402 - found by the path above
 
 

@@ -94,6 +94,9 @@ def loop_handlers() -> tuple[dict, dict]:
     Capsules of the FFI handlers of loops, by stage, and of their state type.
     """
 
+def cuda_callback_handlers() -> tuple[dict, dict]:
+    """The same of callbacks of programs on NVIDIA GPUs."""
+
 class CallbackSite:
     """A callback's call in a program, made by JAX."""
 
@@ -111,6 +114,12 @@ class LoopSite:
         """
         Calls the callee; returns the message of its failure. The arrays are contiguous.
         """
+
+def cuda_problem() -> str:
+    """Why NVIDIA's driver cannot be used; empty: it can."""
+
+def cuda_statistics() -> dict:
+    """Page-locked memory, by state; empty without a driver."""
 
 def watch_calls(what: int, annotate: object | None) -> None:
     """

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -21,6 +23,7 @@ from callbax._runtime import (
     nested,
     observation,
     pending,
+    platforms,
     portable_calls,
     residuals,
     streams,
@@ -148,6 +151,14 @@ def _after_fork_in_child() -> None:
         programs.disable_programs(_MARKERS, _FORK_MESSAGE)
 
 
+def _register(platform: str, site: str, handlers: tuple[Any, Any], targets: Sequence[str]) -> None:
+    """Registers the handlers of one kind of call, and the type of its site, with XLA."""
+    stages, state = handlers
+    jax.ffi.register_ffi_type(f"callbax_{site}_site", state, platform=platform)
+    for target in targets:
+        jax.ffi.register_ffi_target(target, stages, platform=platform)
+
+
 def _start() -> None:
     _native.set_hooks(
         failures.report,
@@ -160,13 +171,11 @@ def _start() -> None:
         surroundings.configure,
         threads.follow_tracing,
     )
-    for site, (handlers, state), targets in (
-        ("call", _native.callback_handlers(), _CALL_TARGETS),
-        ("loop", _native.loop_handlers(), (LOOP_TARGET,)),
-    ):
-        jax.ffi.register_ffi_type(f"callbax_{site}_site", state, platform="cpu")
-        for target in targets:
-            jax.ffi.register_ffi_target(target, handlers, platform="cpu")
+    _register("cpu", "call", _native.callback_handlers(), _CALL_TARGETS)
+    _register("cpu", "loop", _native.loop_handlers(), (LOOP_TARGET,))
+    if platforms.is_requested("cuda"):  # queued until JAX has a plugin for it
+        targets = [placement.ON_CUDA.get(target, target) for target in _CALL_TARGETS]
+        _register("CUDA", "cuda_call", _native.cuda_callback_handlers(), targets)
     for target in (PER_SHARD_TARGET, LOOP_TARGET):
         jax.ffi.register_ffi_target_as_batch_partitionable(target)
     programs.watch_programs(_MARKERS, _native.numbered_calls)

@@ -33,5 +33,5 @@ def test_the_map_names_each_python_file():
 def test_the_map_names_each_native_file():
     lines = section("native/")
     named = set(re.findall(r"\b[a-z_]+\b", " ".join(line[6:24] + line[24:] for line in lines)))
-    stems = {file.stem for file in (ROOT / "native").iterdir()}
+    stems = {file.stem for file in (ROOT / "native").rglob("*")}
     assert stems - named == set()

@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.sampled(1)  # each case is another file
 NATIVE = ROOT / "native"
-FILES = sorted(NATIVE.iterdir())
+FILES = sorted(file for file in NATIVE.rglob("*") if file.is_file())
+MOST_FILES = {"": 42, "cuda": 12}  # by folder
 EACH_FILE = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 
 # What an include makes known. All other headers are C++'s own, the processor's or callbax's.
@@ -24,20 +25,23 @@ def includes(file: Path) -> list[str]:
     return re.findall(r'^\s*#\s*include\s*["<]([^">]+)[">]', file.read_text(), re.MULTILINE)
 
 
+HEADERS = {file.name: file for file in FILES if file.suffix == ".h"}
+
+
 def all_includes(file: Path) -> set[str]:
     """Those of the headers that it includes, too."""
     found, waiting = set(), [file]
     while waiting:
         for name in set(includes(waiting.pop())) - found:
             found.add(name)
-            if (NATIVE / name).exists():
-                waiting.append(NATIVE / name)
+            if name in HEADERS:
+                waiting.append(HEADERS[name])
     return found
 
 
 @EACH_FILE
 def test_each_native_file_knows_one_foreign_world_at_most(file):
-    names = {name for name in all_includes(file) if not (NATIVE / name).exists()}
+    names = {name for name in all_includes(file) if name not in HEADERS}
     known = {
         name: next((world for world, names in WORLDS.items() if re.fullmatch(names, name)), None)
         for name in names
@@ -54,9 +58,20 @@ def test_native_files_are_small_enough_to_read(file):
 
 
 def test_there_are_few_native_files():
-    assert len(FILES) <= 42
+    folders = [str(file.parent.relative_to(NATIVE)).strip(".") for file in FILES]
+    assert set(folders) == set(MOST_FILES)
+    assert all(folders.count(folder) <= most for folder, most in MOST_FILES.items())
+
+
+def test_what_is_for_all_platforms_knows_no_gpu():
+    for file in FILES:
+        if file.parent == NATIVE:
+            assert not [name for name in includes(file) if HEADERS.get(name, file).parent != NATIVE]
 
 
 def test_every_native_file_is_built():
-    listed = re.findall(r"^  native/(\w+\.cc)", (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE)
-    assert sorted(listed) == [file.name for file in FILES if file.suffix == ".cc"]
+    listed = re.findall(
+        r"^  native/([\w/]+\.cc)", (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE
+    )
+    built = [str(file.relative_to(NATIVE)) for file in FILES if file.suffix == ".cc"]
+    assert sorted(listed) == sorted(built)

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import warnings
 
 import flavours
 import jax
@@ -48,12 +49,65 @@ def text_for(platform, program, *args):
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm", "tpu", "METAL"])
-@pytest.mark.parametrize("setting", ["native", "portable"])
+@pytest.mark.parametrize("setting", ["", "portable"])
 def test_which_runtime_a_platform_has(monkeypatch, setting, platform):
     monkeypatch.setattr(platforms, "_setting", setting)
     runtime = platforms.runtime_of([platform])
-    assert runtime.name == ("native" if (setting, platform) == ("native", "cpu") else "portable")
+    assert runtime.name == ("native" if (setting, platform) == ("", "cpu") else "portable")
     assert platform in runtime.reason or "CALLBAX_RUNTIME" in runtime.reason
+
+
+@pytest.fixture(params=["", "libcuda.so.1: no such file"])
+def problem(request, monkeypatch):
+    """Of NVIDIA's driver, where the native runtime was asked for."""
+    monkeypatch.setattr(platforms, "_setting", "native")
+    monkeypatch.setattr(platforms._native, "cuda_problem", lambda: request.param)
+    platforms._choice.cache_clear()
+    platforms._warn.cache_clear()
+    yield request.param
+    platforms._choice.cache_clear()
+    platforms._warn.cache_clear()
+
+
+def test_where_the_native_runtime_is_asked_for_it_runs_if_it_can(problem):
+    names = ["cpu", "cuda", "rocm"]
+    chosen = [platforms.choice([name]) for name in names]
+    assert [runtime.is_native for runtime in chosen] == [True, not problem, False]
+    assert [runtime.refused for runtime in chosen] == [False, bool(problem), False]
+    assert problem in chosen[1].reason
+
+
+def test_compiled_functions_stay_portable_on_gpus(problem):
+    runtime = platforms.runtime_of(["cuda"], calls=platforms.COMPILED)
+    assert runtime.name == "portable"
+    assert runtime.reason == "callbax has no native runtime for compiled functions on cuda"
+
+
+def test_where_it_cannot_run_there_is_one_warning(problem):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            platforms.choice(["cuda"])
+            platforms.runtime_of(["cuda"])
+    if problem:
+        (warning,) = caught
+        assert f"JAX's own on cuda: CALLBAX_RUNTIME is 'native', but {problem}" in str(
+            warning.message
+        )
+    else:
+        assert not caught
+
+
+def test_an_exported_program_is_native_whatever_driver_there_is_here(problem):
+    assert platforms.runtime_of(["cuda"], exporting=True).is_native
+
+
+@flavours.each(flavours.ALL)
+def test_native_programs_for_gpus_call_callbaxs_target(problem, any_backend, call):
+    if problem:
+        pytest.skip("they are portable")
+    text = text_for("cuda", functools.partial(call, CALLBAX, Recorder()), SCALAR)
+    assert text.count("custom_call @callbax_call(") == 1 and "python_gpu_callback" not in text
 
 
 def test_programs_that_travel_have_native_calls(portable):
@@ -100,7 +154,8 @@ def test_without_a_device_of_the_platform_jaxs_reason_is_in_the_error(call, plat
         text_for(platform, functools.partial(call, CALLBAX, Recorder()), SCALAR)
     message = str(caught.value)
     assert f"compiled here for {platform}" in message
-    assert f"callbax has no native runtime for {platform}" in message
+    why = "native runtime for cuda has not run" if platform == "cuda" else "has no native runtime"
+    assert why in message
     assert re.search(r"JAX says: .*platform.*\. Run the part .*jax\.default_device", message)
     assert "test_portable" in message or "Recorder" in message
 

@@ -97,6 +97,8 @@ def lower(
         attributes["shared_run"] = True
     if unheard:
         attributes["unheard"] = True
+        if _jax.is_for_cuda(ctx):
+            attributes["deferred"] = True
     if lanes.sizes:
         # The runtime reads the sizes off the buffers: here they may be symbolic.
         attributes["lanes"] = np.ones(len(lanes.sizes), np.int64)
@@ -197,6 +199,7 @@ def _emit_native(
         target = _start.TARGET
     else:
         target = _start.PARTITIONED_TARGET if partitioned else _start.PLACED_TARGET
+    target = placement.name_of_target(ctx, target)
     operation = custom_calls.emit(
         call_ctx, target, operands, attributes, has_side_effect=flavour.effect is not None
     )

@@ -237,14 +237,20 @@ def _never_called() -> None:
     raise AssertionError("a host callback that stands for others was called")
 
 
+def is_for_cuda(ctx: Any) -> bool:
+    """Whether the program being lowered is for NVIDIA GPUs, and for nothing else."""
+    return tuple(ctx.module_context.platforms) == ("cuda",)
+
+
 def run_synchronously(ctx: Any) -> None:
     """Makes the program being lowered run to its end before the call of it returns.
 
     JAX does this for programs that have host callbacks of its own kind, so that is what is entered;
     nothing ever calls it. JAX 0.10 does not keep such a program in its cache, nor exports it. JAX
-    does it only if the inputs are ready and on one device: see `runtime.Waits`.
+    does it only if the inputs are ready and on one device: see `runtime.Waits`. Programs for a GPU are
+    dispatched by the thread that calls in any case.
     """
-    if not is_exporting(ctx) and not ctx.module_context.host_callbacks:
+    if not is_exporting(ctx) and not is_for_cuda(ctx) and not ctx.module_context.host_callbacks:
         ctx.module_context.add_host_callback(_never_called)
 
 

@@ -21,7 +21,7 @@ from jax._src import core
 from jax._src.interpreters import mlir
 from jax._src.mesh import empty_abstract_mesh, use_abstract_mesh
 
-from callbax._jax.placement import PARTITIONED_TARGET, uses_shardy
+from callbax._jax.placement import PARTITIONED_TARGET, name_of_target, uses_shardy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,8 @@ def _fence(ctx: Any, value: Any = None, aval: Any = None) -> Any:
     one, and whose result goes to another, stays where it is.
     """
     avals_in, avals_out = ([], [_TRUE]) if value is None else ([aval], [])
-    build = jax.ffi.build_ffi_lowering_function(PARTITIONED_TARGET, has_side_effect=True)
+    target = name_of_target(ctx, PARTITIONED_TARGET)
+    build = jax.ffi.build_ffi_lowering_function(target, has_side_effect=True)
     call_ctx = dataclasses.replace(ctx, avals_in=avals_in, avals_out=avals_out)
     operation = build(call_ctx, *(() if value is None else (value,)), fence=np.bool_(True))
     return operation.results[0] if value is None else None

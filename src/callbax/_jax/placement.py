@@ -12,6 +12,8 @@ from jax._src import core, sharding_impls
 from jax._src.interpreters import mlir
 from jax._src.lib import xla_client as _xla_client
 
+from callbax import _jax
+
 
 def set_sharding(module_context: Any, operation: Any, sharding: Any) -> None:
     """Annotates an operation. JAX 0.10.0 takes no module context, 0.10.2 and later do."""
@@ -30,6 +32,16 @@ _TAKES_CONTEXT = "ctx" in inspect.signature(mlir.set_sharding).parameters
 # are free on the CPU platform, whatever else is registered, so callbax's handler takes them there.
 PLACED_TARGET = "xla_ffi_python_gpu_callback"
 PARTITIONED_TARGET = "xla_ffi_partitioned_python_gpu_callback"
+# On GPUs these are JAX's, and the CPU names are free.
+ON_CUDA = {
+    PLACED_TARGET: "xla_ffi_python_cpu_callback",
+    PARTITIONED_TARGET: "xla_ffi_partitioned_python_cpu_callback",
+}
+
+
+def name_of_target(ctx: Any, target: str) -> str:
+    """The name of a target of callbax's on the platform of the program that is lowered."""
+    return ON_CUDA.get(target, target) if _jax.is_for_cuda(ctx) else target
 
 
 def uses_shardy() -> bool:

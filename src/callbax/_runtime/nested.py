@@ -88,9 +88,13 @@ def enter_worker() -> None:
     threads.mark_worker()
 
 
-def go_deeper(level: int) -> Callable[[], Any]:
-    """Makes this the level of JAX work on this thread; calling what it returns undoes that."""
-    if _is_elsewhere(jax.config.jax_default_device):
+def go_deeper(level: int, from_elsewhere: bool) -> Callable[[], Any]:
+    """Makes this the level of JAX work on this thread; calling what it returns undoes that.
+
+    The default device of the thread may be one of another platform. There the user has asked for JAX work
+    on it; but a program `from_elsewhere` may have been called under it for its own sake.
+    """
+    if _is_elsewhere(jax.config.jax_default_device) and not from_elsewhere:
         return lambda: None
     context = jax.default_device(_device(level))
     context.__enter__()

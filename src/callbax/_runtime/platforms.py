@@ -5,18 +5,30 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import warnings
 from collections.abc import Sequence
+
+from callbax import _native
 
 NATIVE = "native"  # callbax's own
 PORTABLE = "portable"  # JAX's callbacks, which call callbax's
+_BY_PLATFORM = ""  # what is not set
 
 VARIABLE = "CALLBAX_RUNTIME"
-_HAVE_NATIVE = ("cpu",)
+
+# What programs call.
+CALLBACKS = "callbacks"
+COMPILED = "compiled functions"
+
+# What callbax has a runtime of its own for.
+_HAVE_NATIVE = {"cpu": (CALLBACKS, COMPILED), "cuda": (CALLBACKS,)}
+# Where it has not run on hardware yet, it must be asked for.
+_ON_REQUEST = ("cuda",)
 
 
 def _read_setting() -> str:
-    setting = os.environ.get(VARIABLE, "") or NATIVE
-    if setting not in (NATIVE, PORTABLE):
+    setting = os.environ.get(VARIABLE, _BY_PLATFORM)
+    if setting not in (_BY_PLATFORM, NATIVE, PORTABLE):
         raise ValueError(
             f"the environment variable {VARIABLE} must be {NATIVE!r} (callbax's own runtime, where "
             f"there is one) or {PORTABLE!r} (JAX's callbacks everywhere), but it is {setting!r}"
@@ -30,34 +42,70 @@ _setting = _read_setting()
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """The runtime of a program, and why it is that one."""
+    """The runtime of a program, and why it is that one.
+
+    Attributes:
+      refused: whether the native one was asked for and cannot run.
+    """
 
     name: str
     reason: str
+    refused: bool = False
 
     @property
     def is_native(self) -> bool:
         return self.name == NATIVE
 
 
-def runtime_of(platforms: Sequence[str], *, exporting: bool = False) -> Runtime:
+def is_requested(platform: str) -> bool:
+    """Whether a native runtime that must be asked for has been asked for."""
+    return platform in _ON_REQUEST and _setting == NATIVE
+
+
+def runtime_of(
+    platforms: Sequence[str], *, exporting: bool = False, calls: str = CALLBACKS
+) -> Runtime:
     """The runtime of a program for these platforms, as JAX names them ("cpu", "cuda", "tpu", ...).
 
     A program for several platforms, or one that is exported, cannot depend on callbacks of JAX's in
     this process, so it has native calls: they run where there is a native runtime.
+
+    Warns once if the native one was asked for, and cannot run.
     """
-    return _runtime_of(tuple(platforms), exporting, _setting)
+    runtime = choice(platforms, exporting=exporting, calls=calls)
+    if runtime.refused:
+        _warn(f"callbacks go through JAX's own on {platforms[0]}: {runtime.reason}")
+    return runtime
+
+
+def choice(platforms: Sequence[str], *, exporting: bool = False, calls: str = CALLBACKS) -> Runtime:
+    """What `runtime_of` returns, without a warning."""
+    return _choice(tuple(platforms), exporting, calls, _setting)
 
 
 @functools.cache
-def _runtime_of(platforms: tuple[str, ...], exporting: bool, setting: str) -> Runtime:
-    native = [platform for platform in platforms if platform in _HAVE_NATIVE]
+def _choice(platforms: tuple[str, ...], exporting: bool, calls: str, setting: str) -> Runtime:
     if len(platforms) > 1:
         return Runtime(NATIVE, "the program is for several platforms")
-    if not native:
-        return Runtime(PORTABLE, f"callbax has no native runtime for {platforms[0]}")
-    if exporting:
+    (platform,) = platforms
+    if calls not in _HAVE_NATIVE.get(platform, ()):
+        what = f"{calls} on " if platform in _HAVE_NATIVE else ""
+        return Runtime(PORTABLE, f"callbax has no native runtime for {what}{platform}")
+    if platform in _ON_REQUEST and setting == _BY_PLATFORM:
+        return Runtime(
+            PORTABLE,
+            f"the native runtime for {platform} has not run on hardware yet; {VARIABLE}={NATIVE} "
+            "chooses it",
+        )
+    if exporting and (setting == NATIVE or platform not in _ON_REQUEST):
         return Runtime(NATIVE, "the program is exported")
     if setting == PORTABLE:
         return Runtime(PORTABLE, f"{VARIABLE} is {PORTABLE!r}")
-    return Runtime(NATIVE, f"callbax has a native runtime for {platforms[0]}")
+    if platform == "cuda" and (problem := _native.cuda_problem()):
+        return Runtime(PORTABLE, f"{VARIABLE} is {NATIVE!r}, but {problem}", refused=True)
+    return Runtime(NATIVE, f"callbax has a native runtime for {platform}")
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -107,7 +107,7 @@ def _installed(package: str) -> str:
 
 def _platforms() -> Iterator[tuple[str, str, str, str]]:
     for name in ("cpu", "cuda", "rocm", "tpu"):
-        runtime = platforms.runtime_of([name])
+        runtime = platforms.choice([name])
         yield name, _devices(name), runtime.name, runtime.reason
 
 

@@ -1,0 +1,56 @@
+#include "cuda_driver.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+
+namespace callbax {
+namespace {
+
+struct Found {
+  CudaDriver driver;
+  std::string why;  // it cannot be used; empty: it can
+};
+
+// The library stays loaded.
+Found Load() {
+  Found found;
+  const char* path = std::getenv("CALLBAX_LIBCUDA");
+  void* library = dlopen(path ? path : "libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    const char* error = dlerror();
+    found.why = error ? error : "NVIDIA's driver cannot be loaded";
+    return found;
+  }
+  std::string missing;
+#define CALLBAX_CUDA_FIND(name, ...)                                                        \
+  found.driver.name = reinterpret_cast<decltype(found.driver.name)>(dlsym(library, #name)); \
+  if (found.driver.name == nullptr) missing += std::string(missing.empty() ? "" : ", ") + #name;
+  CALLBAX_CUDA_FUNCTIONS(CALLBAX_CUDA_FIND)
+#undef CALLBAX_CUDA_FIND
+  if (!missing.empty()) found.why = "NVIDIA's driver lacks " + missing;
+  return found;
+}
+
+std::string Describe(const CudaDriver& driver, const char* function, CudaResult result) {
+  const char* name = nullptr;
+  const char* text = nullptr;
+  driver.cuGetErrorName(result, &name);  // if it fails, there is none
+  driver.cuGetErrorString(result, &text);
+  std::string described = std::string(function) + ": ";
+  described += name ? name : "CUDA error " + std::to_string(result);
+  return text ? described + " (" + text + ")" : described;
+}
+
+}  // namespace
+
+const CudaDriver* FindCudaDriver(std::string* why) {
+  static const Found* found = new Found(Load());
+  if (why != nullptr) *why = found->why;
+  return found->why.empty() ? &found->driver : nullptr;
+}
+
+CudaError::CudaError(const CudaDriver& driver, const char* function, CudaResult result)
+    : std::runtime_error(Describe(driver, function, result)) {}
+
+}  // namespace callbax

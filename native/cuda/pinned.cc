@@ -1,0 +1,233 @@
+#include "pinned.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "block_pool.h"
+
+namespace callbax {
+namespace {
+
+constexpr size_t kSmallest = 4096;
+constexpr size_t kMostByDefault = size_t{1} << 30;
+
+size_t Limit() {
+  const char* text = std::getenv("CALLBAX_PINNED_LIMIT");
+  if (text != nullptr) {
+    char* end = nullptr;
+    const unsigned long long limit = std::strtoull(text, &end, 10);
+    if (end != text && *end == '\0' && *text != '-') return limit;
+    throw std::runtime_error("CALLBAX_PINNED_LIMIT must be a number of bytes, but it is '" +
+                             std::string(text) + "'");
+  }
+  const auto pages = static_cast<size_t>(std::max(0L, sysconf(_SC_PHYS_PAGES)));
+  const auto page = static_cast<size_t>(std::max(0L, sysconf(_SC_PAGESIZE)));
+  return std::min(kMostByDefault, pages * page / 8);
+}
+
+// Few sizes, so that a block serves calls of about its size: four between a power of two and the next.
+size_t RoundUp(size_t bytes) {
+  size_t unit = kSmallest;
+  while (unit < bytes / 8) unit *= 2;
+  return std::max(unit, (bytes + unit - 1) / unit * unit);
+}
+
+}  // namespace
+
+PinnedPool& PinnedPool::Get(const CudaDriver& driver) {
+  static PinnedPool* pool = new PinnedPool(driver, Limit());
+  return *pool;
+}
+
+StagingBlock* PinnedPool::Take(CudaContext context, size_t bytes) {
+  const size_t size = RoundUp(bytes);
+  for (;;) {
+    Blocks unwanted;
+    std::unique_lock<std::mutex> lock(mutex_);
+    CollectPassed(&unwanted);
+    StagingBlock* block = TakeIdle(context, size);
+    const Room room = block ? Room::kThere : LookForRoom(size, &unwanted);
+    if (!block && room == Room::kThere) bytes_.held += size;
+    if (room == Room::kWait) WaitForOldest(&lock);
+    if (lock.owns_lock()) lock.unlock();
+    Free(unwanted);
+    if (block) return block;
+    if (room == Room::kThere || room == Room::kNone)
+      return New(context, size, room == Room::kThere);
+  }
+}
+
+StagingBlock* PinnedPool::TakeIdle(CudaContext context, size_t size) {
+  const auto found = idle_.find({context, size});
+  if (found == idle_.end()) return nullptr;
+  StagingBlock* block = found->second;
+  idle_.erase(found);
+  bytes_.idle -= size;
+  bytes_.held += size;
+  return block;
+}
+
+// The size of a locked one is counted as held already.
+StagingBlock* PinnedPool::New(CudaContext context, size_t size, bool locked) {
+  auto block = std::make_unique<StagingBlock>();
+  block->size = size;
+  block->context = context;
+  if (locked) {
+    void* memory = nullptr;
+    const CudaResult result = driver_.cuMemHostAlloc(&memory, size, kHostMemoryIsPortable);
+    locked = result == kCudaSuccess;
+    block->memory = static_cast<char*>(memory);
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!locked) bytes_.held -= size;
+  }
+  block->locked = locked;
+  if (!locked) {
+    block->memory = static_cast<char*>(TakeBlock(size));
+    std::lock_guard<std::mutex> lock(mutex_);
+    ++bytes_.ordinary;
+  }
+  const CudaResult result = driver_.cuEventCreate(&block->event, kEventSleeps | kEventHasNoTime);
+  if (result == kCudaSuccess) return block.release();
+  if (locked) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    bytes_.held -= size;
+    leaving_ += size;
+  }
+  block->event = nullptr;
+  Free({block.release()});
+  throw CudaError(driver_, "cuEventCreate", result);
+}
+
+void PinnedPool::Return(StagingBlock* block) noexcept {
+  Blocks unwanted;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (block->locked) bytes_.held -= block->size;
+    Settle(block, kCudaSuccess, &unwanted);
+  }
+  Free(unwanted);
+}
+
+void PinnedPool::ReturnBehind(StagingBlock* block, CudaStream stream) {
+  CALLBAX_CUDA(driver_, cuEventRecord, block->event, stream);
+  std::lock_guard<std::mutex> lock(mutex_);
+  block->number = ++given_back_;
+  in_flight_[stream].push_back(block);
+  if (!block->locked) return;
+  bytes_.held -= block->size;
+  bytes_.in_flight += block->size;
+}
+
+void PinnedPool::Lose(StagingBlock* block) noexcept {
+  if (!block->locked) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  bytes_.held -= block->size;
+  bytes_.lost += block->size;
+}
+
+PinnedStatistics PinnedPool::Count() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return bytes_;
+}
+
+// A stream reaches its events in order.
+void PinnedPool::CollectPassed(Blocks* unwanted) {
+  for (auto stream = in_flight_.begin(); stream != in_flight_.end();) {
+    std::deque<StagingBlock*>& blocks = stream->second;
+    while (!blocks.empty()) {
+      StagingBlock* block = blocks.front();
+      const CudaResult result = driver_.cuEventQuery(block->event);
+      if (result == kCudaNotReady) break;
+      blocks.pop_front();
+      if (block->locked) bytes_.in_flight -= block->size;
+      Settle(block, result, unwanted);
+    }
+    stream = blocks.empty() ? in_flight_.erase(stream) : std::next(stream);
+  }
+}
+
+PinnedPool::Room PinnedPool::LookForRoom(size_t size, Blocks* unwanted) {
+  const size_t bound = bytes_.held + bytes_.lost;
+  if (bound + size > limit_) return Room::kNone;
+  const size_t in_time = bytes_.in_flight + leaving_;
+  if (bound + in_time + size > limit_) return Room::kWait;
+  if (bound + in_time + bytes_.idle + size <= limit_) return Room::kThere;
+  while (bound + in_time + bytes_.idle + size > limit_) {
+    StagingBlock* block = idle_.begin()->second;
+    idle_.erase(idle_.begin());
+    bytes_.idle -= block->size;
+    leaving_ += block->size;
+    unwanted->push_back(block);
+  }
+  return Room::kFreed;
+}
+
+StagingBlock* PinnedPool::TakeOldestInFlight() {
+  auto oldest = in_flight_.end();
+  for (auto stream = in_flight_.begin(); stream != in_flight_.end(); ++stream) {
+    if (oldest == in_flight_.end() ||
+        stream->second.front()->number < oldest->second.front()->number) {
+      oldest = stream;
+    }
+  }
+  if (oldest == in_flight_.end()) return nullptr;
+  StagingBlock* block = oldest->second.front();
+  oldest->second.pop_front();
+  if (oldest->second.empty()) in_flight_.erase(oldest);
+  return block;
+}
+
+// Nobody else can free the block meanwhile: it is not in the table, but still counted as in flight.
+void PinnedPool::WaitForOldest(std::unique_lock<std::mutex>* lock) {
+  StagingBlock* block = TakeOldestInFlight();
+  ++bytes_.waits;
+  if (block == nullptr) {  // others wait for all that is counted
+    settled_.wait(*lock);
+    return;
+  }
+  lock->unlock();
+  const CudaResult result = driver_.cuEventSynchronize(block->event);
+  Blocks unwanted;
+  lock->lock();
+  if (block->locked) bytes_.in_flight -= block->size;
+  Settle(block, result, &unwanted);
+  settled_.notify_all();
+  lock->unlock();
+  Free(unwanted);
+}
+
+// Of a block that is not counted any more, and not in a table: what becomes of it, by the result of asking
+// for its event.
+void PinnedPool::Settle(StagingBlock* block, CudaResult result, Blocks* unwanted) {
+  if (result != kCudaSuccess) {
+    if (block->locked) bytes_.lost += block->size;
+  } else if (block->locked) {
+    bytes_.idle += block->size;
+    idle_.emplace(std::make_pair(block->context, block->size), block);
+  } else {
+    unwanted->push_back(block);
+  }
+}
+
+// What the driver does not free is not counted any more: it may have freed it.
+void PinnedPool::Free(const Blocks& blocks) noexcept {
+  for (StagingBlock* block : blocks) {
+    if (block->event != nullptr) driver_.cuEventDestroy_v2(block->event);
+    if (!block->locked) {
+      ReturnBlock(block->memory);
+    } else {
+      driver_.cuMemFreeHost(block->memory);
+      std::lock_guard<std::mutex> lock(mutex_);
+      leaving_ -= block->size;
+      settled_.notify_all();
+    }
+    delete block;
+  }
+}
+
+}  // namespace callbax

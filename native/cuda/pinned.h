@@ -1,0 +1,96 @@
+// Host memory through which arrays travel between the host and GPUs.
+//
+// It is page-locked, so that copies are asynchronous and at full speed. Locking is slow (about 0.1 ms for
+// a page, 0.3 ms for a MiB), so blocks are kept until the process ends, up to a limit for the process:
+// CALLBAX_PINNED_LIMIT in bytes, by default 1 GiB or an eighth of the memory.
+//
+// A block is
+//   held       by a call;
+//   in flight  given back while a stream may still copy from it, with an event behind the last copy. It is
+//              looked up when a block is wanted whether the event has passed, so giving back never waits;
+//   idle       free to be held by a call of the same context: events belong to one;
+//   lost       after an error of the driver, since a copy may still use it. It is never freed.
+//
+// At the limit, idle blocks of other sizes make room, and then the oldest in flight are waited for. If all
+// memory is held by calls, which may wait for this one, the block is of ordinary memory: slow, but right.
+//
+// Thread safety: any thread, without the GIL, with the context current. Nothing waits, locks pages or
+// frees them with the mutex held.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "cuda_driver.h"
+
+namespace callbax {
+
+struct StagingBlock {
+  char* memory = nullptr;
+  size_t size = 0;
+  bool locked = true;  // in the limit; else ordinary memory
+  CudaContext context = nullptr;
+  CudaEvent event = nullptr;
+  uint64_t number = 0;  // in the order in which blocks were given back behind a stream
+};
+
+// In bytes; what is of ordinary memory is not counted but as `ordinary`.
+struct PinnedStatistics {
+  size_t idle = 0, held = 0, in_flight = 0, lost = 0;
+  size_t waits = 0;     // for blocks in flight
+  size_t ordinary = 0;  // blocks of ordinary memory handed out so far
+};
+
+class PinnedPool {
+ public:
+  // That of the process, never destroyed. Throws if CALLBAX_PINNED_LIMIT is not a number.
+  static PinnedPool& Get(const CudaDriver& driver);
+
+  // A block of at least that size. Throws CudaError or std::bad_alloc.
+  StagingBlock* Take(CudaContext context, size_t bytes);
+
+  // Of a block that no copy uses.
+  void Return(StagingBlock* block) noexcept;
+  // Of a block that copies on the stream may use. Throws CudaError; the block is still held then.
+  void ReturnBehind(StagingBlock* block, CudaStream stream);
+  // Of a block that a copy may use, nobody knows how long.
+  void Lose(StagingBlock* block) noexcept;
+
+  // As of the last calls; needs no context.
+  PinnedStatistics Count();
+
+ private:
+  using Blocks = std::vector<StagingBlock*>;
+  enum class Room { kThere, kFreed, kWait, kNone };
+
+  PinnedPool(const CudaDriver& driver, size_t limit) : driver_(driver), limit_(limit) {}
+
+  StagingBlock* New(CudaContext context, size_t size, bool locked);
+  // These need the mutex. What is added to `unwanted` is to be freed when it is not held any more.
+  StagingBlock* TakeIdle(CudaContext context, size_t size);
+  void CollectPassed(Blocks* unwanted);
+  Room LookForRoom(size_t size, Blocks* unwanted);
+  StagingBlock* TakeOldestInFlight();
+  void Settle(StagingBlock* block, CudaResult result, Blocks* unwanted);
+
+  void Free(const Blocks& blocks) noexcept;
+  void WaitForOldest(std::unique_lock<std::mutex>* lock);
+
+  const CudaDriver& driver_;
+  const size_t limit_;
+  std::mutex mutex_;
+  std::condition_variable settled_;  // what somebody waited for, or freed
+  std::multimap<std::pair<CudaContext, size_t>, StagingBlock*> idle_;  // guarded by mutex_
+  std::map<CudaStream, std::deque<StagingBlock*>> in_flight_;  // oldest first; guarded by mutex_
+  PinnedStatistics bytes_;                                     // guarded by mutex_
+  size_t leaving_ = 0;       // bytes that are being freed; guarded by mutex_
+  uint64_t given_back_ = 0;  // guarded by mutex_
+};
+
+}  // namespace callbax
