@@ -98,3 +98,32 @@ def test_page_says_which_extra_the_recipe_needs(program: Path) -> None:
     row = re.search(rf"^\| .*\]\(\.\./{program.relative_to(ROOT)}\) \| (.*)\|$", PAGE, re.M)
     extras = re.findall(r"pip install '\.\[(\w+)\]'", program.read_text(encoding="utf-8"))
     assert row and set(re.findall("`(.*?)`", row[1])) == set(extras)
+
+
+# -- the gallery -----------------------------------------------------------------------------------
+PICTURES = ROOT / "docs" / "pictures"
+
+
+def test_the_gallery_shows_what_is_drawn():
+    drawn = re.search(r"^DRAWN = \((.*?)\)$", (PICTURES / "gallery.py").read_text(), re.M | re.S)
+    shown = re.findall(r"pictures/(\w+)\.svg", (EXAMPLES / "README.md").read_text())
+    assert set(drawn[1].replace(",", " ").split()) == set(shown)
+    assert all((PICTURES / f"{name}.svg").stat().st_size < 100_000 for name in shown)
+
+
+@pytest.mark.full
+def test_the_gallery_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    code = (
+        "import pathlib, runpy, sys; of = runpy.run_path(sys.argv[1]); "
+        "of['main']([], pathlib.Path(sys.argv[2]))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, PICTURES / "gallery.py", tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+        check=True,
+        capture_output=True,
+        timeout=DEADLINE,
+    )
+    assert len(list(tmp_path.glob("*.svg"))) == 6
