@@ -170,7 +170,7 @@ def test_what_cannot_be_tested_is_said():
 
 
 def test_only_external_functions_are_checked():
-    with pytest.raises(TypeError, match="wrap the host function first"):
+    with pytest.raises(TypeError, match="wrap the host function with callbax.external"):
         cb.check(np.sin, x)
 
 

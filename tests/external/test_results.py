@@ -250,6 +250,19 @@ def test_a_wrong_result_at_run_time_names_the_function(returned, phrase):
     assert isinstance(cb.original_exception(info.value), cb.CallbackResultError)
 
 
+def test_an_error_in_the_description_of_the_result_says_where_it_is():
+    f = cb.external(np.sort, result=lambda: x)
+    with pytest.raises(TypeError, match="takes 0 positional arguments") as info:
+        f(x)
+    assert "in the function that is result= of sort" in "".join(info.value.__notes__)
+    assert "a jax.ShapeDtypeStruct in the place of each array" in "".join(info.value.__notes__)
+
+
+def test_a_positional_argument_is_like_its_number():
+    with pytest.raises(TypeError, match=r"like\('a'\).* numbered from 0"):
+        cb.external(np.sort, result=cb.like("a"))(x)
+
+
 def test_a_result_without_its_batch_is_told_how_batches_come():
     ones = cb.external(
         lambda a: np.ones(3, np.float32), signature="(n)->(3)", vmap_method="broadcast_all"
@@ -272,6 +285,8 @@ def pair(x):
         (lambda x: {"b": x, "a": x}, {"a": x, "c": x}),
         (lambda x: collections.OrderedDict(b=x, a=x), {"a": x, "b": x}),
         (lambda x: ((x, x), x), (x, (x, x))),
+        (lambda x: {"velocity": x}, {"position": x}),
+        (lambda x: [{"velocity": x}], {"position": x}),
     ],
 )
 @pytest.mark.parametrize("method", ["sequential", "threads", "expand_dims"])
@@ -283,6 +298,14 @@ def test_results_of_another_structure_are_refused(wrong, result, method):
             jax.errors.JaxRuntimeError, match=r"Mismatched structure.*Expected: .*\*"
         ):
             jax.block_until_ready(call(np.stack([x, x]) if call is not f else x))
+
+
+def test_a_single_array_may_be_in_any_container():
+    named = {"a": x}
+    pairs = [(x, named), (named, x), ([x], x), (x, (x,)), ([x], named), ([named], named)]
+    for returned, result in pairs:
+        f = cb.external(lambda _, returned=returned: returned, result=result)
+        assert jax.tree.structure(f(x)) == jax.tree.structure(result)
 
 
 def test_sequences_of_any_kind_are_results():

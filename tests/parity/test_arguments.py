@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from helpers import EAGER_AND_JIT, both, both_raise
 
+import callbax
+
 FLOATS = jax.ShapeDtypeStruct((2,), np.float32)
 
 PURE_AND_IO = pytest.mark.parametrize("flavour", ["pure_callback", "io_callback"])
@@ -93,6 +95,16 @@ def test_static_values_are_refused(flavour, place):
         f"argument to {flavour} as a JAX value. The problematic value is of type <class 'str'> "
         f"and was passed to {flavour} at position 1",
     )
+
+
+def test_a_static_value_is_named_with_its_callback():
+    """An option that is misspelt is an argument, which JAX does not name."""
+    for call, name in ((callbax.pure_callback, "pure"), (callbax.io_callback, "io")):
+        with pytest.raises(TypeError, match="Error interpreting argument to") as info:
+            jax.jit(lambda x, call=call: call(np.sin, x, x, vmap_metod="expand_dims"))(1.0)
+        note = "".join(info.value.__notes__)
+        assert f"callbax.{name}_callback: vmap_metod of sin cannot be an argument" in note
+        assert "functools.partial" in note and "misspelt" in note
 
 
 @EAGER_AND_JIT

@@ -1,8 +1,11 @@
 """debug.print and debug.callback: the forms of a call, and what they refuse."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 from helpers import EAGER_AND_JIT, both, both_raise
+
+import callbax
 
 EACH_FORM = pytest.mark.parametrize("ordered", [False, True])
 
@@ -113,6 +116,27 @@ def test_a_callback_that_is_not_callable_is_an_error():
     )
     both_raise(
         lambda library, record: library.debug.callback()("not a function"), TypeError, "callable"
+    )
+
+
+@pytest.mark.parametrize("name", ["print", "log"])
+def test_a_value_in_the_place_of_the_format_string(name):
+    """`print(x)`: JAX says "expected str", callbax what to write."""
+    message = (
+        rf'callbax.debug.{name} takes a format string before.*"x = {{}}", x\), but got .*Array'
+    )
+    with pytest.raises(TypeError, match=message):
+        getattr(callbax.debug, name)(jnp.ones(2))
+
+
+def test_a_missing_field_is_described():
+    with pytest.raises(IndexError) as info:
+        callbax.debug.print("{} {}", 1, skip_format_check=False)
+    assert "the field {1}, but there are 1 positional arguments" in "".join(info.value.__notes__)
+    with pytest.raises(KeyError) as info:
+        callbax.debug.print("{x}", y=1)
+    assert "the field {x}" in "".join(info.value.__notes__) and "['y']" in "".join(
+        info.value.__notes__
     )
 
 

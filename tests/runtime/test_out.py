@@ -246,6 +246,15 @@ def test_wrong_uses_are_errors_when_the_call_is_traced():
         cb.pure_callback(in_place(fill), SCALAR, 1.0, out=1.0)
 
 
+def test_a_function_with_out_takes_it():
+    with pytest.raises(
+        TypeError, match=r"<lambda> \(.*test_out.py:\d+\) has out=True.* takes \(x\)"
+    ):
+        cb.external(lambda x: x, result="broadcast", out=True)
+    written = cb.external(lambda x, **k: np.copyto(k["out"], x), result="broadcast", out=True)
+    assert written(3.0) == 3
+
+
 def test_host_functions_compare_by_content_and_call_their_function():
     assert in_place(np.add) == in_place(np.add) and hash(in_place(np.add)) == hash(in_place(np.add))
     assert in_place(np.add) != HostFunction(np.add) != HostFunction(np.subtract)

@@ -188,6 +188,7 @@ def test_what_is_let_in_is_imported_and_nothing_else(models):
         del sys.modules[name]
     why = resolved("function", "my_package.models:half")
     assert "the module my_package.models is not imported in this process" in why
+    assert "Write `import my_package.models` before it runs; for what it wraps" in why
     assert "my_package" not in sys.modules
     cb.allow("my_package.models:*")
     assert resolved("function", "my_package.models:half")(4) == 2

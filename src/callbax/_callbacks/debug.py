@@ -112,7 +112,7 @@ def debug_print(
     Raises:
       KeyError, IndexError: `fmt` has a field without an argument.
       ValueError: an argument has no field.
-      TypeError: the two-call form got more than options.
+      TypeError: `fmt` is not a string; the two-call form got more than options.
 
     >>> import jax, callbax
     >>> jax.jit(lambda x: callbax.debug.print("x = {x:.2f}", x=x))(2.0)
@@ -190,6 +190,11 @@ def _print(
     logged_from: tuple[str, int] | None = None,
 ) -> Callable[..., None] | None:
     def with_options(fmt: str, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(fmt, str):
+            raise TypeError(
+                f"callbax.{name.replace('_', '.')} takes a format string before the values, as in "
+                f'callbax.{name.replace("_", ".")}("x = {{}}", x), but got an object of type {type(fmt)}'
+            )
         if not skip_format_check:
             FormatChecker().format(fmt, *args, **kwargs)
         options = tuple(sorted(np.get_printoptions().items(), key=lambda item: item[0]))

@@ -153,8 +153,28 @@ def call(
     )
     structs = structs_of(results) if eager.is_eager(values) else None
     if structs is None:
-        return _prepare(results, *call)(*values)
+        try:
+            return _prepare(results, *call)(*values)
+        except TypeError as error:
+            _note_what_is_not_an_array(error, flavour, callback, tree, values)
+            raise
     return eager.program(flavour.name, _prepare, structs, *call)(*values)
+
+
+def _note_what_is_not_an_array(
+    error: TypeError, flavour: Flavour, callback: Any, tree: PyTreeDef, values: Sequence[Any]
+) -> None:
+    """Adds to JAX's error which arguments it means, and what to do with them."""
+    names = Structure(tree).names(())
+    named = zip(names, values, strict=True)
+    wrong = [name for name, value in named if not _jax.is_array_like(value)]
+    if wrong:
+        error.add_note(
+            f"callbax.{flavour.public_name}: {', '.join(wrong)} of "
+            f"{errors.describe_function(callback)} cannot be an argument, as it is not an array. Give it "
+            "to the callback by a closure or functools.partial. (Options that are misspelt are arguments "
+            "of the callback.)"
+        )
 
 
 def _prepare(

@@ -184,6 +184,16 @@ class FormatChecker(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         return ""
 
+    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Any) -> Any:
+        try:
+            return super().get_value(key, args, kwargs)
+        except (IndexError, KeyError) as error:
+            error.add_note(
+                f"callbax: the format string has the field {{{key}}}, but there are {len(args)} "
+                f"positional arguments (the first is {{0}}), and the names {sorted(kwargs)}"
+            )
+            raise
+
     def check_unused_args(self, used_args: Any, args: Sequence[Any], kwargs: Any) -> None:
         unused_args = [arg for i, arg in enumerate(args) if i not in used_args]
         unused_kwargs = [name for name in kwargs if name not in used_args]

@@ -80,7 +80,7 @@ def check(
     if not isinstance(function, External):
         raise TypeError(
             "callbax.check tests what callbax.external returns, but got an object of type "
-            f"{type(function).__name__}; wrap the host function first"
+            f"{type(function).__name__}; for that, wrap the host function with callbax.external"
         )
     sample = Sample.of(function, example_args, example_kwargs)
     report = Report(function.definition.description, tuple(_findings(sample)))

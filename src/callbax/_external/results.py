@@ -92,7 +92,14 @@ class Computed:
 
     def __call__(self, arguments: Arguments) -> Any:
         args, kwargs = arguments.structure.unflatten(arguments.structs)
-        return self.function(*args, **kwargs)
+        try:
+            return self.function(*args, **kwargs)
+        except Exception as error:
+            error.add_note(
+                f"callbax: in the function that is result= of {arguments.where}; it is called with the "
+                "arguments, a jax.ShapeDtypeStruct in the place of each array"
+            )
+            raise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +131,8 @@ class Like:
         except (IndexError, KeyError):
             raise TypeError(
                 f"{arguments.where} has the result like({self.argument!r}), but was called with "
-                f"{len(args)} positional arguments and the keyword arguments {sorted(kwargs)}"
+                f"{len(args)} positional arguments and the keyword arguments {sorted(kwargs)}. "
+                "Positional arguments are numbered from 0, and have no name here."
             ) from None
         if not jax.tree.leaves(found):
             raise TypeError(

@@ -17,7 +17,7 @@ from jax.tree_util import PyTreeDef
 from callbax import _jax
 from callbax._host import program_names
 from callbax._host.function import Casting, Hashable, HostFunction
-from callbax._host.structure import Structure, is_flat, is_leaf, outline
+from callbax._host.structure import Structure, is_flat, is_leaf, same_names
 from callbax._runtime import nested, surroundings
 from callbax._runtime.errors import CallbackResultError, describe_function
 from callbax._runtime.exceptions import is_a
@@ -180,12 +180,12 @@ class HostCall:
     def check_structure(self, value: Any) -> None:
         """Refuses a result whose arrays could be taken for others: by another order, or other names.
 
-        Lists and named tuples count as tuples, and a single array may be in any container.
+        `same_names` says which those are.
         """
         expected, actual = self.result, jax.tree.structure(value)
         if expected is None or expected == actual or expected.num_leaves != actual.num_leaves:
             return  # what has another number of arrays is refused with a message of its own
-        if expected.num_leaves > 1 and outline(expected) != outline(actual):
+        if not same_names(expected, actual):
             raise CallbackResultError(
                 f"Mismatched structure of the result. Expected: {expected}, Actual: {actual}. "
                 f"Returned by the callback {self}; return the structure that {self.declared} says."

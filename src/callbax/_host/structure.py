@@ -172,6 +172,26 @@ def outline(tree: PyTreeDef) -> Any:
     return children if issubclass(kind, (tuple, list)) else (kind, data, children)
 
 
+def same_names(expected: PyTreeDef, actual: PyTreeDef) -> bool:
+    """Whether arrays of one structure cannot be taken for others in the other one.
+
+    Lists and named tuples count as tuples. A single array has no other that it could be taken for, but
+    the key of a dict says what it is: it may be in any container, except under another key.
+    """
+    of_expected, of_actual = outline(expected), outline(actual)
+    if of_expected == of_actual or not expected.num_leaves:
+        return True
+    wanted, given = _bare(of_expected), _bare(of_actual)
+    return expected.num_leaves == 1 and (0 in (wanted, given) or wanted == given)
+
+
+def _bare(shape: Any) -> Any:
+    """An outline without tuples of one around it."""
+    while type(shape) is tuple and len(shape) == 1:
+        (shape,) = shape
+    return shape
+
+
 def positional_parameters(signature: inspect.Signature | None) -> list[str]:
     """Names of the parameters that may be given by position."""
     if signature is None:
@@ -188,14 +208,23 @@ def signature_of(
     """The function's signature, as callers see it; None for much of what is written in C.
 
     `without_out` leaves out the parameter `out`, which the runtime gives.
+
+    Raises:
+      TypeError: it is to be left out, and the function has none.
     """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return None
-    if not without_out or "out" not in signature.parameters:
+    if not without_out:
         return signature
-    others = [p for p in signature.parameters.values() if p.name != "out"]
+    parameters = signature.parameters.values()
+    if not any(p.name == "out" or p.kind is p.VAR_KEYWORD for p in parameters):
+        raise TypeError(
+            f"{describe_function(function)} has out=True, so it is called with the keyword argument "
+            f"`out`, the array that it writes its result into; but it takes {signature}"
+        )
+    others = [p for p in parameters if p.name != "out"]
     return signature.replace(parameters=others)
 
 

@@ -144,10 +144,11 @@ def find(path: str) -> Any:
     if by_name or by_module:
         _import_allowed(path, module)
     elif module not in sys.modules:
-        ufunc = f"(A ufunc needs only `import {module}`.) " if _is_of_numpy(module) else ""
+        wrapped = "a ufunc" if _is_of_numpy(module) else "what it wraps with callbax.external"
         raise LookupError(
             f"{path}, but the module {module} is not imported in this process, and a program does not "
-            f"import anything. {ufunc}{_what_to_write(path)}"
+            f"import anything. Write `import {module}` before it runs; for {wrapped} that is enough. "
+            f"{_what_to_write(path)}"
         )
     item = _look_up(module, qualname)
     if item is _MISSING:
