@@ -133,8 +133,8 @@ print(driver.fake_most_locked_bytes() <= 100_000, accounted() == driver.fake_loc
     assert output(done) == ["2.0"] * 4 + ["6", "3", "True", "True"]
 
 
-def test_what_the_driver_does_not_free_is_an_errors_matter_of_the_driver(run):
-    """Blocks of other sizes make room; where that fails, calls go on."""
+def test_calls_go_on_where_the_driver_does_not_free(run):
+    """Blocks of other sizes are to make room."""
     done = run(
         """
 for size in (1000, 3000, 1000, 3000):
