@@ -4,17 +4,96 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <unistd.h>
 #if defined(__linux__)
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #endif
+// macOS has no unnamed semaphores. A pipe is what else a signal handler may use, but a program can
+// close it, which a semaphore is safe from.
+#if defined(__linux__) && !defined(CALLBAX_WITHOUT_SEMAPHORES)
+#define CALLBAX_HAS_SEMAPHORES
+#include <semaphore.h>
+#else
+#include <cerrno>
+
+#include <fcntl.h>
+#include <poll.h>
+#endif
 
 namespace callbax {
 namespace {
 
-sem_t sigints;
+// What has come since it was awaited last. Post is async-signal-safe.
+#if defined(CALLBAX_HAS_SEMAPHORES)
+class Arrivals {
+ public:
+  void Begin() { sem_init(&semaphore_, 0, 0); }
+  void Post() { sem_post(&semaphore_); }
+  void Await() {
+    while (sem_wait(&semaphore_) != 0) {
+    }
+    while (sem_trywait(&semaphore_) == 0) {
+    }
+  }
+  bool Any() {
+    int count = 0;
+    sem_getvalue(&semaphore_, &count);
+    return count > 0;
+  }
+
+ private:
+  sem_t semaphore_;
+};
+#else
+class Arrivals {
+ public:
+  void Begin() {
+    for (int& end : ends_) {
+      if (end >= 0) close(end);  // a forked child's copies
+      end = -1;
+    }
+    if (pipe(ends_) != 0) return;
+    for (int end : ends_) {
+      fcntl(end, F_SETFD, FD_CLOEXEC);
+      fcntl(end, F_SETFL, O_NONBLOCK);
+    }
+  }
+
+  void Post() {
+    const int saved = errno;
+    // A pipe that is full has arrivals enough.
+    if (write(ends_[1], "", 1) < 0) errno = saved;
+  }
+
+  void Await() {
+    while (!Poll(-1)) {
+    }
+    char taken[64];
+    while (read(ends_[0], taken, sizeof(taken)) > 0) {
+    }
+  }
+
+  bool Any() { return ends_[0] >= 0 && Poll(0); }
+
+ private:
+  bool Poll(int timeout) {
+    pollfd reading{ends_[0], POLLIN, 0};
+    const bool ready = poll(&reading, 1, timeout) > 0;
+    if (ready && (reading.revents & POLLIN) == 0) {  // somebody has closed it: nothing arrives again
+      if (timeout != 0) {
+        for (;;) pause();
+      }
+      return false;
+    }
+    return ready;
+  }
+
+  int ends_[2] = {-1, -1};
+};
+#endif
+
+Arrivals sigints;
 struct sigaction handler_before {};
 void (*sigint_heard)() = nullptr;
 
@@ -26,7 +105,7 @@ void HandleSigint(int number, siginfo_t* info, void* context) {
     handler_before.sa_handler(number);
   }
   sigint_heard();
-  sem_post(&sigints);
+  sigints.Post();
 }
 
 }  // namespace
@@ -85,20 +164,11 @@ void HearSigint(void (*heard)()) noexcept {
   sigaction(SIGINT, &chained, nullptr);
 }
 
-void PrepareToAwaitSigint() noexcept { sem_init(&sigints, 0, 0); }
+void PrepareToAwaitSigint() noexcept { sigints.Begin(); }
 
-void AwaitSigint() noexcept {
-  while (sem_wait(&sigints) != 0) {
-  }
-  while (sem_trywait(&sigints) == 0) {
-  }
-}
+void AwaitSigint() noexcept { sigints.Await(); }
 
-bool SigintCame() noexcept {
-  int count = 0;
-  sem_getvalue(&sigints, &count);
-  return count > 0;
-}
+bool SigintCame() noexcept { return sigints.Any(); }
 
 void BlockSignals() noexcept {
   sigset_t all;

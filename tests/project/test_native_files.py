@@ -16,7 +16,7 @@ EACH_FILE = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 WORLDS = {
     "XLA": r"xla/.*",
     "Python": r"Python\.h|(nanobind|numpy)/.*",
-    "the operating system": r"(dlfcn|pthread|semaphore|signal|unistd)\.h|csignal|sys/.*",
+    "the operating system": r"(dlfcn|fcntl|poll|pthread|semaphore|signal|unistd)\.h|csignal|sys/.*",
 }
 OWN = r"[a-z_]+|callbax/kernel\.h|xmmintrin\.h"
 
