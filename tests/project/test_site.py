@@ -65,6 +65,9 @@ def has_example(path):
 def test_each_public_name_has_one_entry_and_each_entry_is_a_public_name():
     pages = [page.read_text() for page in (DOCS / "api").glob("*.md")]
     entries = re.findall(r"(?m)^::: (\S+)$", "\n".join(pages))
+    entries = [
+        re.sub(r"\.(\w+)\.\1$", r".\1", entry) for entry in entries
+    ]  # not the module of that name
     assert len(entries) == len(set(entries))
     assert set(entries) == set(PUBLIC) - JAXS_OWN
     named = (DOCS / "api" / "debug.md").read_text()
@@ -111,3 +114,19 @@ def test_each_page_is_in_the_table_of_the_site():
     table = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2].partition("\n\n")[0]
     for page in [*DOCS.glob("*.md"), *DOCS.glob("api/*.md")]:
         assert re.search(rf"\s{re.escape(page.relative_to(DOCS).as_posix())}\n", table), page
+
+
+def test_a_name_that_is_a_modules_too_has_the_entry_of_the_function():
+    for path in PUBLIC:
+        file = PACKAGE.joinpath(*path.split(".")[1:]).with_suffix(".py")
+        entry = f"{path}.{path.rpartition('.')[2]}" if file.exists() else path
+        pages = "".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
+        assert path in JAXS_OWN or f"::: {entry}\n" in pages, entry
+
+
+def test_the_rules_that_an_external_function_takes_have_entries_and_examples():
+    rules = {name for name in dir(callbax.External) if name.startswith("def")} | {"call_where"}
+    shown = (DOCS / "api" / "external.md").read_text()
+    for name in rules:
+        assert re.search(rf"\b{name}\b", shown), name
+        assert ">>> " in inspect.getdoc(getattr(callbax.External, name)), name
