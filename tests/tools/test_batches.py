@@ -294,6 +294,13 @@ def test_wide_numbers_are_narrowed_unless_x64_is_enabled_when_it_is_made(prefetc
         assert jax.jit(batches.next)()[0].dtype == np.float32
 
 
+def test_the_other_byte_order(prefetch):
+    swapped = np.arange(4.0).reshape(2, 2).astype(np.dtype(float).newbyteorder("S"))
+    for like in (None, swapped[0]):
+        with tools.Batches(swapped, like=like, prefetch=prefetch) as batches:
+            assert take(batches, 2) == (swapped.tolist(), [True, True])
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_a_mapped_file(tmp_path, prefetch, order):
     shape = (4, 300, 50)
@@ -375,7 +382,9 @@ def test_no_more_than_prefetch_are_read_ahead():
 
 
 # -- what it cannot be -----------------------------------------------------------------------------
-@pytest.mark.parametrize("source", [3, None, {"a": 1}, "text", lambda: [1]])
+@pytest.mark.parametrize(
+    "source", [3, None, {"a": 1}, "text", lambda: [1], np.array(3), jnp.array(3)]
+)
 def test_what_is_not_a_source(source):
     with pytest.raises(TypeError, match="a source of batches is"):
         tools.Batches(source)
@@ -406,6 +415,8 @@ def test_an_empty_source(prefetch):
         (np.array(["text"]), "batch 0 of Batches(list) has the dtype <U4"),
         (object(), "batch 0 of Batches(list) has the dtype object"),
         ({"a": np.datetime64("2020")}, "batch 0['a'] of Batches(list) has the dtype datetime64"),
+        (np.zeros(2, [("x", int)]), "batch 0 of Batches(list) has the dtype [('x', '<i8')]"),
+        (np.zeros(2, np.longdouble), "batch 0 of Batches(list) has the dtype float128"),
     ],
 )
 def test_what_is_not_a_batch(batch, problem, prefetch):

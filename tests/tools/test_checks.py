@@ -237,8 +237,9 @@ def test_what_the_function_raises_itself_surfaces():
     def fails(x):
         raise KeyError("lost")
 
-    with pytest.raises(KeyError, match="lost"):
+    with pytest.raises(KeyError, match="lost") as caught:
         tools.checked(jax.jit(lambda x: tools.raise_if(x, x < 0, fails, x)))(-1.0)
+    assert "by what should make the error of raise_if at" in caught.value.__notes__[0]
 
 
 def test_nothing_is_logged(caplog):

@@ -182,6 +182,17 @@ def test_nothing_is_traced_again(seen):
     assert len(traced) == 1 and seen.calls == [(0,), (2,)]
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "uint32"])
+def test_steps_of_any_type_and_any_n(seen, dtype):
+    last = min(jnp.iinfo(dtype).max, 300)
+    steps = jnp.arange(last + 1, dtype=dtype)
+    for n in (7, 127, 128, 232, 256, 1000, 2**31, 2**32, 10**12):
+        jax.lax.map(lambda i: tools.every(n, i, seen, i), steps)
+        cb.effects_barrier()
+        assert [int(i) for (i,) in seen.calls] == list(range(0, last + 1, n))
+        seen.calls.clear()
+
+
 def test_an_exception_is_the_programs(seen):
     def fails(x):
         raise KeyError("lost")
@@ -196,6 +207,9 @@ def test_arguments_that_are_refused(seen):
         (ValueError, "n=0 is less than 1", lambda: tools.every(0, 1, seen)),
         (TypeError, "float", lambda: tools.every(2.5, 1, seen)),
         (TypeError, "step is float32", lambda: tools.every(2, 1.0, seen)),
+        (TypeError, "step is not an integer: None", lambda: tools.every(2, None, seen)),
+        (TypeError, "n is float32", lambda: tools.every(jnp.float32(2), 1, seen)),
+        (TypeError, r"n is int32\[2\]", lambda: tools.every(jnp.arange(2), 1, seen)),
         (
             TypeError,
             r"step is int32\[3\], but one integer",

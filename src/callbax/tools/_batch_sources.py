@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import mmap
@@ -35,9 +36,8 @@ class Form:
                     f"{self._name}: {_place(what, path)} is {type(leaf).__name__}, but needs a shape "
                     "and a dtype"
                 )
-            self._check_dtype(leaf.dtype, _place(what, path))
-            dtype = np.dtype(leaf.dtype)
-            self.structs.append(jax.ShapeDtypeStruct(leaf.shape, self._narrowed.get(dtype, dtype)))
+            dtype = self._dtype(leaf.dtype, _place(what, path))
+            self.structs.append(jax.ShapeDtypeStruct(leaf.shape, dtype))
 
     @property
     def zeros(self) -> list[Any]:
@@ -71,15 +71,18 @@ class Form:
                 "numpy.asarray(array) if the array is there already"
             )
         array = np.asarray(leaf)
-        self._check_dtype(array.dtype, place)
-        narrow = self._narrowed.get(array.dtype, array.dtype)
-        return _paged_in(array.astype(narrow, copy=False))
+        return _paged_in(array.astype(self._dtype(array.dtype, place), copy=False))
 
-    def _check_dtype(self, dtype: Any, place: str) -> None:
-        if jax.dtypes.issubdtype(dtype, jax.dtypes.extended) or np.dtype(dtype).kind in "OSUMm":
-            raise TypeError(
-                f"{place} of {self._name} has the dtype {dtype}, of which JAX has no plain arrays"
-            )
+    def _dtype(self, dtype: Any, place: str) -> np.dtype[Any]:
+        """The dtype in JAX, in the byte order of this machine."""
+        if not jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+            native = np.dtype(dtype).newbyteorder("=")
+            with contextlib.suppress(TypeError):  # JAX has not this one
+                jax.typeof(np.empty((), native))
+                return self._narrowed.get(native, native)
+        raise TypeError(
+            f"{place} of {self._name} has the dtype {dtype}, of which JAX has no plain arrays"
+        )
 
 
 def _place(what: str, path: Any) -> str:
@@ -118,6 +121,8 @@ def source_of(source: Any) -> Source:
         raise TypeError(
             f"a source of batches is a sequence or an iterable of them, but it is {type(source).__name__}"
         )
+    if getattr(source, "shape", None) == ():
+        raise TypeError("a source of batches is an array of them, but it is an array without axes")
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         return _Sequence(source)
     if hasattr(source, "__next__"):

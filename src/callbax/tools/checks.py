@@ -79,7 +79,12 @@ def _check_error(error: Any) -> None:
 
 def _raise(batch: debug.Batch, error: Any, where: str, values: Any) -> None:
     lane = tuple(np.argwhere(batch.live)[0])
-    exception = error(*jax.tree.map(lambda leaf: leaf[lane] if _is_array(leaf) else leaf, values))
+    try:
+        arguments = jax.tree.map(lambda leaf: leaf[lane] if _is_array(leaf) else leaf, values)
+        exception = error(*arguments)
+    except Exception as failure:
+        failure.add_note(f"callbax: raised by what should make the error of raise_if at {where}")
+        raise
     if not isinstance(exception, BaseException):
         raise TypeError(
             f"the error of raise_if at {where} must make an exception, but it returned "

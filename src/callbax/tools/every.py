@@ -38,7 +38,7 @@ def every(
         "expand_dims" and "broadcast_all", one call for all, as for `callbax.external`.
 
     Raises:
-      TypeError: `step` is not one integer; `n` is not an integer; `function` is not callable.
+      TypeError: `step` or `n` is not one integer; `function` is not callable.
       ValueError: `n` is less than 1; another `vmap_method`.
       jax.errors.JaxRuntimeError: the function failed; see `callbax.original_exception`.
 
@@ -55,22 +55,38 @@ def every(
     """
     if not callable(function):
         raise TypeError(f"function={function!r} is not callable")
-    if not isinstance(n, jax.Array):
-        n = operator.index(n)
-        if n < 1:
-            raise ValueError(f"n={n} is less than 1")
-    number = jnp.asarray(step)
-    if number.ndim or not jnp.issubdtype(number.dtype, jnp.integer):
-        raise TypeError(f"step is {number.dtype}{list(number.shape)}, but one integer is expected")
+    number = _integer("step", step)
+    if isinstance(n, jax.Array):
+        _integer("n", n)
+    elif (n := operator.index(n)) < 1:
+        raise ValueError(f"n={n} is less than 1")
     call = callbax.external(
         _Call(function),
         result=None,
         effects="ordered_debug" if ordered else "debug",
         vmap_method=vmap_method,
     )
-    due = number % n == 0
+    due = _is_multiple(number, n)
     # The mask is for `vmap`: with one condition for each lane, JAX runs both branches for all lanes.
     jax.lax.cond(due, lambda: call.call_where(due, *args), lambda: None)
+
+
+def _integer(name: str, value: Any) -> jax.Array:
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} is not an integer: {error}") from None
+    if array.ndim or not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{name} is {array.dtype}{list(array.shape)}, but one integer is expected")
+    return array
+
+
+def _is_multiple(number: jax.Array, n: Any) -> jax.Array:
+    if isinstance(n, int):
+        if n > jnp.iinfo(number.dtype).max:
+            return number == 0  # JAX would take n for a smaller number
+        n = jnp.asarray(n, number.dtype)
+    return number % n == 0
 
 
 @dataclasses.dataclass(frozen=True)
