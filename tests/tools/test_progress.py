@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -370,7 +371,16 @@ def test_a_failure_ends_bars_and_the_next_step_of_another_program_brings_them_ba
     bars.end(other)
 
 
-def test_a_display_that_fails_is_given_up(caplog):
+class BrokenHandler(logging.Handler):
+    def emit(self, record):
+        raise ValueError("I/O operation on closed file")
+
+
+@pytest.mark.parametrize("log_fails", [False, True])
+def test_a_display_that_fails_is_given_up(caplog, log_fails):
+    handler = BrokenHandler() if log_fails else logging.NullHandler()
+    logging.getLogger("callbax.tools").addHandler(handler)
+
     class Broken:
         def show(self, rows):
             raise OSError("no such terminal")
@@ -387,6 +397,9 @@ def test_a_display_that_fails_is_given_up(caplog):
         bars._displays.clear()
         bars._displays.update(displays)
         bars._broken.clear()
+        logging.getLogger("callbax.tools").removeHandler(handler)
+    if log_fails:
+        return
     assert [record.getMessage() for record in caplog.records] == [
         "The progress display 'text' has failed, and is off from now on: OSError: no such terminal"
     ]

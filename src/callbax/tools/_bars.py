@@ -149,12 +149,8 @@ class Bars:
             self._broken.add(kind)
             with contextlib.suppress(Exception):
                 self._displays[kind].close()
-            logger.warning(
-                "The progress display %r has failed, and is off from now on: %s: %s",
-                kind,
-                type(error).__name__,
-                error,
-            )
+            reason = f"{type(error).__name__}: {error}"
+            _warn(f"The progress display {kind!r} has failed, and is off from now on: {reason}")
 
     def _start_painter(self) -> None:
         if self._painter is None:
@@ -178,8 +174,14 @@ class Bars:
         """Around what a program calls: a failure is logged, and is not the program's."""
         try:
             yield
-        except Exception:
-            logger.warning("Progress could not be noted", exc_info=True)
+        except Exception:  # noqa: BLE001 - it never fails the program
+            _warn("Progress could not be noted", exc_info=True)
+
+
+def _warn(message: str, **options: Any) -> None:
+    """In the log; its handlers may fail as well, as that of a closed stderr does."""
+    with contextlib.suppress(Exception):
+        logger.warning("%s", message, **options)
 
 
 bars = Bars()
