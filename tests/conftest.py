@@ -46,7 +46,7 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers",
         "sampled(n): one of n of its cases runs without --full; unmarked, half of four or five, and "
-        "a quarter of more",
+        "a fifth of more",
     )
 
 
@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(config, items):
             cases[item.nodeid.partition("[")[0]].append(item)
     for of_test in cases.values():
         mark = of_test[0].get_closest_marker("sampled")
-        n = mark.args[0] if mark else 1 + (len(of_test) > 3) + 2 * (len(of_test) > 5)
+        n = mark.args[0] if mark else 1 + (len(of_test) > 3) + 3 * (len(of_test) > 5)
         # Tests with the same cases get the same sample, whatever order they are in: they share work.
         by_hash = sorted(
             of_test, key=lambda item: zlib.crc32(item.nodeid.partition("[")[2].encode())
