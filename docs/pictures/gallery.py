@@ -127,10 +127,11 @@ def timeline(axes):
             cb.effects_barrier()
         events = json.loads(trace.read_text())["traceEvents"]
     calls = [event for event in events if event["ph"] == "X" and event["cat"] != "GIL"]
-    names = list(dict.fromkeys(call["name"].partition(" ")[0].split(".")[-1] for call in calls))
+    functions = [call["name"].partition(" ")[0].split(".")[-1] for call in calls]
+    names = list(dict.fromkeys(functions))
     start = min(call["ts"] for call in calls)
-    for call in calls:
-        row = names.index(call["name"].partition(" ")[0].split(".")[-1])
+    for call, function in zip(calls, functions, strict=True):
+        row = names.index(function)
         axes.barh(row, call["dur"] / 1e3, left=(call["ts"] - start) / 1e3, color=f"C{row}")
     axes.set_yticks(range(len(names)), names)
     axes.set(title="tools.timeline: which callback ran when", xlabel="ms")

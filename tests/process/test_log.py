@@ -113,26 +113,35 @@ def test_what_the_target_ends_at_exit_has_all_rows_by_then(run_program):
     assert finished.output == "finished with 100\n"
 
 
-def test_a_forked_child_starts_a_log_anew(run_before_jax, tmp_path):
-    finished = run_before_jax(
-        f"""
+def fork_and_log(file, **options):
+    """A program's text: a log, `fill` for rows from `first` on, and a child that is 0 in itself."""
+    return f"""
         from callbax import tools
-        log = tools.Log("{tmp_path}/metrics.jsonl")
-        def fill(first):
-            for i in range(first, first + 3):
+        log = tools.Log("{file}", **{options})
+        def fill(first, rows):
+            for i in range(first, first + rows):
                 log._writer.entries.append((0, i, 2 * i))
             log._writer.attend()
         # By hand, since JAX may not start before a fork.
         log._writer.columns.append(tools._log_rows.Columns(("step", "x"), ("%d", "%d"), (0, 0), ()))
-        fill(0)
-        if child := os.fork():
-            assert os.waitpid(child, 0)[1] == 0
-        else:
-            fill(10)
+        def fork():
+            if child := os.fork():
+                assert os.waitpid(child, 0)[1] == 0
+            return child
+        """
+
+
+def test_a_forked_child_starts_a_log_anew(run_before_jax, tmp_path):
+    finished = run_before_jax(
+        fork_and_log(tmp_path / "metrics.jsonl")
+        + """
+        fill(0, 3)
+        if not fork():
+            fill(10, 3)
             log.flush()
             os._exit(0)
         log.flush()
-        fill(20)
+        fill(20, 3)
         """
     )
     assert finished.returncode == 0, finished.output
@@ -143,22 +152,16 @@ def test_a_forked_child_starts_a_log_anew(run_before_jax, tmp_path):
 
 def test_a_forked_child_replaces_nothing(run_before_jax, tmp_path):
     finished = run_before_jax(
-        f"""
-        from callbax import tools
-        log = tools.Log("{tmp_path}/metrics.csv", mode="w")
-        def fill(i):
-            log._writer.entries.append((0, i, 2 * i))
-            log._writer.attend()
+        fork_and_log(tmp_path / "metrics.csv", mode="w")
+        + """
+        fill(0, 1)
+        log.flush()
+        if not fork():
+            fill(10, 1)
             log.flush()
-        # By hand, since JAX may not start before a fork.
-        log._writer.columns.append(tools._log_rows.Columns(("step", "x"), ("%d", "%d"), (0, 0), ()))
-        fill(0)
-        if child := os.fork():
-            assert os.waitpid(child, 0)[1] == 0
-        else:
-            fill(10)
             os._exit(0)
-        fill(20)
+        fill(20, 1)
+        log.flush()
         """
     )
     assert finished.returncode == 0, finished.output

@@ -16,7 +16,7 @@ from callbax._host import identity, trust
 from callbax._host.call import HostCall
 from callbax._host.function import Hashable
 from callbax._jax import frames
-from callbax._runtime.errors import describe_function
+from callbax._runtime.errors import describe_function, full_name
 from callbax._runtime.wrapper import Wrapper
 
 
@@ -191,9 +191,10 @@ def _print(
 ) -> Callable[..., None] | None:
     def with_options(fmt: str, *args: Any, **kwargs: Any) -> None:
         if not isinstance(fmt, str):
+            called = full_name(name.replace("_", "."))
             raise TypeError(
-                f"callbax.{name.replace('_', '.')} takes a format string before the values, as in "
-                f'callbax.{name.replace("_", ".")}("x = {{}}", x), but got an object of type {type(fmt)}'
+                f"{called} takes a format string before the values, as in "
+                f'{called}("x = {{}}", x), but got an object of type {type(fmt)}'
             )
         if not skip_format_check:
             FormatChecker().format(fmt, *args, **kwargs)

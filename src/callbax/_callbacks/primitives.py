@@ -170,7 +170,7 @@ def _note_what_is_not_an_array(
     wrong = [name for name, value in named if not _jax.is_array_like(value)]
     if wrong:
         error.add_note(
-            f"callbax.{flavour.public_name}: {', '.join(wrong)} of "
+            f"{errors.full_name(flavour.public_name)}: {', '.join(wrong)} of "
             f"{errors.describe_function(callback)} cannot be an argument, as it is not an array. Give it "
             "to the callback by a closure or functools.partial. (Options that are misspelt are arguments "
             "of the callback.)"
