@@ -138,6 +138,8 @@ def run(library: Library, program: Program) -> Outcome:
             value = program(library, record)
             jax.block_until_ready([x for x in jax.tree.leaves(value) if isinstance(x, jax.Array)])
             library.effects_barrier()
+        except pytest.skip.Exception:
+            raise
         except BaseException as caught:  # noqa: BLE001 (SystemExit is an outcome too)
             error = caught
             _forget_failed_programs()

@@ -1,4 +1,4 @@
-"""What does not hold where JAX's callbacks call callbax's, on GPU and TPU or by CALLBAX_RUNTIME; and
+"""What does not hold where JAX's callbacks call callbax's, on TPU or by CALLBAX_RUNTIME; and
 where callbax's differ from JAX's so that JAX's, on callbax's runtime, do not do it (helpers.INSTALLED).
 
 Each has its reason. What is portable has a row in the table of docs/sharp-bits.md.
@@ -10,10 +10,8 @@ import jax
 import pytest
 
 IS_INSTALLED = os.environ.get("CALLBAX_PARITY") == "installed"
-IS_PORTABLE = (
-    os.environ.get("CALLBAX_RUNTIME") == "portable"
-    or os.environ.get("JAX_PLATFORMS", "cpu").partition(",")[0] != "cpu"
-)
+PLATFORM = os.environ.get("JAX_PLATFORMS", "cpu").partition(",")[0]
+IS_PORTABLE = os.environ.get("CALLBAX_RUNTIME") == "portable" or PLATFORM not in ("cpu", "cuda")
 
 # By reason: what the names of the tests begin with.
 EXPECTED = {

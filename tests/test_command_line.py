@@ -112,7 +112,7 @@ def test_the_tour_without_extras_says_what_is_missing_and_runs_the_rest():
     for package in ("rich", "scipy", "scikit-learn"):
         line = rf"^Left out: .* needs? {package}: pip install 'callbax\[tour\]'$"
         assert re.search(line, result.stdout, re.MULTILINE)
-    assert "21 examples ran" in result.stdout
+    assert "25 examples ran" in result.stdout
     assert re.search(r"callbax +jax\.\*", result.stdout)  # the table of measurements, without rich
 
 

@@ -23,7 +23,6 @@ from callbax._runtime import (
     nested,
     observation,
     pending,
-    platforms,
     portable_calls,
     residuals,
     streams,
@@ -173,9 +172,9 @@ def _start() -> None:
     )
     _register("cpu", "call", _native.callback_handlers(), _CALL_TARGETS)
     _register("cpu", "loop", _native.loop_handlers(), (LOOP_TARGET,))
-    if platforms.is_requested("cuda"):  # queued until JAX has a plugin for it
-        targets = [placement.ON_CUDA.get(target, target) for target in _CALL_TARGETS]
-        _register("CUDA", "cuda_call", _native.cuda_callback_handlers(), targets)
+    # Queued until JAX has a plugin for it.
+    targets = [placement.ON_CUDA.get(target, target) for target in _CALL_TARGETS]
+    _register("CUDA", "cuda_call", _native.cuda_callback_handlers(), targets)
     for target in (PER_SHARD_TARGET, LOOP_TARGET):
         jax.ffi.register_ffi_target_as_batch_partitionable(target)
     programs.watch_programs(_MARKERS, _native.numbered_calls)

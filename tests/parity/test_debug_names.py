@@ -33,4 +33,4 @@ def test_shardings_are_inspected():
 def test_shardings_are_shown(capsys):
     x = jax.device_put(jnp.arange(4), jax.devices()[0])
     callbax.debug.visualize_array_sharding(x)
-    assert "CPU 0" in capsys.readouterr().out
+    assert f"{jax.default_backend().upper()} 0" in capsys.readouterr().out

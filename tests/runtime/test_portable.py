@@ -50,17 +50,27 @@ def text_for(platform, program, *args):
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm", "tpu", "METAL"])
 @pytest.mark.parametrize("setting", ["", "portable"])
-def test_which_runtime_a_platform_has(monkeypatch, setting, platform):
+def test_which_runtime_a_platform_has(monkeypatch, no_problem, setting, platform):
     monkeypatch.setattr(platforms, "_setting", setting)
     runtime = platforms.runtime_of([platform])
-    assert runtime.name == ("native" if (setting, platform) == ("", "cpu") else "portable")
+    is_native = setting == "" and platform in ("cpu", "cuda")
+    assert runtime.name == ("native" if is_native else "portable")
     assert platform in runtime.reason or "CALLBAX_RUNTIME" in runtime.reason
+
+
+@pytest.fixture
+def no_problem(monkeypatch):
+    """As with a driver of NVIDIA's."""
+    monkeypatch.setattr(platforms._native, "cuda_problem", str)
+    platforms._choice.cache_clear()
+    yield
+    platforms._choice.cache_clear()
 
 
 @pytest.fixture(params=["", "libcuda.so.1: no such file"])
 def problem(request, monkeypatch):
-    """Of NVIDIA's driver, where the native runtime was asked for."""
-    monkeypatch.setattr(platforms, "_setting", "native")
+    """Of NVIDIA's driver."""
+    monkeypatch.setattr(platforms, "_setting", "")
     monkeypatch.setattr(platforms._native, "cuda_problem", lambda: request.param)
     platforms._choice.cache_clear()
     platforms._warn.cache_clear()
@@ -69,7 +79,7 @@ def problem(request, monkeypatch):
     platforms._warn.cache_clear()
 
 
-def test_where_the_native_runtime_is_asked_for_it_runs_if_it_can(problem):
+def test_where_there_is_a_native_runtime_it_runs_if_it_can(problem):
     names = ["cpu", "cuda", "rocm"]
     chosen = [platforms.choice([name]) for name in names]
     assert [runtime.is_native for runtime in chosen] == [True, not problem, False]
@@ -91,9 +101,9 @@ def test_where_it_cannot_run_there_is_one_warning(problem):
             platforms.runtime_of(["cuda"])
     if problem:
         (warning,) = caught
-        assert f"JAX's own on cuda: CALLBAX_RUNTIME is 'native', but {problem}" in str(
-            warning.message
-        )
+        message = str(warning.message)
+        assert f"JAX's own on cuda: callbax's own runtime cannot run: {problem}" in message
+        assert "CALLBAX_RUNTIME='portable' chooses them without a warning" in message
     else:
         assert not caught
 
@@ -113,7 +123,8 @@ def test_native_programs_for_gpus_call_callbaxs_target(problem, any_backend, cal
 def test_programs_that_travel_have_native_calls(portable):
     assert platforms.runtime_of(["cpu", "tpu"]).is_native
     assert platforms.runtime_of(["cpu"], exporting=True).is_native
-    assert not platforms.runtime_of(["cuda"], exporting=True).is_native
+    assert platforms.runtime_of(["cuda"], exporting=True).is_native
+    assert not platforms.runtime_of(["rocm"], exporting=True).is_native
     call = jax.jit(lambda x: callbax.pure_callback(np.sin, SCALAR, x))
     check = export.DisabledSafetyCheck.custom_call("callbax_call")
     exported = export.export(call, disabled_checks=[check])(SCALAR)
@@ -145,6 +156,7 @@ print(runtime.has_backends())
     assert done.stdout.split()[-1] == "False"
 
 
+@pytest.mark.filterwarnings("ignore:callbacks go through JAX's own")
 @pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
 @flavours.each(flavours.ALL)
 def test_without_a_device_of_the_platform_jaxs_reason_is_in_the_error(call, platform):
@@ -154,7 +166,7 @@ def test_without_a_device_of_the_platform_jaxs_reason_is_in_the_error(call, plat
         text_for(platform, functools.partial(call, CALLBAX, Recorder()), SCALAR)
     message = str(caught.value)
     assert f"compiled here for {platform}" in message
-    why = "native runtime for cuda has not run" if platform == "cuda" else "has no native runtime"
+    why = "own runtime cannot run" if platform == "cuda" else "has no native runtime"
     assert why in message
     assert re.search(r"JAX says: .*platform.*\. Run the part .*jax\.default_device", message)
     assert "test_portable" in message or "Recorder" in message
@@ -165,7 +177,9 @@ def test_without_a_device_of_the_platform_jaxs_reason_is_in_the_error(call, plat
     [("cuda", "xla_ffi_python_gpu_callback"), ("rocm", "xla_ffi_python_gpu_callback")],
 )
 @flavours.each(flavours.ALL)
-def test_programs_for_gpus_call_by_jaxs_own_target(any_backend, call, platform, target):
+def test_portable_programs_for_gpus_call_by_jaxs_own_target(
+    any_backend, portable, call, platform, target
+):
     text = text_for(platform, functools.partial(call, CALLBAX, Recorder()), SCALAR)
     assert text.count(target) == 1 and "callbax_call" not in text
 
@@ -182,7 +196,7 @@ def test_calls_on_tpu_have_channels_of_their_own(any_backend, call):
     assert len(handles) >= 4 and len(set(handles)) == len(handles)
 
 
-def test_compiled_functions_on_other_platforms(any_backend):
+def test_compiled_functions_on_other_platforms(any_backend, portable):
     text = text_for("cuda", callbax.ufunc(np.hypot), SCALAR, SCALAR)
     assert text.count("xla_ffi_python_gpu_callback") == 1 and "callbax_loop" not in text
 
@@ -319,7 +333,7 @@ def test_packed_types_travel_as_wider_ones_outside_of_cpu(
     np.testing.assert_array_equal(np.asarray(result), np.asarray(x))
 
 
-def test_packed_types_are_not_what_jaxs_callbacks_get(any_backend):
+def test_packed_types_are_not_what_jaxs_callbacks_get(any_backend, portable):
     text = text_for(
         "cuda", lambda x: callbax.pure_callback(lambda x: x, x, x), jnp.zeros(4, "int4")
     )

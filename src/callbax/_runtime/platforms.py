@@ -22,8 +22,6 @@ COMPILED = "compiled functions"
 
 # What callbax has a runtime of its own for.
 _HAVE_NATIVE = {"cpu": (CALLBACKS, COMPILED), "cuda": (CALLBACKS,)}
-# Where it has not run on hardware yet, it must be asked for.
-_ON_REQUEST = ("cuda",)
 
 
 def _read_setting() -> str:
@@ -45,7 +43,7 @@ class Runtime:
     """The runtime of a program, and why it is that one.
 
     Attributes:
-      refused: whether the native one was asked for and cannot run.
+      refused: whether there is a native one, and it cannot run here.
     """
 
     name: str
@@ -57,11 +55,6 @@ class Runtime:
         return self.name == NATIVE
 
 
-def is_requested(platform: str) -> bool:
-    """Whether a native runtime that must be asked for has been asked for."""
-    return platform in _ON_REQUEST and _setting == NATIVE
-
-
 def runtime_of(
     platforms: Sequence[str], *, exporting: bool = False, calls: str = CALLBACKS
 ) -> Runtime:
@@ -70,11 +63,14 @@ def runtime_of(
     A program for several platforms, or one that is exported, cannot depend on callbacks of JAX's in
     this process, so it has native calls: they run where there is a native runtime.
 
-    Warns once if the native one was asked for, and cannot run.
+    Warns once if there is a native one, and it cannot run here.
     """
     runtime = choice(platforms, exporting=exporting, calls=calls)
     if runtime.refused:
-        _warn(f"callbacks go through JAX's own on {platforms[0]}: {runtime.reason}")
+        _warn(
+            f"callbacks go through JAX's own on {platforms[0]}: {runtime.reason}. "
+            f"{VARIABLE}={PORTABLE!r} chooses them without a warning."
+        )
     return runtime
 
 
@@ -91,18 +87,12 @@ def _choice(platforms: tuple[str, ...], exporting: bool, calls: str, setting: st
     if calls not in _HAVE_NATIVE.get(platform, ()):
         what = f"{calls} on " if platform in _HAVE_NATIVE else ""
         return Runtime(PORTABLE, f"callbax has no native runtime for {what}{platform}")
-    if platform in _ON_REQUEST and setting == _BY_PLATFORM:
-        return Runtime(
-            PORTABLE,
-            f"the native runtime for {platform} has not run on hardware yet; {VARIABLE}={NATIVE} "
-            "chooses it",
-        )
-    if exporting and (setting == NATIVE or platform not in _ON_REQUEST):
+    if exporting:
         return Runtime(NATIVE, "the program is exported")
     if setting == PORTABLE:
         return Runtime(PORTABLE, f"{VARIABLE} is {PORTABLE!r}")
     if platform == "cuda" and (problem := _native.cuda_problem()):
-        return Runtime(PORTABLE, f"{VARIABLE} is {NATIVE!r}, but {problem}", refused=True)
+        return Runtime(PORTABLE, f"callbax's own runtime cannot run: {problem}", refused=True)
     return Runtime(NATIVE, f"callbax has a native runtime for {platform}")
 
 
