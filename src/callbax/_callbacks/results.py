@@ -57,7 +57,13 @@ def structs_of(leaves: Sequence[Any]) -> tuple[Struct, ...] | None:
 _WITH_SHAPE = frozenset({jax.ShapeDtypeStruct, _jax.ShapedArray, _jax.DeviceArray, np.ndarray})
 
 
+# What most results are of: x64 or not, these are as they are.
+_NEED_NO_CHECK = frozenset(map(np.dtype, (np.bool_, np.int32, np.uint8, np.float32)))
+
+
 def _aval(leaf: Any, callback: Any, declared: str) -> Any:
+    if type(leaf) is jax.ShapeDtypeStruct and leaf.dtype in _NEED_NO_CHECK:
+        return _jax.ShapedArray(leaf.shape, leaf.dtype)
     if isinstance(leaf, type) or not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
         raise TypeError(
             f"{declared} of the callback {describe_function(callback)} must be a pytree of "

@@ -17,6 +17,12 @@ from callbax._host.function import Hashable
 from callbax._runtime.errors import describe_function
 
 
+@functools.lru_cache(1024)
+def _data_of(tree: PyTreeDef) -> tuple[Any, ...]:
+    """Many calls of a program have arguments of one structure."""
+    return tuple(map(program_names.write_tree, tree.children()))
+
+
 @dataclasses.dataclass(frozen=True)
 class Structure:
     """The tree of (args, kwargs), and the leaves that are static, as JAX cannot trace them.
@@ -36,13 +42,13 @@ class Structure:
         return cls(tree, static), [leaf for i, leaf in enumerate(leaves) if traced[i]]
 
     @property
-    def data(self) -> list[Any]:
+    def data(self) -> tuple[Any, ...]:
         """The trees of args and kwargs as JSON data, for names in programs.
 
         Raises:
           TypeError: users' own types are nodes, which may refuse the leaves of another process.
         """
-        return list(map(program_names.write_tree, self.tree.children()))
+        return _data_of(self.tree)
 
     @property
     def texts(self) -> list[Any]:
