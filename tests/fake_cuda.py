@@ -3,6 +3,7 @@
 `CALLBAX_RUNTIME=fake-cuda` in the environment has all programs of the tests called so.
 """
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -51,17 +52,25 @@ def compiler() -> str | None:
 
 def _build() -> str:
     """Compiles the stand-in, once for the processes of a run; the path of the library."""
-    if "CALLBAX_LIBCUDA" not in os.environ:
+    if not os.environ.get("CALLBAX_LIBCUDA"):
         if compiler() is None:
             raise RuntimeError("there is no C++ compiler")
         sources = sorted(map(str, Path(__file__).with_name("cuda").glob("*.cc")))
-        library = os.path.join(tempfile.mkdtemp(prefix="callbax-fake-cuda-"), "libcuda.so")
+        folder = tempfile.mkdtemp(prefix="callbax-fake-cuda-")
+        atexit.register(_remove, folder, os.getpid())
+        library = os.path.join(folder, "libcuda.so")
         flags = ["-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
         include = ["-isystem", jax.ffi.include_dir()]
         command = [compiler(), *flags, *include, *sources, "-o", library, "-pthread"]
         subprocess.run(command, check=True)
         os.environ["CALLBAX_LIBCUDA"] = library  # callbax reads it at its first call
     return os.environ["CALLBAX_LIBCUDA"]
+
+
+def _remove(folder: str, builder: int) -> None:
+    """At exit, in the process that has built it: forked children use it no longer than that."""
+    if os.getpid() == builder:
+        shutil.rmtree(folder)
 
 
 @functools.cache

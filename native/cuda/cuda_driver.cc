@@ -16,7 +16,8 @@ struct Found {
 Found Load() {
   Found found;
   const char* path = std::getenv("CALLBAX_LIBCUDA");
-  void* library = dlopen(path ? path : "libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  const bool is_set = path != nullptr && *path != '\0';
+  void* library = dlopen(is_set ? path : "libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const char* error = dlerror();
     found.why = error ? error : "NVIDIA's driver cannot be loaded";
@@ -51,6 +52,6 @@ const CudaDriver* FindCudaDriver(std::string* why) {
 }
 
 CudaError::CudaError(const CudaDriver& driver, const char* function, CudaResult result)
-    : std::runtime_error(Describe(driver, function, result)) {}
+    : std::runtime_error(Describe(driver, function, result)), result_(result) {}
 
 }  // namespace callbax

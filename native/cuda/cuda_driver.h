@@ -17,6 +17,7 @@ using CudaEvent = struct CUevent_st*;
 using CudaPointer = unsigned long long;  // an address in the memory of a device
 
 constexpr CudaResult kCudaSuccess = 0;
+constexpr CudaResult kCudaIsGone = 4;  // CUDA_ERROR_DEINITIALIZED: the process ends
 constexpr CudaResult kCudaNotReady = 600;
 constexpr unsigned kHostMemoryIsPortable = 1;  // CU_MEMHOSTALLOC_PORTABLE: for all contexts
 constexpr unsigned kEventSleeps = 1;           // CU_EVENT_BLOCKING_SYNC
@@ -53,6 +54,10 @@ const CudaDriver* FindCudaDriver(std::string* why);
 class CudaError : public std::runtime_error {
  public:
   CudaError(const CudaDriver& driver, const char* function, CudaResult result);
+  CudaResult result() const { return result_; }
+
+ private:
+  CudaResult result_;
 };
 
 // Calls a function of the driver; throws CudaError if it fails.

@@ -2,6 +2,8 @@
 #include <nanobind/stl/string.h>
 
 #include "cuda_driver.h"
+#include "interrupt.h"
+#include "long_calls.h"
 #include "pinned.h"
 #include "python.h"
 
@@ -28,11 +30,34 @@ nb::dict Statistics() {
   return statistics;
 }
 
+PyObject* tell_of_long_call = nullptr;  // (target) -> None; guarded by the GIL
+
+void TellOfLongCall(const std::shared_ptr<Callback>& callback) {
+  const CallInFlight keeps_interpreter;
+  if (!keeps_interpreter.allowed()) return;
+  const PyGILState_STATE gil = PyGILState_Ensure();
+  {
+    const nb::object told = nb::steal(PyObject_CallOneArg(
+        tell_of_long_call, static_cast<PyObject*>(callback->target())));
+    if (!told) PyErr_WriteUnraisable(tell_of_long_call);
+  }
+  PyGILState_Release(gil);
+}
+
+void WatchCalls(double seconds, nb::object tell) {
+  PyObject* const before = tell_of_long_call;
+  tell_of_long_call = tell.release().ptr();
+  Py_XDECREF(before);
+  WatchLongCalls(std::chrono::duration<double>(seconds), TellOfLongCall);
+}
+
 }  // namespace
 
 void DefineCuda(nb::module_& m) {
   m.def("cuda_problem", &Problem, "Why NVIDIA's driver cannot be used; empty: it can.");
   m.def("cuda_statistics", &Statistics, "Page-locked memory, by state; empty without a driver.");
+  m.def("watch_cuda_calls", &WatchCalls, nb::arg("seconds"), nb::arg("tell"),
+        "Has tell(target) called for each call in a program on a GPU that takes longer.");
 }
 
 }  // namespace callbax

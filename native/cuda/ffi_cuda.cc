@@ -8,6 +8,7 @@
 #include "call.h"
 #include "cuda_driver.h"
 #include "ffi.h"
+#include "long_calls.h"
 #include "staging.h"
 
 namespace callbax {
@@ -25,10 +26,15 @@ Outcome Fail(const CallSite& site, const std::string& what) {
 }
 
 std::string Explain(const CudaError& error) {
+  if (error.result() == kCudaIsGone) return "the process is ending, and CUDA's driver has ended";
   return std::string(error.what()) +
          ". CUDA reports what a kernel has done wrong at any later step, so the cause may be one "
-         "that "
-         "ran before this call; the GPU may be unusable in this process from now on.";
+         "that ran before this call; the GPU may be unusable in this process from now on.";
+}
+
+Outcome CallWatched(CudaCallSite& site, const CallbackFrame& call) {
+  const WatchedCall watched(site.callback);
+  return Invoke(site, call.operands, call.results, call.run_id);
 }
 
 Outcome CallOnHost(XLA_FFI_CallFrame* frame, CudaCallSite& site) {
@@ -43,8 +49,7 @@ Outcome CallOnHost(XLA_FFI_CallFrame* frame, CudaCallSite& site) {
   if (site.fence) call.operands.clear();
   Staging staging(*driver, static_cast<CudaStream>(args.stream), &call.operands, &call.results);
   if (site.fence) Pass(call.results);
-  const Outcome outcome =
-      site.fence ? Outcome{} : Invoke(site, call.operands, call.results, call.run_id);
+  const Outcome outcome = site.fence ? Outcome{} : CallWatched(site, call);
   if (outcome.ok) staging.SendResults();
   return outcome;
 }

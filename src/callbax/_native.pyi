@@ -121,6 +121,11 @@ def cuda_problem() -> str:
 def cuda_statistics() -> dict:
     """Page-locked memory, by state; empty without a driver."""
 
+def watch_cuda_calls(seconds: float, tell: object) -> None:
+    """
+    Has tell(target) called for each call in a program on a GPU that takes longer.
+    """
+
 def watch_calls(what: int, annotate: object | None) -> None:
     """
     Sets what is watched of calls: 1 totals, 2 records, 4 annotations by annotate(target).

@@ -20,6 +20,7 @@ from callbax._runtime import (
     barriers,
     exceptions,
     failures,
+    long_calls,
     nested,
     observation,
     pending,
@@ -175,6 +176,7 @@ def _start() -> None:
     # Queued until JAX has a plugin for it.
     targets = [placement.ON_CUDA.get(target, target) for target in _CALL_TARGETS]
     _register("CUDA", "cuda_call", _native.cuda_callback_handlers(), targets)
+    long_calls.watch()
     for target in (PER_SHARD_TARGET, LOOP_TARGET):
         jax.ffi.register_ffi_target_as_batch_partitionable(target)
     programs.watch_programs(_MARKERS, _native.numbered_calls)

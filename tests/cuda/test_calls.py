@@ -1,5 +1,8 @@
 """Callbacks of programs on a GPU, over a stand-in for NVIDIA's driver (see fake_cuda.h)."""
 
+import threading
+import time
+
 import fake_cuda
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ from helpers import devices, finish
 
 import callbax
 from callbax import _native
+from callbax._runtime import long_calls
 
 pytestmark = pytest.mark.skipif(fake_cuda.compiler() is None, reason="there is no C++ compiler")
 
@@ -176,6 +180,40 @@ def test_jax_inside_is_on_a_cpu_of_callbaxs_own(driver):
     with jax.default_device(devices(2)[1]):
         assert finish(program, jnp.ones(4)) == 4
     assert len(seen) == 2 and not any(found & set(jax.devices()) for found in seen)
+
+
+def test_a_callback_that_runs_long_is_warned_of_once(driver, caplog):
+    said = threading.Event()
+    caplog.handler.addFilter(lambda record: said.set() or True)
+
+    def waits_until_it_is_told_of(x):
+        assert said.wait(60)
+        return x
+
+    def so_does_this(x):
+        said.clear()
+        return waits_until_it_is_told_of(x)
+
+    def is_short(x):
+        return x
+
+    program = jax.jit(lambda x: callbax.pure_callback(waits_until_it_is_told_of, x, x))
+    other = jax.jit(lambda x: callbax.pure_callback(so_does_this, x, x))
+    short = jax.jit(lambda x: callbax.pure_callback(is_short, x, x))
+    long_calls.watch(0.1)
+    try:
+        for _ in range(2):
+            finish(program, 1.0)
+        for _ in range(100):
+            finish(short, 1.0)
+        time.sleep(0.3)  # nobody looks any more
+        finish(other, 1.0)
+    finally:
+        long_calls.watch()
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "waits_until_it_is_told_of" in first and f"{__file__}:" in first
+    assert "compilations for its GPU wait" in first and "for 0.1 s" in first
+    assert "so_does_this" in second
 
 
 def test_a_stream_that_is_captured_is_an_error(driver):

@@ -83,6 +83,22 @@ def exchange_thread_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     return before
 
 
+def set_default_device(device: jax.Device) -> Callable[[], Any]:
+    """Sets the default device of this thread; calling what it returns undoes that.
+
+    `jax.default_device` is Python code, in which a signal's exception may come: after a call that has
+    been interrupted, the device would stay. What is returned is none.
+    """
+    state = _config.default_device
+    undo = functools.partial(state.set_local, state.get_local())
+    try:
+        state.set_local(device)
+    except BaseException:
+        undo()
+        raise
+    return undo
+
+
 # -- calls that end with their effects --------------------------------------------------------------
 class Mark(enum.Enum):
     """What a program keeps that says how it is to be called."""

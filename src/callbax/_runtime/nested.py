@@ -96,9 +96,7 @@ def go_deeper(level: int, from_elsewhere: bool) -> Callable[[], Any]:
     """
     if _is_elsewhere(jax.config.jax_default_device) and not from_elsewhere:
         return lambda: None
-    context = jax.default_device(_device(level))
-    context.__enter__()
-    return functools.partial(context.__exit__, None, None, None)
+    return runtime.set_default_device(_device(level))
 
 
 @contextlib.contextmanager

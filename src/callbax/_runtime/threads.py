@@ -7,6 +7,7 @@ import os
 import queue
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from callbax._runtime import exceptions, streams
@@ -73,9 +74,14 @@ def log_error(logger: logging.Logger, message: str, *args: Any, exception: BaseE
         except BaseException as error:  # noqa: BLE001 - must not hide the callback's error
             streams.show(exceptions.format_exception(error))
 
-    if not on_worker():
+    if on_worker():
+        write_later(write)
+    else:
         write()
-        return
+
+
+def write_later(write: Callable[[], Any]) -> None:
+    """Has the thread for it write something, which raises nothing but KeyboardInterrupt."""
     global _writer
     with _lock:
         if _writer is None or not _writer.is_alive():
