@@ -144,7 +144,13 @@ class Ufunc(Generic[P, R]):
         return self.with_derivatives((None,) * self.nin)
 
     def with_derivatives(self, rules: tuple[Any, ...]) -> Self:
-        """The same function with other rules."""
+        """The same function with other rules, one for each argument, as `defjvps` takes them.
+
+        >>> import jax, numpy as np
+        >>> steps = ufunc(np.floor).with_derivatives((lambda t, y, x: t,))  # straight through
+        >>> float(jax.grad(steps)(2.5))
+        1.0
+        """
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy.__dict__.pop("_differentiation", None)
@@ -157,6 +163,12 @@ class Ufunc(Generic[P, R]):
         Args:
           *rules: as `derivatives` of `callbax.ufunc`; None for an argument that cannot be
             differentiated.
+
+        >>> import jax, numpy as np
+        >>> root = ufunc(np.cbrt)
+        >>> root.defjvps(lambda t, y, x: t / (3 * y * y))
+        >>> print(f"{jax.grad(root)(8.0):.4f}")
+        0.0833
         """
         self.derivatives = _check(self.ufunc, rules)
         self.__dict__.pop("_differentiation", None)
