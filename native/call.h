@@ -185,5 +185,6 @@ struct HandlerAddresses {
 HandlerAddresses CallbackHandlers();
 HandlerAddresses LoopHandlers();
 HandlerAddresses CudaCallbackHandlers();
+HandlerAddresses CudaLoopHandlers();
 
 }  // namespace callbax

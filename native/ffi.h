@@ -68,6 +68,27 @@ struct CallbackFrame {
   int64_t run_id = 0;
 };
 
+// What a frame tells of one call of a loop, buffer by buffer: most calls are short.
+struct LoopFrame {
+  LoopFrame(XLA_FFI_CallFrame* of, bool is_widened)
+      : frame(of),
+        operands(static_cast<size_t>(of->args.size)),
+        results(static_cast<size_t>(of->rets.size)),
+        widened(is_widened) {}
+
+  // Of the operands, and then the results.
+  Buffer operator()(size_t i) const {
+    Buffer read = ReadBuffer(i < operands ? frame->args.args[i] : frame->rets.rets[i - operands]);
+    if (i == 0 && widened) --read.rank;
+    return read;
+  }
+
+  XLA_FFI_CallFrame* const frame;
+  const size_t operands;
+  const size_t results;
+  const bool widened;
+};
+
 // What a fence does.
 inline void Pass(const std::vector<Buffer>& results) {
   for (const Buffer& result : results) {

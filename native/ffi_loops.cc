@@ -15,8 +15,6 @@ int64_t CountThreads(void* context) {
   return Ignore(frame->api, frame->api->XLA_FFI_ThreadPool_NumThreads(&args)) ? 1 : threads;
 }
 
-int64_t OneThread(void*) { return 1; }
-
 bool Schedule(void* context, void (*task)(void*), void* data) {
   auto* frame = static_cast<XLA_FFI_CallFrame*>(context);
   XLA_FFI_ThreadPool_Schedule_Args args{XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, nullptr,
@@ -29,15 +27,9 @@ struct LoopHandler {
   static constexpr const char* kCallee = "the compiled function";
 
   static XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame, LoopSite& site) {
-    const auto operands = static_cast<size_t>(frame->args.size);
-    const auto buffer = [frame, operands, &site](size_t i) {
-      Buffer read = ReadBuffer(i < operands ? frame->args.args[i] : frame->rets.rets[i - operands]);
-      if (i == 0 && site.widened) --read.rank;
-      return read;
-    };
-    const ThreadPool pool{frame, site.serial ? OneThread : CountThreads, Schedule};
-    return Encode(frame->api, CallLoop(site, operands, static_cast<size_t>(frame->rets.size),
-                                       buffer, pool));
+    const LoopFrame call(frame, site.widened);
+    const ThreadPool pool{frame, CountThreads, Schedule};
+    return Encode(frame->api, CallLoop(site, call.operands, call.results, call, pool));
   }
 };
 

@@ -1,5 +1,7 @@
 #include "helpers.h"
 
+#include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -47,7 +49,23 @@ void Serve() {
   }
 }
 
+std::atomic<int64_t> pool_tasks{0};  // of PoolOfHelpers, that have not ended
+
+int64_t Processors(void*) { return std::max(1u, std::thread::hardware_concurrency()); }
+
+bool Schedule(void* context, void (*task)(void*), void* data) {
+  const auto run = [task, data] {
+    task(data);
+    --pool_tasks;
+  };
+  if (++pool_tasks <= Processors(context) && RunOnHelper(run)) return true;
+  --pool_tasks;
+  return false;
+}
+
 }  // namespace
+
+ThreadPool PoolOfHelpers() noexcept { return {nullptr, Processors, Schedule}; }
 
 bool OnPoolThread() noexcept {
   return !is_helper &&

@@ -143,7 +143,7 @@ void RunLoop(LoopSite& site, const LoopCall& call, const ThreadPool& pool, LoopG
     const float measured = std::max(elapsed / static_cast<float>(done), 1e-3f);
     site.cost.store(measured, std::memory_order_relaxed);
     if (measured * static_cast<float>(call.count - done) >= kWorthSplitting) {
-      const int64_t threads = pool.threads(pool.context);
+      const int64_t threads = site.serial ? 1 : pool.threads(pool.context);
       if (threads > 1) return RunSplit(call, pool, threads, guard, done, measured);
     }
     if (done < call.count) RunRange(call, done, call.count);

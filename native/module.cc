@@ -258,6 +258,9 @@ NB_MODULE(_native, m) {
   m.def(
       "cuda_callback_handlers", [] { return Capsules(CudaCallbackHandlers()); },
       "The same of callbacks of programs on NVIDIA GPUs.");
+  m.def(
+      "cuda_loop_handlers", [] { return Capsules(CudaLoopHandlers()); },
+      "The same of loops in programs on NVIDIA GPUs.");
   DefineHostSites(m);
   DefineCuda(m);
   m.def("watch_calls", &WatchCalls, nb::arg("what"), nb::arg("annotate").none(),

@@ -36,13 +36,17 @@ FUNCTIONS = (
 )
 ILLEGAL_ADDRESS = 700
 
-# Of callbacks, on CPU (callbax/_start.py).
+# By kind of call, those on CPU (callbax/_start.py).
 _TARGETS = {
-    "callbax_call",
-    "callbax_call_per_shard",
-    "xla_ffi_python_gpu_callback",
-    "xla_ffi_partitioned_python_gpu_callback",
+    "callback": {
+        "callbax_call",
+        "callbax_call_per_shard",
+        "xla_ffi_python_gpu_callback",
+        "xla_ffi_partitioned_python_gpu_callback",
+    },
+    "loop": {"callbax_loop"},
 }
+_SITES = {"callback": "callbax_call_site", "loop": "callbax_loop_site"}
 
 
 @functools.cache
@@ -79,6 +83,7 @@ def library() -> ctypes.CDLL:
     loaded = ctypes.CDLL(_build())
     loaded.fake_fail.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int]
     loaded.fake_calls.argtypes = [ctypes.c_char_p]
+    loaded.fake_wrap.argtypes, loaded.fake_wrap.restype = [ctypes.c_void_p], ctypes.c_void_p
     for name in ("fake_calls", "fake_pageable_copies", "fake_events"):
         getattr(loaded, name).restype = ctypes.c_long
     for name in ("fake_locked_bytes", "fake_most_locked_bytes"):
@@ -87,15 +92,15 @@ def library() -> ctypes.CDLL:
 
 
 @functools.cache
-def handlers() -> tuple[dict[str, Any], dict[str, Any]]:
+def handlers(kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Callbax's own for GPUs, shown CPU programs' frames as a GPU's; and their state's type."""
     from callbax import _native
 
-    found, state = _native.cuda_callback_handlers()
+    found, state = getattr(_native, f"cuda_{kind}_handlers")()
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    library().fake_wrap(ctypes.c_void_p(pointer(found["execute"], None)))
-    return {**found, "execute": jax.ffi.pycapsule(library().fake_execute)}, state
+    wrapper = ctypes.c_void_p(library().fake_wrap(pointer(found["execute"], None)))
+    return {**found, "execute": jax.ffi.pycapsule(wrapper)}, state
 
 
 def run_all_programs_so() -> None:
@@ -108,13 +113,15 @@ def run_all_programs_so() -> None:
     register, register_type = jax.ffi.register_ffi_target, jax.ffi.register_ffi_type
 
     def register_fake(name: str, given: Any, platform: str = "cpu", **kwargs: Any) -> None:
-        if name in _TARGETS and platform == "cpu":
-            given = handlers()[0]
+        for kind, targets in _TARGETS.items():
+            if name in targets and platform == "cpu":
+                given = handlers(kind)[0]
         register(name, given, platform=platform, **kwargs)
 
     def register_fake_type(name: str, given: Any, platform: str = "cpu") -> None:
-        if name == "callbax_call_site" and platform == "cpu":
-            given = handlers()[1]
+        for kind, site in _SITES.items():
+            if name == site and platform == "cpu":
+                given = handlers(kind)[1]
         register_type(name, given, platform=platform)
 
     jax.ffi.register_ffi_target, jax.ffi.register_ffi_type = register_fake, register_fake_type
@@ -126,13 +133,19 @@ def run_all_programs_so() -> None:
 
 @functools.cache
 def _register_beside() -> None:
-    jax.ffi.register_ffi_type("callbax_fake_cuda_site", handlers()[1], platform="cpu")
-    for name in (_BESIDE, _PLACED_BESIDE):
-        jax.ffi.register_ffi_target(name, handlers()[0], platform="cpu")
+    for kind in _SITES:
+        jax.ffi.register_ffi_type(f"callbax_fake_cuda_{kind}", handlers(kind)[1], platform="cpu")
+    for name, kind in _BESIDE.values():
+        jax.ffi.register_ffi_target(name, handlers(kind)[0], platform="cpu")
 
 
-_BESIDE = "callbax_call_on_fake_cuda"
-_PLACED_BESIDE = "xla_python_gpu_callback"  # XLA knows it as one of a host callback; nobody has it
+# By what it stands for in callbax/_start.py.
+_BESIDE = {
+    "TARGET": ("callbax_call_on_fake_cuda", "callback"),
+    # XLA knows it as one of a host callback; nobody has it.
+    "PLACED_TARGET": ("xla_python_gpu_callback", "callback"),
+    "LOOP_TARGET": ("callbax_loop_on_fake_cuda", "loop"),
+}
 
 
 @contextlib.contextmanager
@@ -145,9 +158,11 @@ def programs_so() -> Iterator[None]:
 
     library()
     _register_beside()
-    before = _start.TARGET, _start.PLACED_TARGET
-    _start.TARGET, _start.PLACED_TARGET = _BESIDE, _PLACED_BESIDE
+    before = {constant: getattr(_start, constant) for constant in _BESIDE}
+    for constant, (name, _) in _BESIDE.items():
+        setattr(_start, constant, name)
     try:
         yield
     finally:
-        _start.TARGET, _start.PLACED_TARGET = before
+        for constant, name in before.items():
+            setattr(_start, constant, name)

@@ -97,6 +97,9 @@ def loop_handlers() -> tuple[dict, dict]:
 def cuda_callback_handlers() -> tuple[dict, dict]:
     """The same of callbacks of programs on NVIDIA GPUs."""
 
+def cuda_loop_handlers() -> tuple[dict, dict]:
+    """The same of loops in programs on NVIDIA GPUs."""
+
 class CallbackSite:
     """A callback's call in a program, made by JAX."""
 

@@ -176,6 +176,7 @@ def _start() -> None:
     # Queued until JAX has a plugin for it.
     targets = [placement.ON_CUDA.get(target, target) for target in _CALL_TARGETS]
     _register("CUDA", "cuda_call", _native.cuda_callback_handlers(), targets)
+    _register("CUDA", "cuda_loop", _native.cuda_loop_handlers(), (LOOP_TARGET,))
     long_calls.watch()
     for target in (PER_SHARD_TARGET, LOOP_TARGET):
         jax.ffi.register_ffi_target_as_batch_partitionable(target)

@@ -10,8 +10,6 @@
 
 namespace {
 
-XLA_FFI_Handler* handler = nullptr;
-
 thread_local CUstream_st* stream = nullptr;
 
 XLA_FFI_Error* GetStream(XLA_FFI_Stream_Get_Args* args) {
@@ -101,7 +99,7 @@ struct OnDevice {
   std::vector<void*> pointers;
 };
 
-XLA_FFI_Error* CallOnDevice(XLA_FFI_CallFrame* frame) {
+XLA_FFI_Error* CallOnDevice(XLA_FFI_Handler* handler, XLA_FFI_CallFrame* frame) {
   static const XLA_FFI_Api api = [frame] {
     XLA_FFI_Api made = *frame->api;
     made.XLA_FFI_Stream_Get = GetStream;
@@ -119,20 +117,37 @@ XLA_FFI_Error* CallOnDevice(XLA_FFI_CallFrame* frame) {
   return error;
 }
 
-}  // namespace
-
-extern "C" {
-
-void fake_wrap(void* wrapped) { handler = reinterpret_cast<XLA_FFI_Handler*>(wrapped); }
-
-XLA_FFI_Error* fake_execute(XLA_FFI_CallFrame* frame) {
+XLA_FFI_Error* Execute(XLA_FFI_Handler* handler, XLA_FFI_CallFrame* frame) {
   if (frame->extension_start != nullptr) return handler(frame);  // a question about the handler
   CUstream_st* const outer_stream = stream;                      // this may be inside of a callback
   stream = fake::StreamOf(DeviceOf(frame));
   CUctx_st* const outer = fake::MakeCurrent(stream->context);
-  XLA_FFI_Error* const error = CallOnDevice(frame);
+  XLA_FFI_Error* const error = CallOnDevice(handler, frame);
   fake::MakeCurrent(outer);
   stream = outer_stream;
   return error;
+}
+
+// A handler is an address and nothing else, so each has a function of its own.
+constexpr int kHandlers = 4;
+XLA_FFI_Handler* handlers[kHandlers];
+
+template <int i>
+XLA_FFI_Error* ExecuteOf(XLA_FFI_CallFrame* frame) {
+  return Execute(handlers[i], frame);
+}
+XLA_FFI_Handler* const wrappers[kHandlers] = {ExecuteOf<0>, ExecuteOf<1>, ExecuteOf<2>,
+                                              ExecuteOf<3>};
+
+}  // namespace
+
+extern "C" {
+
+// What calls the handler so.
+void* fake_wrap(void* handler) {
+  static int wrapped = 0;
+  if (wrapped == kHandlers) fake::Die("too many handlers");
+  handlers[wrapped] = reinterpret_cast<XLA_FFI_Handler*>(handler);
+  return reinterpret_cast<void*>(wrappers[wrapped++]);
 }
 }

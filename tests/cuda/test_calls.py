@@ -317,7 +317,7 @@ def test_lanes(driver):
 def test_what_has_no_stream_is_an_error():
     """As programs for CPU have none, if they are called as they are."""
     stages, _ = _native.cuda_callback_handlers()
-    fake_cuda.handlers()  # the type of the state is registered
+    fake_cuda.handlers("callback")  # the type of the state is registered
     jax.ffi.register_ffi_target("callbax_call_without_stream", stages, platform="cpu")
     from callbax import _start
 
@@ -326,3 +326,29 @@ def test_what_has_no_stream_is_an_error():
         program = jax.jit(lambda x: callbax.pure_callback(np.sin, x, x))
         with pytest.raises(jax.errors.JaxRuntimeError, match="XLA has no stream for it"):
             finish(program, 1.0)
+
+
+# -- compiled functions ----------------------------------------------------------------------------
+
+
+def test_compiled_functions_are_called_over_host_memory(driver):
+    before = count(driver, "cuMemcpyDtoHAsync_v2"), count(driver, "cuMemcpyHtoDAsync_v2")
+    x = np.linspace(0.5, 3, 1000)
+    with jax.enable_x64(True):
+        found = finish(jax.jit(callbax.ufunc(np.logaddexp)), x, 1.0)
+    np.testing.assert_array_equal(found, np.logaddexp(x, 1.0))
+    after = count(driver, "cuMemcpyDtoHAsync_v2"), count(driver, "cuMemcpyHtoDAsync_v2")
+    assert (after[0] - before[0], after[1] - before[1]) == (2, 1)
+    assert held_and_lost()[0] == 0
+
+
+def test_where_the_driver_refuses_a_compiled_function_its_name_is_in_the_error(driver):
+    program = jax.jit(callbax.ufunc(np.logaddexp))
+    driver.fake_fail(b"cuMemcpyHtoDAsync_v2", 1, fake_cuda.ILLEGAL_ADDRESS)
+    expected = (
+        "of the compiled function .*logaddexp.* failed between the GPU and the host: cuMemcpyH"
+    )
+    with pytest.raises(FAILURES, match=expected):
+        finish(program, jnp.ones(3), jnp.ones(3))
+    assert held_and_lost()[0] == 0
+    np.testing.assert_allclose(finish(program, jnp.ones(3), jnp.ones(3)), 1 + np.log(2), rtol=1e-6)

@@ -87,12 +87,6 @@ def test_where_there_is_a_native_runtime_it_runs_if_it_can(problem):
     assert problem in chosen[1].reason
 
 
-def test_compiled_functions_stay_portable_on_gpus(problem):
-    runtime = platforms.runtime_of(["cuda"], calls=platforms.COMPILED)
-    assert runtime.name == "portable"
-    assert runtime.reason == "callbax has no native runtime for compiled functions on cuda"
-
-
 def test_where_it_cannot_run_there_is_one_warning(problem):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

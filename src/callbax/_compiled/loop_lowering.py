@@ -16,11 +16,7 @@ from callbax._runtime.platforms import Runtime
 
 def lower(ctx: Any, *operands: Any, loop: Any, errors: Any, **_: Any) -> Any:
     attributes = _attributes(ctx, loop, errors)
-    runtime = platforms.runtime_of(
-        ctx.module_context.platforms,
-        exporting=_jax.is_exporting(ctx),
-        calls=platforms.COMPILED,
-    )
+    runtime = platforms.runtime_of(ctx.module_context.platforms, exporting=_jax.is_exporting(ctx))
     if not runtime.is_native:
         return _emit_portable(runtime, ctx, operands, loop, attributes)
     batch = loop.batch([aval.shape for aval in ctx.avals_in])

@@ -16,12 +16,8 @@ _BY_PLATFORM = ""  # what is not set
 
 VARIABLE = "CALLBAX_RUNTIME"
 
-# What programs call.
-CALLBACKS = "callbacks"
-COMPILED = "compiled functions"
-
-# What callbax has a runtime of its own for.
-_HAVE_NATIVE = {"cpu": (CALLBACKS, COMPILED), "cuda": (CALLBACKS,)}
+# Where callbax has a runtime of its own.
+_HAVE_NATIVE = ("cpu", "cuda")
 
 
 def _read_setting() -> str:
@@ -55,9 +51,7 @@ class Runtime:
         return self.name == NATIVE
 
 
-def runtime_of(
-    platforms: Sequence[str], *, exporting: bool = False, calls: str = CALLBACKS
-) -> Runtime:
+def runtime_of(platforms: Sequence[str], *, exporting: bool = False) -> Runtime:
     """The runtime of a program for these platforms, as JAX names them ("cpu", "cuda", "tpu", ...).
 
     A program for several platforms, or one that is exported, cannot depend on callbacks of JAX's in
@@ -65,7 +59,7 @@ def runtime_of(
 
     Warns once if there is a native one, and it cannot run here.
     """
-    runtime = choice(platforms, exporting=exporting, calls=calls)
+    runtime = choice(platforms, exporting=exporting)
     if runtime.refused:
         _warn(
             f"callbacks go through JAX's own on {platforms[0]}: {runtime.reason}. "
@@ -74,19 +68,18 @@ def runtime_of(
     return runtime
 
 
-def choice(platforms: Sequence[str], *, exporting: bool = False, calls: str = CALLBACKS) -> Runtime:
+def choice(platforms: Sequence[str], *, exporting: bool = False) -> Runtime:
     """What `runtime_of` returns, without a warning."""
-    return _choice(tuple(platforms), exporting, calls, _setting)
+    return _choice(tuple(platforms), exporting, _setting)
 
 
 @functools.cache
-def _choice(platforms: tuple[str, ...], exporting: bool, calls: str, setting: str) -> Runtime:
+def _choice(platforms: tuple[str, ...], exporting: bool, setting: str) -> Runtime:
     if len(platforms) > 1:
         return Runtime(NATIVE, "the program is for several platforms")
     (platform,) = platforms
-    if calls not in _HAVE_NATIVE.get(platform, ()):
-        what = f"{calls} on " if platform in _HAVE_NATIVE else ""
-        return Runtime(PORTABLE, f"callbax has no native runtime for {what}{platform}")
+    if platform not in _HAVE_NATIVE:
+        return Runtime(PORTABLE, f"callbax has no native runtime for {platform}")
     if exporting:
         return Runtime(NATIVE, "the program is exported")
     if setting == PORTABLE:
