@@ -163,6 +163,8 @@ def test_a_signature_and_a_result_must_agree():
     [
         ({}, TypeError, "needs result="),
         ({"result": "like"}, ValueError, "result='like' is not one of 'broadcast'"),
+        ({"result": (3,)}, TypeError, r"result= .* a shape and a dtype.* has 3 of type int in it"),
+        ({"result": np.float32}, TypeError, "a shape and a dtype.* has <class 'numpy.float32'>"),
         ({"result": None}, ValueError, "nothing would ever run it"),
         ({"result": cb.infer, "effects": "io"}, ValueError, "calls it once more"),
         ({"result": cb.infer, "out": True}, ValueError, "calls it once more"),

@@ -108,3 +108,10 @@ def test_numbers_take_the_short_way(capsys):
     assert capsys.readouterr().out == "1 2.0\n"
     with pytest.raises(TypeError, match="not callable"):
         printer(np.array([1]), x=np.array(2, np.float32))
+
+
+def test_a_format_for_numbers_says_what_is_printed_of_an_array():
+    with pytest.raises(TypeError, match="unsupported format string") as caught:
+        cb.debug.print("{:.2f}", jnp.arange(3.0))
+    (note,) = [note for note in caught.value.__notes__ if "as a whole" in note]
+    assert "shape (3,)" in note and "{:.2f} does not apply" in note

@@ -166,7 +166,14 @@ class _Shown(np.ndarray):
     """Prints inside containers, and under `!r`, as a jax Array does."""
 
     def __format__(self, spec: str) -> str:
-        return np.asarray(self).__format__(spec)
+        try:
+            return np.asarray(self).__format__(spec)
+        except TypeError as error:
+            error.add_note(
+                f"An array of shape {self.shape} is printed as a whole, and {{:{spec}}} does not apply; "
+                "print it as {}, in the form that numpy.set_printoptions sets, or one of its elements."
+            )
+            raise
 
     def __repr__(self) -> str:
         text = np.array2string(np.asarray(self), prefix="Array(", suffix=",", separator=", ")

@@ -40,6 +40,19 @@ def avals_of(leaves: Sequence[Any], callback: Any, declared: str = DECLARED) -> 
     return tuple([_aval(leaf, callback, declared) for leaf in leaves])
 
 
+def has_shape(leaf: Any) -> bool:
+    return not isinstance(leaf, type) and hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def without_shape(leaf: Any, description: str, declared: str) -> TypeError:
+    return TypeError(
+        f"{declared} of the callback {description} must be a pytree of "
+        "objects with a shape and a dtype, such as jax.ShapeDtypeStruct((3,), 'float32'), but "
+        f"has {leaf!r} of type {type(leaf).__name__} in it."
+        + (" It is the argument after the callback." if declared == DECLARED else "")
+    )
+
+
 class Struct(NamedTuple):
     """A flat result that is compared and hashed in no time."""
 
@@ -64,13 +77,8 @@ _NEED_NO_CHECK = frozenset(map(np.dtype, (np.bool_, np.int32, np.uint8, np.float
 def _aval(leaf: Any, callback: Any, declared: str) -> Any:
     if type(leaf) is jax.ShapeDtypeStruct and leaf.dtype in _NEED_NO_CHECK:
         return _jax.ShapedArray(leaf.shape, leaf.dtype)
-    if isinstance(leaf, type) or not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-        raise TypeError(
-            f"{declared} of the callback {describe_function(callback)} must be a pytree of "
-            "objects with a shape and a dtype, such as jax.ShapeDtypeStruct((3,), 'float32'), but "
-            f"has {leaf!r} of type {type(leaf).__name__} in it."
-            + (" It is the argument after the callback." if declared == DECLARED else "")
-        )
+    if not has_shape(leaf):
+        raise without_shape(leaf, describe_function(callback), declared)
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
         return _jax.ShapedArray(leaf.shape, leaf.dtype)
     dtype = np.dtype(leaf.dtype)

@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from callbax._callbacks.results import has_shape, without_shape
 from callbax._external import results
 from callbax._external.differences import parse_step
 from callbax._external.executors import ExecutorSlot
@@ -200,8 +202,12 @@ def _declared(where: str, result: Any, dtypes: Any) -> results.Result | None:
         return result
     if result is results.infer:
         return results.Trial()
-    if isinstance(result, Callable) and not hasattr(result, "shape"):  # type: ignore[arg-type]
+    is_type = isinstance(result, type)
+    if isinstance(result, Callable) and not is_type and not hasattr(result, "shape"):  # type: ignore[arg-type]
         return results.Computed(result)
+    for leaf in jax.tree.leaves(result):
+        if not has_shape(leaf):
+            raise without_shape(leaf, where, "result=")
     return results.Given(result)
 
 

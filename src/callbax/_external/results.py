@@ -75,8 +75,7 @@ class Given:
 
     def __post_init__(self) -> None:
         leaves, tree = jax.tree.flatten(self.spec)
-        # Arrays count by shape and dtype; what has neither is refused by the first call.
-        described = [(getattr(i, "shape", i), getattr(i, "dtype", None)) for i in leaves]
+        described = [(leaf.shape, leaf.dtype) for leaf in leaves]  # also of arrays
         object.__setattr__(self, "_key", (tree, tuple(map(Hashable, described))))
 
     def __call__(self, arguments: Arguments) -> Any:
