@@ -435,7 +435,7 @@ def test_lanes_and_rules_are_found_by_the_function_that_they_belong_to(cosine):
         (LANES, {"masked": 1}),
         (RULE, {"rule": "host jvp"}),
         (RULE, {"rule": "__class__"}),
-        (RULE, {"of": {"function": "numpy:sin"}}),
+        (RULE, {"of": {"function": "numpy:deg2rad"}}),
         (RULE, {"of": {"function": "os:system"}}),
         (RULE, {"of": {"named": "nobody"}}),
         (RULE, {"of": []}),
