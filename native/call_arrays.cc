@@ -157,6 +157,7 @@ bool CallArrays::Finish(bool ok) {
 }
 
 bool CallArrays::SettleKept(bool ok) {
+  ReleasePending();  // what another library has let go of without the GIL
   std::vector<int64_t> kept = Kept();
   if (kept.empty()) {
     if (ok) site_.trusted = true;
@@ -176,6 +177,7 @@ bool CallArrays::SettleKept(bool ok) {
     Py_BEGIN_ALLOW_THREADS
     std::this_thread::sleep_for(wait);
     Py_END_ALLOW_THREADS
+    ReleasePending();
     kept = Kept();
   }
   if (!kept.empty()) {

@@ -94,6 +94,13 @@ int DtypeCode(const std::string& name) {
   return -1;
 }
 
+int CodeOfType(int type_num) noexcept {
+  for (int code = 0; code < kCodes; ++code) {
+    if (dtypes[code].descr != nullptr && dtypes[code].type_num == type_num) return code;
+  }
+  return -1;
+}
+
 void Unpack(const Dtype& dtype, const void* packed, int64_t count, void* bytes) noexcept {
   const auto* in = static_cast<const uint8_t*>(packed);
   auto* out = static_cast<uint8_t*>(bytes);

@@ -30,8 +30,9 @@ const Dtype* FindDtype(int code) noexcept;
 // JAX's float0 (a PyArray_Descr*, borrowed), or null with a Python error set.
 void* EmptyDescr();
 
-// The code of a dtype by its name, or -1.
+// The code of a dtype by its name, or by NumPy's number of it; or -1.
 int DtypeCode(const std::string& name);
+int CodeOfType(int type_num) noexcept;
 
 void Unpack(const Dtype& dtype, const void* packed, int64_t count, void* bytes) noexcept;
 void Pack(const Dtype& dtype, const void* bytes, int64_t count, void* packed) noexcept;

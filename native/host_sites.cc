@@ -33,21 +33,12 @@ class HostAttributes {
   nb::dict values_;
 };
 
-// The code of an array's dtype, or -1.
-int CodeOf(PyArrayObject* array) {
-  for (int code = 0; code < kDtypeCodes; ++code) {
-    const Dtype* dtype = FindDtype(code);
-    if (dtype != nullptr && dtype->type_num == PyArray_TYPE(array)) return code;
-  }
-  return -1;
-}
-
 std::vector<Buffer> BuffersOf(const nb::list& arrays) {
   std::vector<Buffer> buffers;
   for (nb::handle item : arrays) {
     if (!PyArray_Check(item.ptr())) throw nb::type_error("not a NumPy array");
     auto* array = reinterpret_cast<PyArrayObject*>(item.ptr());
-    const int code = CodeOf(array);
+    const int code = CodeOfType(PyArray_TYPE(array));
     if (code < 0 || !PyArray_ISCARRAY_RO(array)) {
       throw nb::type_error("not a contiguous, aligned array of a dtype that XLA has");
     }

@@ -19,6 +19,7 @@
 namespace callbax {
 
 void DefineHostSites(nb::module_& m);  // host_sites.cc
+void DefineDeviceArrays(nb::module_& m);  // dlpack/device_array.cc
 void DefineCuda(nb::module_& m);       // cuda/cuda_module.cc
 
 namespace {
@@ -262,6 +263,7 @@ NB_MODULE(_native, m) {
       "cuda_loop_handlers", [] { return Capsules(CudaLoopHandlers()); },
       "The same of loops in programs on NVIDIA GPUs.");
   DefineHostSites(m);
+  DefineDeviceArrays(m);
   DefineCuda(m);
   m.def("watch_calls", &WatchCalls, nb::arg("what"), nb::arg("annotate").none(),
         "Sets what is watched of calls: 1 totals, 2 records, 4 annotations by annotate(target).");

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy
+
 class Registration:
     """Keeps a registered callee alive."""
 
@@ -117,6 +119,43 @@ class LoopSite:
         """
         Calls the callee; returns the message of its failure. The arrays are contiguous.
         """
+
+class DeviceArray:
+    """An array that other libraries take by DLPack."""
+
+    def __init__(self, array: numpy.ndarray) -> None:
+        """Over a NumPy array's memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> numpy.dtype: ...
+    @property
+    def stream(self) -> int | None:
+        """XLA's stream, which the memory belongs to; None: no GPU's."""
+
+    @property
+    def pointer(self) -> int:
+        """The address of the memory."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict:
+        """Of arrays on NVIDIA's GPUs."""
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object: ...
+
+def from_dlpack(object: object, stream: int | None = None) -> object:
+    """
+    A NumPy array over an array on the host, or a DeviceArray over one on a GPU.
+    """
 
 def cuda_problem() -> str:
     """Why NVIDIA's driver cannot be used; empty: it can."""

@@ -82,6 +82,7 @@ RULES = [
     Rule(functions.returns_an_argument, x),
     Rule(functions.returns_a_view, x[:, ::-1]),
     Rule(functions.is_given_jax_arrays, options={"arrays": "jax"}),
+    Rule(functions.takes_dlpack, options={"arrays": "dlpack"}),
     # With zero_copy they are not.
     Rule(functions.add, options=views),
     Rule(functions.returns_an_argument, x, views),

@@ -183,7 +183,6 @@ def test_a_signature_and_a_result_must_agree():
             ValueError,
             "vmap_method='loop' is not one of",
         ),
-        ({"result": cb.like(0), "arrays": "torch"}, ValueError, "arrays='torch' is not one of"),
         (
             {"result": cb.like(0), "derivative": "exact"},
             ValueError,

@@ -123,7 +123,7 @@ def printed_by(program: str) -> str:
 def test_optional_dependencies_are_not_imported():
     program = (
         "import sys, callbax\n"
-        "optional = {'rich', 'scipy', 'sklearn', 'tvm_ffi', 'jax_tvm_ffi', 'torch', 'pytest'}\n"
+        "optional = {'rich', 'scipy', 'sklearn', 'tvm_ffi', 'jax_tvm_ffi', 'torch', 'cupy', 'pytest'}\n"
         # JAX itself imports scipy.
         "import jax\n"
         "print(sorted((optional - {'scipy'}) & set(sys.modules)))\n"

@@ -385,6 +385,13 @@ LANES = {
     **ONE_ARGUMENT,
 }
 ARRAYS = {"arguments": [["float32", 3]], "results": [["float32", 3]]}
+OF_LIBRARY = {
+    "arrays": "torch",
+    "on_device": False,
+    "out": False,
+    "of": {"function": "os:system"},
+    **ONE_ARGUMENT,
+}
 RULE = {
     "rule": "host vjp",
     "of": {"function": "numpy:cos"},
@@ -446,7 +453,10 @@ def test_lanes_and_rules_are_found_by_the_function_that_they_belong_to(cosine):
         (RULE, {"call": [["tuple"], ["dict"]]}),
         ({"complex": {"function": "os:system"}, "expected": [True], **ONE_ARGUMENT}, {}),
         ({"complex": [], "expected": [True], **ONE_ARGUMENT}, {}),
-        ({"jax_arrays": "os:system", **ONE_ARGUMENT}, {}),
+        (OF_LIBRARY, {}),
+        (OF_LIBRARY, {"arrays": "pandas", "of": {"function": "numpy:sin"}}),
+        (OF_LIBRARY, {"out": 1, "of": {"function": "numpy:sin"}}),
+        (OF_LIBRARY, {"of": []}),
         ({"function": "numpy:sin", "texts": [[0, "x"]], **ONE_ARGUMENT}, {}),
         ({"symbol": "system", "library": "libc.so.6", "types": "l->l"}, {}),
         ({"symbol": "cbrt", "library": "libm.so.6", "types": 3}, {}),

@@ -5,7 +5,17 @@ import sys
 
 import pytest
 
-OPTIONAL = ("rich", "tqdm", "tensorboard", "tensorboardX", "wandb", "sqlite3", "torch", "orbax")
+OPTIONAL = (
+    "rich",
+    "tqdm",
+    "tensorboard",
+    "tensorboardX",
+    "wandb",
+    "sqlite3",
+    "torch",
+    "cupy",
+    "orbax",
+)
 
 
 def printed_by(program):

@@ -9,7 +9,8 @@ import jax
 
 from callbax._callbacks.debug import debug_callback
 from callbax._callbacks.pure import pure_callback
-from callbax._host.function import Hashable, JaxArrays
+from callbax._host.adapters import WithArrays
+from callbax._host.function import Hashable
 from callbax._jax import frames
 from callbax._runtime.wrapper import Wrapper
 
@@ -57,11 +58,11 @@ def debug_breakpoint(
     leaves, structure = jax.tree.flatten(frames.frames_of_caller(filter_frames, num_frames))
     stop = _Stop(structure, frames.line_of_caller(), backend, kwargs)
     if token is None:
-        debug_callback(JaxArrays(Hashable(stop)), *leaves, ordered=ordered)
+        debug_callback(WithArrays(Hashable(stop)), *leaves, ordered=ordered)
         return None
     token, leaves = jax.lax.stop_gradient((token, leaves))
     struct = jax.tree.map(jax.typeof, token)
-    return pure_callback(JaxArrays(Hashable(stop.before)), struct, token, *leaves)
+    return pure_callback(WithArrays(Hashable(stop.before)), struct, token, *leaves)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from jax import export
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from callbax import _jax, _native, _start
+from callbax._callbacks import devices
 from callbax._callbacks.batching import NO_LANES, Lanes
 from callbax._callbacks.flavours import Flavour
 from callbax._host import identity
@@ -47,7 +48,10 @@ def lower(
 ) -> Any:
     axis_context = ctx.module_context.axis_context
     exporting = _jax.is_exporting(ctx)
-    runtime = platforms.runtime_of(ctx.module_context.platforms, exporting=exporting)
+    compiled_for = ctx.module_context.platforms
+    runtime = platforms.runtime_of(compiled_for, exporting=exporting)
+    avals = [*ctx.avals_in, *ctx.avals_out]
+    on_gpu = devices.gets_gpu_arrays(host_call, compiled_for, runtime, avals)
     batch = None
     if core_ranks and runtime.is_native and _jax.is_partitioned_automatically(ctx):
         batch = lanes.in_front(ctx.avals_in, core_ranks)
@@ -93,6 +97,8 @@ def lower(
         "flavour": flavour.public_name,
         **_attributes(ctx, host_call),
     }
+    if on_gpu:
+        attributes["on_device"] = True
     if shared_run:
         attributes["shared_run"] = True
     if unheard:

@@ -16,7 +16,8 @@ from jax.tree_util import PyTreeDef
 from callbax._callbacks.results import flatten_result_spec
 from callbax._external.options import Options
 from callbax._external.signature import is_constant
-from callbax._host.function import Hashable, HostFunction, JaxArrays, ResultOnly
+from callbax._host.adapters import ResultOnly, WithArrays
+from callbax._host.function import Hashable, HostFunction
 from callbax._host.structure import Structure
 
 VmapRule = Callable[..., tuple[Any, Any]]
@@ -26,7 +27,8 @@ class Rule(Protocol):
     """A derivative of external functions. Comparable, as it is a part of the function's key.
 
     `is_jax_code` says that JAX code computes the derivative, which may give 0 * inf in dead lanes;
-    `returns_object`, that the host function returns an object for it besides the result.
+    `returns_object`, that the host function returns an object for it besides the result; `host_code` is
+    the user's, each with what kind of code it is.
     """
 
     @property
@@ -37,6 +39,9 @@ class Rule(Protocol):
 
     @property
     def returns_object(self) -> bool: ...
+
+    @property
+    def host_code(self) -> Sequence[tuple[str, Any]]: ...
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         """The call, differentiable; flat results."""
@@ -70,7 +75,7 @@ class Definition:
         chosen = options.result is not None and options.result.chosen_dtype
         return HostFunction(
             self.result_function,
-            views=options.zero_copy,
+            views=options.zero_copy or options.device,
             out=options.out,
             casting="same_kind" if chosen else "safe",
             name=None if self.returns_object else options.name,
@@ -85,10 +90,12 @@ class Definition:
     @property
     def result_function(self) -> Callable[..., Any]:
         """The host function, or what calls it for its result alone, with the arrays that it wants."""
-        as_jax, function = self.options.arrays == "jax", Hashable(self.function)
+        options, function = self.options, self.function
         if self.returns_object:
-            return ResultOnly(function, as_jax, self.options.name)
-        return JaxArrays(function) if as_jax else self.function
+            function = ResultOnly(Hashable(function), options.name)
+        if options.arrays == "numpy":
+            return function
+        return WithArrays(Hashable(function), options.arrays, options.device, options.out)
 
     @functools.cached_property
     def key(self) -> tuple[Hashable, Hashable, tuple[Rule, ...], Hashable]:
@@ -167,8 +174,12 @@ class Call:
         function: Callable[..., Any],
         structs: Sequence[jax.ShapeDtypeStruct],
         result_structs: Sequence[jax.ShapeDtypeStruct],
+        *,
+        of_tensors: bool = False,
     ) -> Call:
         """The call of another host function, of flat arrays, batched and masked as this one is.
+
+        It gets NumPy arrays on the host, or tensors where this one does.
 
         Raises:
           ValueError: shapes are symbolic, of which host code knows nothing.
@@ -180,7 +191,12 @@ class Call:
                     f"the symbolic shape {struct.shape}; define them by JAX code (defjvp, defvjp)"
                 )
         options = dataclasses.replace(
-            self.options, zero_copy=False, out=False, arrays="numpy", name=None
+            self.options,
+            zero_copy=False,
+            out=False,
+            arrays=self.options.arrays if of_tensors else "numpy",
+            device=of_tensors and self.options.device,
+            name=None,
         )
         definition = dataclasses.replace(
             self.definition, function=function, options=options, rules=(), vmap_rule=None

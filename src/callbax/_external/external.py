@@ -16,7 +16,8 @@ from callbax._external import masks
 from callbax._external.call import Call, Definition
 from callbax._external.executors import ExecutorSlot
 from callbax._external.host import eager_call, on_host
-from callbax._external.numerical import NumericalRule
+from callbax._external.host_code import offer_rules
+from callbax._external.host_rules import rules_of
 from callbax._external.options import MISSING, Keywords, Options, make_options
 from callbax._external.results import Arguments
 from callbax._external.rule_methods import RuleMethods
@@ -43,14 +44,14 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
 
     def __init__(self, function: Callable[..., Any], options: Options):
         self._signature = signature_of(function, without_out=options.out)
-        kind = options.derivative
         self.definition = Definition(
             function,
             options,
             describe_function(function),
             parameters=tuple(positional_parameters(self._signature)),
-            rules=() if kind is None else (NumericalRule(kind, options.step),),
+            rules=rules_of(function, options),
         )
+        self._offers = offer_rules(self.definition)
         # Programs of other processes find the function by its name, also before the first call.
         self._named = self.definition.host_function
         self._opt_in = OptIn(function)
@@ -209,18 +210,17 @@ def external(
     zero_copy: bool = False,
     out: bool = False,
     arrays: str = "numpy",
+    device: bool = False,
     name: str | None = None,
 ) -> Any:
     """Makes a host function (NumPy in, NumPy out) a JAX function.
 
     Used as a decorator, `@external(result=...)`, or as a call, `external(function, result=...)`. What
-    it returns is called inside and outside `jit`. Arguments are pytrees; leaves that are not arrays
-    (strings, functions, any hashable object) are static, and reach the host function as they are.
-    Python numbers count as arrays.
+    it returns is called inside and outside `jit`. Arguments are pytrees; Python numbers count as arrays,
+    and leaves that are not arrays (any hashable object) are static: they reach it as they are.
 
     Args:
-      function: the host function; it gets NumPy arrays, and returns a pytree of what
-        `numpy.asarray` takes.
+      function: gets NumPy arrays, and returns a pytree of what `numpy.asarray` takes.
       result: what it returns. A pytree of structs (anything with shape and dtype); a function that
         computes it from the arguments, with a `jax.ShapeDtypeStruct` for each array; `like(i)`, as
         argument i; "broadcast": the function is elementwise, and its result has the arguments'
@@ -234,29 +234,31 @@ def external(
         arguments' promoted floating-point or complex dtype.
       vmap_method: how a batch reaches the function. "sequential" (the default) and
         "sequential_unrolled": lane by lane; "threads": lane by lane, on a pool of threads;
-        "expand_dims" (the default with "broadcast"): one call for all, with the batch dimension in
-        front, of size 1 for an argument without it; "broadcast_all": likewise, with each argument
-        repeated.
-      executor: a `concurrent.futures.Executor`, whose workers run the lanes of a batch, or a function
-        without arguments that makes one.
+        "expand_dims" (the default with "broadcast"): one call for all, the batch dimension in front,
+        of size 1 for an argument without it; "broadcast_all": likewise, each argument repeated.
+      executor: a `concurrent.futures.Executor`, which runs the lanes of a batch, or what makes one.
       effects: "none" (pure: calls may be dropped, merged and repeated), "io" (each call runs once, in
         any order), "ordered" (in the program's order; `vmap` needs a `vmap_method` that makes one
         call of a batch), or one that looks on, so that derivatives pass it by, and `jax.checkpoint`
         does not repeat it: "debug" (in any order) or "ordered_debug" (in the program's order on each
-        device). A result that it may have is without derivative. `callbax.debug.watch` looks on, too,
-        without a result: called once for a batch, it learns which lanes are live and on which device
-        it runs, and can be left out where a condition does not hold.
-      derivative: "central", "forward" or "complex_step": a numerical derivative. Others are defined
-        by the methods `defjvp`, `defjvps`, `defvjp`, `def_host_jvp`, `def_host_vjp`, `def_transpose`.
-      step: the numerical derivative's step, relative to max(|x|, 1), or a pair (relative, absolute).
+        device). A result that it may have is without derivative. (`callbax.debug.watch` looks on, too,
+        and learns which lanes are live, and on which device it runs.)
+      derivative: "central", "forward" or "complex_step": a numerical derivative; "torch", with
+        arrays="torch": what PyTorch computes (`torch.func`). Others are defined by the methods
+        `defjvp`, `defjvps`, `defvjp`, `def_host_jvp`, `def_host_vjp`, `def_transpose`.
+      step: of numerical derivatives, relative to max(|x|, 1), or a pair (relative, absolute).
       per_shard: in a program that the compiler distributes over several devices, each calls for its
         own part of the batch, and the result stays distributed. The batch is what `vmap` adds, what
         is in front of the core of a signature, and all dimensions if the result is "broadcast".
         Without it, one device gathers everything and calls.
-      zero_copy: the arguments are read-only views of XLA's memory. Keeping one is an error.
+      zero_copy: arguments are read-only views of XLA's memory. Keeping one is an error.
       out: the function gets its result as another argument, `out`, to write it in place: a writable
         view of XLA's memory, or a pytree of them. It returns None or `out`.
-      arrays: "numpy", or "jax" for jax Arrays on CPU, which cost some 40 µs each.
+      arrays: what it gets, and may return: "numpy"; "jax" for jax Arrays on CPU, which cost some 40 µs
+        each; "torch"; "dlpack": what any library's `from_dlpack` takes; with device=True on NVIDIA
+        GPUs "cupy" and "cuda_array_interface". Rules of host code get NumPy arrays.
+      device: the arguments are XLA's own memory, of the CPU or of an NVIDIA GPU, to be read and not to
+        be kept. On a GPU the function computes on XLA's stream: nothing is copied or waited for.
       name: its name in compiled programs, stable between processes, in place of the path from which
         it can be imported.
 

@@ -240,11 +240,12 @@ def _runner(name: str, called: dict[str, Any]) -> Runner:
 
 def _owner(called: dict[str, Any]) -> dict[str, Any]:
     """How a name of what runs for each lane refers to the user's function."""
-    keys = [key for key in ("of", "complex", "result_of") if key in called]
-    owner = called[keys[0]] if keys else called
+    owner: Any = called
+    while isinstance(owner, dict) and "function" not in owner and "named" not in owner:
+        owner = next((owner[key] for key in ("of", "complex", "result_of") if key in owner), None)
     if not isinstance(owner, dict):
         raise LookupError(f"{program_names.write(called)[:200]} is not the name of a function")
-    return {"function": owner["jax_arrays"]} if "jax_arrays" in owner else owner
+    return owner
 
 
 identity.add_kind("lanes", _find_lanes)

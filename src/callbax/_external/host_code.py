@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.tree_util import PyTreeDef
 
-from callbax._external.call import Call
+from callbax._external.call import Call, Definition
 from callbax._host import identity, offers, program_names, trust
 from callbax._host.function import Around, Hashable
 from callbax._host.structure import Structure
@@ -184,16 +184,14 @@ class RuleOnHost(Wrapper):
 _rules: dict[str, type[RuleOnHost]] = {}
 
 
-def offer_rules(
-    rules: Sequence[tuple[str, Hashable]], function: Any, given: str | None
-) -> list[offers.Offer]:
-    """Lets programs name the rules of an external function, each of a kind, while the offers live.
+def offer_rules(definition: Definition) -> list[offers.Offer]:
+    """Lets programs name the host code of an external function's rules while the offers live.
 
-    Args:
-      function: the user's, which lives as long.
-      given: the name that the external function was given, if any.
+    The function has to live as long.
     """
-    return [offers.Offer((kind, id(function), given), rule) for kind, rule in rules]
+    owner = id(definition.function), definition.options.name
+    code = [named for rule in definition.rules for named in rule.host_code]
+    return [offers.Offer((kind, *owner), function) for kind, function in code]
 
 
 def _find_rule(name: dict[str, Any]) -> tuple[Any, Any]:
@@ -221,11 +219,11 @@ class ComplexOnly(Around):
         result = self.function.value(*args, **kwargs)
         if result is not None:  # else it has written into out=
             for leaf, is_expected in zip(jax.tree.leaves(result), self.expected, strict=False):
-                if is_expected and not np.iscomplexobj(leaf):
+                if is_expected and "complex" not in str(getattr(leaf, "dtype", type(leaf))):
                     raise TypeError(
                         f"{self.description} has derivative='complex_step', but returned "
-                        f"{np.asarray(leaf).dtype} for complex arguments: something in it, such as abs, "
-                        "real or a conversion to float, drops the imaginary part, which carries the "
+                        f"{getattr(leaf, 'dtype', leaf)} for complex arguments: something in it, such as "
+                        "abs, real or a conversion to float, drops the imaginary part, which carries the "
                         "derivative. Use derivative='central'."
                     )
         return result

@@ -38,6 +38,7 @@ class JvpRule:
     name = "defjvp"
     is_jax_code = True
     returns_object = False
+    host_code = ()
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         where = describe(call, "defjvp", self.rule.value)
@@ -67,6 +68,7 @@ class JvpRules:
     name = "defjvps"
     is_jax_code = True
     returns_object = False
+    host_code = ()
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         def jvp(leaves: Sequence[Any], tangents: Sequence[Any]) -> Any:
@@ -115,6 +117,7 @@ class VjpRule:
     name = "defvjp"
     is_jax_code = True
     returns_object = False
+    host_code = ()
 
     def apply(self, call: Call, leaves: Sequence[Any]) -> list[Any]:
         # JAX's symbolic zeros would say what is differentiated, but not in a shard_map.

@@ -23,7 +23,7 @@ from callbax._host.operands import Index, Operand
 from callbax._host.results import convert_results
 from callbax._runtime import pool
 from callbax._runtime.errors import describe_arrays, describe_lanes, note_call
-from callbax._runtime.wrapper import Wrapper, keeps_objects, without_last_result
+from callbax._runtime.wrapper import Wrapper, device_library, keeps_objects, without_last_result
 
 
 class Runner(Protocol):
@@ -89,6 +89,10 @@ class LaneCall(Wrapper):
     def keeps_objects(self) -> bool:
         return keeps_objects(self.host_call.function)
 
+    @property
+    def device_library(self) -> str | None:
+        return device_library(self.host_call.function)
+
     def without_last_result(self) -> LaneCall | None:
         if (shorter := without_last_result(self.host_call.function)) is None:
             return None
@@ -134,13 +138,11 @@ class Batch:
         fronts = [a.shape[: a.ndim - rank] for a, rank in zip(leaves, ranks, strict=True)]
         self.shape: Index = np.broadcast_shapes(*fronts)
         size = math.prod(self.shape)
-        every = range(size)
-        mask, leaves, fronts = (
-            (leaves[0], leaves[1:], fronts[1:]) if call.masked else (None, leaves, fronts)
-        )
-        self.live: Sequence[int] = (
-            every if mask is None else np.flatnonzero(np.broadcast_to(mask, self.shape)).tolist()
-        )
+        mask = leaves[0] if call.masked else None
+        leaves, fronts = leaves[call.masked :], fronts[call.masked :]
+        self.live: Sequence[int] = range(size)
+        if mask is not None:
+            self.live = np.flatnonzero(np.broadcast_to(mask, self.shape)).tolist()
         self._arrays = leaves
         self.operands = [
             Operand.of(
@@ -293,7 +295,6 @@ class Whole:
     def run(self, batch: Batch) -> None:
         lanes = batch.live
         if not batch.shape or all(operand.is_one_row for operand in batch.operands):
-            # Only the mask has lanes: without it, this would be a single call.
-            batch.call_once()
+            batch.call_once()  # only the mask has lanes: without it, this would be a single call
             return
         batch.call_whole([operand.stacked(lanes, self.repeats) for operand in batch.operands])

@@ -51,6 +51,7 @@ class NumericalRule:
     step: tuple[float, float] | None
     is_jax_code = True
     returns_object = False
+    host_code = ()
 
     @property
     def name(self) -> str:

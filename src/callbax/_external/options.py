@@ -15,13 +15,15 @@ from callbax._external import results
 from callbax._external.differences import parse_step
 from callbax._external.executors import ExecutorSlot
 from callbax._external.signature import Signature, parse
+from callbax._host import libraries
 
 _CHOICES = {
     "effects": ("none", "io", "ordered", "debug", "ordered_debug"),
-    "arrays": ("numpy", "jax"),
+    "arrays": libraries.NAMES,
     "vmap_method": ("sequential", "sequential_unrolled", "expand_dims", "broadcast_all", "threads"),
-    "derivative": ("central", "forward", "complex_step"),
+    "derivative": ("central", "forward", "complex_step", "torch"),
     "per_shard": (False, True),
+    "device": (False, True),
 }
 
 ORDERED = ("ordered", "ordered_debug")  # the effects= whose calls keep the program's order
@@ -50,6 +52,7 @@ class Keywords(TypedDict, total=False):
     zero_copy: bool
     out: bool
     arrays: str
+    device: bool
     name: str | None
 
 
@@ -76,6 +79,7 @@ class Options:
     zero_copy: bool
     out: bool
     arrays: str
+    device: bool
     name: str | None
 
     @property
@@ -121,11 +125,7 @@ def make_options(
             "program does and without out=; with effects or out=True, give the result as a struct or "
             "as a function of the arguments"
         )
-    if plain["arrays"] == "jax" and (plain["zero_copy"] or out):
-        raise ValueError(
-            f"external function {where}: zero_copy=True and out=True hand NumPy views of XLA's memory "
-            "to the function, and arrays='jax' makes arrays of its own; choose one"
-        )
+    _check_arrays(where, plain, vmap_method, executor, is_trial=isinstance(rule, results.Trial))
     if executor is not None and vmap_method is not None:
         raise ValueError(
             f"external function {where} has executor= and vmap_method={vmap_method!r}, but with an "
@@ -141,9 +141,9 @@ def make_options(
             f"external function {where} has per_shard=True and effects={effects!r}, but the devices of a "
             "program call at the same time, and there is no order across them; use effects='io'"
         )
-    if step is not None and derivative is None:
+    if step is not None and derivative in (None, "torch"):
         raise ValueError(
-            f"external function {where}: step= goes with derivative=, whose steps it sets"
+            f"external function {where}: step= goes with a numerical derivative=, whose steps it sets"
         )
     return Options(
         result=rule,
@@ -154,6 +154,54 @@ def make_options(
         step=parse_step(where, step),
         **plain,
     )
+
+
+def _check_arrays(
+    where: str, options: dict[str, Any], vmap_method: str | None, executor: Any, *, is_trial: bool
+) -> None:
+    """Refuses options that contradict the library whose arrays the function gets."""
+    arrays, on_device, derivative = options["arrays"], options["device"], options["derivative"]
+
+    def refuse(what: str) -> None:
+        raise ValueError(f"external function {where} {what}")
+
+    if arrays == "jax" and (options["zero_copy"] or options["out"]):
+        refuse(
+            "hands over NumPy views of XLA's memory (zero_copy=True, out=True), but arrays='jax' makes "
+            "arrays of its own; choose one"
+        )
+    if options["zero_copy"] and arrays != "numpy":
+        refuse(
+            f"has zero_copy=True, which is for NumPy arrays; with arrays={arrays!r}, device=True hands "
+            "over XLA's own memory"
+        )
+    if on_device and arrays in ("numpy", "jax"):
+        refuse(
+            f"has device=True, but arrays={arrays!r} are on the host; choose the library that computes "
+            f"on the device ({_on_device()}), or, for NumPy without a copy, zero_copy=True"
+        )
+    if arrays in libraries.ON_GPU_ONLY and not on_device:
+        refuse(f"has arrays={arrays!r}, whose arrays are in a GPU's memory; add device=True")
+    if arrays in libraries.ON_GPU_ONLY and is_trial:
+        refuse(
+            f"has result=callbax.infer, which calls it on the host, but arrays={arrays!r} are in a "
+            "GPU's memory; give the result as a struct or as a function of the arguments"
+        )
+    if on_device and (executor is not None or vmap_method == "threads"):
+        refuse(
+            "has device=True, so its calls belong to one thread and one stream, but executor= and "
+            "vmap_method='threads' run them elsewhere; omit one of the two"
+        )
+    if derivative == "torch" and (arrays != "torch" or options["out"]):
+        refuse(
+            "has derivative='torch', which differentiates a function of tensors that returns tensors; "
+            "say arrays='torch', without out=True"
+        )
+    libraries.check_installed(arrays, f"external function {where}")
+
+
+def _on_device() -> str:
+    return ", ".join(repr(name) for name in libraries.NAMES if name not in ("numpy", "jax"))
 
 
 def _check_choice(where: str, option: str, value: Any, choices: Sequence[Any]) -> None:

@@ -23,8 +23,9 @@ import jax
 
 from callbax._external.lanes import new_outs
 from callbax._host import trust
+from callbax._host.adapters import WithArrays
 from callbax._host.call import HostCall
-from callbax._host.function import Hashable, JaxArrays
+from callbax._host.function import Hashable
 from callbax._host.operands import Operand
 from callbax._host.structure import Structure
 from callbax._runtime import surroundings
@@ -118,9 +119,9 @@ class Portable:
         arguments = call.structure.unflatten([Slot()] * call.structure.arrays)
         out = None if call.out is None else call.out.unflatten([Slot()] * call.out.num_leaves)
         host_function: Any = call.function
-        as_jax = isinstance(host_function, JaxArrays)
-        if as_jax:
-            host_function = host_function.function.value
+        adapter = None
+        if isinstance(host_function, WithArrays):
+            host_function, adapter = host_function.function.value, host_function.around(None)
         try:
             portable = self._portable(host_function)
         except Exception as error:
@@ -131,7 +132,7 @@ class Portable:
                 "an executor of loky or Dask, which send functions by value; or one with threads."
             ) from error
         try:
-            parts = (portable, as_jax, arguments, out, call.views)
+            parts = (portable, adapter, arguments, out, call.views)
             return pickle.dumps(parts, pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             raise pickle.PicklingError(
@@ -181,10 +182,10 @@ class Shipped:
 @functools.lru_cache(maxsize=16)
 def _received(data: bytes) -> HostCall:
     """The call for a lane; the same for equal data, so that what its function remembers is kept."""
-    portable, as_jax, arguments, out, views = pickle.loads(data)
+    portable, adapter, arguments, out, views = pickle.loads(data)
     function = portable()
-    if as_jax:
-        function = JaxArrays(Hashable(function))
+    if adapter is not None:
+        function = adapter.around(function)
     leaves, tree = jax.tree.flatten(arguments)
     static = tuple((i, Hashable(leaf)) for i, leaf in enumerate(leaves) if type(leaf) is not Slot)
     out_tree = None if out is None else jax.tree.structure(out)

@@ -286,9 +286,7 @@ class RuleMethods:
                 "go together.)"
             )
         self.definition = dataclasses.replace(self.definition, rules=(rule,))
-        if isinstance(rule, HostRule | TransposeRule):
-            function, name = self.definition.function, self.definition.options.name
-            self._offers = offer_rules(rule.host_code, function, name)
+        self._offers = offer_rules(self.definition)
 
 
 def _kind(rule: Rule) -> type:

@@ -22,8 +22,9 @@ from callbax._external.rules import (
     is_inexact,
     result_leaves,
 )
+from callbax._host.adapters import ResultOnly, WithArrays
 from callbax._host.call import HostCall
-from callbax._host.function import HostFunction, ResultOnly
+from callbax._host.function import Hashable, HostFunction
 from callbax._runtime import residuals
 from callbax._runtime.residuals import KEY
 
@@ -104,12 +105,12 @@ class WithObject:
     Attributes:
       value: the rule.
       forward: the host function.
-      as_jax, out: how it is called, as options of the external function.
+      arrays, out: how it is called, as options of the external function.
     """
 
     rule: HostCode
     forward: HostCode
-    as_jax: bool
+    arrays: str
     out: bool
 
     @classmethod
@@ -127,7 +128,7 @@ class WithObject:
                 "anywhere; give it a signature=, or omit one of the two"
             )
         forward = HostCode(definition.function)
-        return cls(HostCode(rule), forward, options.arrays == "jax", options.out)
+        return cls(HostCode(rule), forward, options.arrays, options.out)
 
     @property
     def value(self) -> Any:
@@ -158,8 +159,10 @@ class Forward(RuleOnHost):
         """The flat result, and the object."""
         layout, batch = self.layout, batch_shape(arrays, self.structs)
         objects: list[Any] = []
-        function = ResultOnly(self.function.forward, self.function.as_jax, objects=objects)
-        out = self.function.out
+        function: Any = ResultOnly(self.function.forward, objects=objects)
+        library, out = self.function.arrays, self.function.out
+        if library != "numpy":
+            function = WithArrays(Hashable(function), library, out=out)
         host_function = HostFunction(function, out=out, external="sequential")
         call = HostCall.of(host_function, layout.structure, layout.result_tree)
         outs = [np.empty((*batch, *s.shape), s.dtype) for s in layout.result_structs if out]

@@ -147,7 +147,8 @@ class HostCall:
             leaves, outs = values[:first], values[first:]
         if self.views:
             for leaf in leaves:
-                leaf.flags.writeable = False
+                if hasattr(leaf, "flags"):  # a DeviceArray has none, and is so already
+                    leaf.flags.writeable = False
         if self._takes_values:
             return self._checked(self.function(*leaves))
         args, kwargs = self.structure.unflatten(leaves)
@@ -194,9 +195,7 @@ class HostCall:
     @property
     def declared(self) -> str:
         """What says, in messages, which results it has."""
-        if self.external:
-            return "result= or signature="
-        return _kind(self.function).declared
+        return "result= or signature=" if self.external else _kind(self.function).declared
 
     def not_out(self, value: Any) -> CallbackResultError:
         """The error of a function with out=True that has returned something else."""

@@ -11,13 +11,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from callbax._host import trust
 from callbax._runtime import threads
-from callbax._runtime.errors import CallbackResultError, attribute, describe_function
+from callbax._runtime.errors import attribute, describe_function
 from callbax._runtime.wrapper import Wrapper
 
 # Which results of another dtype than the promised one are converted:
@@ -70,65 +65,6 @@ class Around(Wrapper):
     @property
     def host_function(self) -> Any:
         return self.function.value
-
-
-@dataclasses.dataclass(frozen=True)
-class JaxArrays(Around):
-    """A host function that gets its arguments as jax Arrays, on the default device of its thread."""
-
-    @property
-    def program_name(self) -> dict[str, Any] | None:
-        path = trust.stable_path(self.function.value)
-        return None if path is None else {"jax_arrays": path}
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = jax.tree.map(_to_jax, (args, kwargs))
-        return self.function.value(*args, **kwargs)
-
-
-def _to_jax(leaf: Any) -> Any:
-    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
-
-
-@dataclasses.dataclass(frozen=True)
-class ResultOnly(Around):
-    """A host function that returns a pair, of its result and an object; this returns the result.
-
-    Attributes:
-      as_jax: it gets its arguments as JaxArrays does.
-      name: its given name, if it has one.
-      objects: where the object goes; by default, nowhere.
-    """
-
-    as_jax: bool = False
-    name: str | None = None
-    objects: list[Any] | None = dataclasses.field(default=None, compare=False)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        function = JaxArrays(self.function) if self.as_jax else self.function.value
-        pair = function(*args, **kwargs)
-        if type(pair) is not tuple or len(pair) != 2:
-            raise CallbackResultError(
-                f"{self.description} must return the tuple (result, object), as its def_host_vjp has "
-                f"residuals=True, but it returned {_kind_of(pair)}"
-            )
-        if self.objects is not None:
-            self.objects.append(pair[1])
-        return pair[0]
-
-    @property
-    def program_name(self) -> dict[str, Any] | None:
-        path = trust.stable_path(self.function.value)
-        if self.name is None and path is None:
-            return None
-        owner = {"function": path} if self.name is None else {"named": self.name}
-        return {"result_of": owner, "as_jax": self.as_jax}
-
-
-def _kind_of(value: Any) -> str:
-    if type(value) is tuple:
-        return f"a tuple of {len(value)}"
-    return f"an object of type {type(value).__name__}"
 
 
 @dataclasses.dataclass(frozen=True)

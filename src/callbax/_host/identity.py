@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from callbax import _native
-from callbax._host import names, program_names, trust
+from callbax._host import libraries, names, program_names, trust
+from callbax._host.adapters import ResultOnly, WithArrays
 from callbax._host.call import HostCall
-from callbax._host.function import Hashable, JaxArrays, ResultOnly, find_named
+from callbax._host.function import Hashable, find_named
 from callbax._runtime.errors import attribute, describe_function
 from callbax._runtime.exceptions import is_a
 from callbax._runtime.wrapper import Wrapper
@@ -129,9 +130,20 @@ def _find_result_only(name: dict[str, Any]) -> ResultOnly:
     owner = name["result_of"]
     if not isinstance(owner, dict):
         raise LookupError(f"{program_names.write(name)[:200]} is not the name of a function")
-    return ResultOnly(
-        Hashable(referred(owner)), program_names.flag(name, "as_jax"), owner.get("named")
-    )
+    return ResultOnly(Hashable(referred(owner)), owner.get("named"))
+
+
+def _find_with_arrays(name: dict[str, Any]) -> WithArrays:
+    owner: Any = name.get("of")
+    library = program_names.string(name, "arrays")
+    if not isinstance(owner, dict) or library not in libraries.NAMES:
+        raise LookupError(f"{program_names.write(name)[:200]} is not the name of a function")
+    of_call: dict[str, Any] = {
+        key: name[key] for key in ("structure", "texts", "result") if key in name
+    }
+    function = find_call({**owner, **of_call}).function
+    on_device, out = (program_names.flag(name, key) for key in ("on_device", "out"))
+    return WithArrays(Hashable(function), library, on_device, out)
 
 
 def _find_named(name: dict[str, Any]) -> Any:
@@ -155,5 +167,5 @@ CALLBACKS = names.Kind(
 )
 add_kind("function", find_function)
 add_kind("named", _find_named)
-add_kind("jax_arrays", lambda name: JaxArrays(Hashable(find_function(name, "jax_arrays"))))
+add_kind("arrays", _find_with_arrays)
 add_kind("result_of", _find_result_only)

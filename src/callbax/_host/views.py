@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from callbax import _native
+from callbax._host import trust
 from callbax._host.call import HostCall
 from callbax._host.structure import positional_parameters, signature_of
 from callbax._runtime.errors import CallbackViewError
@@ -114,9 +115,9 @@ def report_kept(
 def _message(call: HostCall, kept: Sequence[str]) -> str:
     return (
         f"The callback {call} kept {' and '.join(kept)} after it returned: a view of XLA's memory, "
-        "which holds other data from now on. Keep a copy instead (x.copy()), or omit zero_copy and "
-        "out (views and out of a HostFunction). What a library in C made from the view without a "
-        "copy (a tensor, through DLPack) must not be used any more."
+        "which holds other data from now on. Keep a copy instead (x.copy(), or x.clone() of a tensor), "
+        "or omit zero_copy, device and out (views and out of a HostFunction). What a library in C made "
+        "from the view without a copy (a tensor, through DLPack) must not be used any more."
     )
 
 
@@ -128,7 +129,7 @@ def _describe(call: HostCall, position: int, arguments: int) -> str:
     path = _path(call, position)
     if path[0].idx == 1:  # of (args, kwargs)
         return f"its argument {path[1].key!r}{jax.tree_util.keystr(path[2:])}"
-    names = positional_parameters(signature_of(call.function))
+    names = positional_parameters(signature_of(trust.host_function(call.function)))
     label = repr(names[path[1].idx]) if path[1].idx < len(names) else path[1].idx
     return f"its argument {label}{jax.tree_util.keystr(path[2:])}"
 

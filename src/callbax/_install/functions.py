@@ -10,8 +10,9 @@ import jax
 
 from callbax._callbacks.debug import ResultIgnored
 from callbax._callbacks.printing import Printer, as_shown
+from callbax._host.adapters import WithArrays
 from callbax._host.call import HostCall
-from callbax._host.function import Hashable, JaxArrays
+from callbax._host.function import Hashable
 from callbax._host.structure import Structure
 from callbax._jax.jax_callbacks import JaxCall, Print
 from callbax._runtime.errors import describe_function
@@ -28,7 +29,9 @@ def host_call(call: JaxCall, arrays: int, *, as_jax: bool, is_debug: bool) -> Ho
     """
     if as_jax or call.function is None:
         flat = Structure(jax.tree.structure(((0,) * arrays, {})))
-        return HostCall.of(_WithJaxArrays(Hashable(call.flat), call) if as_jax else call.flat, flat)
+        return HostCall.of(
+            _WithJaxArrays(Hashable(call.flat), call=call) if as_jax else call.flat, flat
+        )
     return HostCall.of(_numpy_function(call, is_debug=is_debug), _structure(call))
 
 
@@ -82,10 +85,10 @@ class _Shown(Wrapper):
 
 
 @dataclasses.dataclass(frozen=True)
-class _WithJaxArrays(JaxArrays):
+class _WithJaxArrays(WithArrays):
     """JAX's callable for the flat arguments of a call, which gets them as jax Arrays."""
 
-    call: JaxCall = dataclasses.field(compare=False)
+    call: JaxCall = dataclasses.field(compare=False, kw_only=True)
 
     @property
     def description(self) -> str:

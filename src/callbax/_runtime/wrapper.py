@@ -64,6 +64,11 @@ class Wrapper:
         """Whether it keeps objects for other calls of the same run (_runtime/residuals.py)."""
         return False
 
+    @property
+    def device_library(self) -> str | None:
+        """Whose arrays the user's function gets without a copy on a device, if it does."""
+        return None
+
     def without_last_result(self) -> Any:
         """What is called where nobody asks for the last result, if that is anything else."""
         return None
@@ -72,6 +77,11 @@ class Wrapper:
 def keeps_objects(function: Any) -> bool:
     """Whether a host function does, if it is a Wrapper."""
     return is_a(function, Wrapper) and function.keeps_objects
+
+
+def device_library(function: Any) -> str | None:
+    """Whose arrays a host function gets on a device, if it is a Wrapper and does."""
+    return function.device_library if is_a(function, Wrapper) else None
 
 
 def without_last_result(function: Any) -> Any:

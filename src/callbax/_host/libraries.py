@@ -1,0 +1,128 @@
+"""The libraries whose arrays host functions get: how they take an array, and give one back.
+
+Arrays come as NumPy's, over memory of the host, or as `_native.DeviceArray`s, over a GPU's. Nothing is
+copied either way. A library is imported when a function that wants its arrays is called.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import math
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+
+from callbax import _native
+
+
+class Library(Protocol):
+    def give(self, array: Any) -> Any:
+        """What the host function gets."""
+        ...
+
+    def take(self, value: Any) -> Any:
+        """What the runtime gets of one leaf of what the function returned."""
+        ...
+
+
+class Jax:
+    """jax Arrays, on the default device of the thread."""
+
+    def give(self, array: Any) -> Any:
+        return jnp.asarray(array)
+
+    def take(self, value: Any) -> Any:
+        return value
+
+
+class Dlpack:
+    """Objects for any library's from_dlpack; what exports itself by DLPack is a result."""
+
+    def give(self, array: Any) -> Any:
+        return _native.DeviceArray(array) if isinstance(array, np.ndarray) else array
+
+    def take(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__"):
+            return value
+        return _native.from_dlpack(value)
+
+
+class Torch(Dlpack):
+    """PyTorch's tensors."""
+
+    def __init__(self) -> None:
+        self._torch: Any = importlib.import_module("torch")
+
+    def give(self, array: Any) -> Any:
+        return self._torch.from_dlpack(super().give(array))
+
+    def take(self, value: Any) -> Any:
+        if isinstance(value, self._torch.Tensor):
+            value = value.detach().cpu().resolve_conj().resolve_neg()
+        return super().take(value)
+
+
+class CudaArrayInterface(Dlpack):
+    """Objects that have `__cuda_array_interface__`, and __dlpack__ too."""
+
+    name = "cuda_array_interface"
+
+    def give(self, array: Any) -> Any:
+        if isinstance(array, np.ndarray):
+            raise TypeError(
+                f"arrays={self.name!r} are in the memory of an NVIDIA GPU, but this call has its arrays "
+                "on the host; use arrays='torch' or 'dlpack', which are for both"
+            )
+        return array
+
+
+class Cupy(CudaArrayInterface):
+    """CuPy's arrays."""
+
+    name = "cupy"
+
+    def __init__(self) -> None:
+        self._cupy: Any = importlib.import_module("cupy")
+
+    def give(self, array: Any) -> Any:
+        array = super().give(array)
+        # Its own ways in wait for the stream, or need a library for dtypes that are not NumPy's.
+        _, device = array.__dlpack_device__()
+        size = math.prod(array.shape) * array.dtype.itemsize
+        memory = self._cupy.cuda.UnownedMemory(array.pointer, size, array, device)
+        pointer = self._cupy.cuda.MemoryPointer(memory, 0)
+        return self._cupy.ndarray(array.shape, array.dtype, pointer)
+
+
+_LIBRARIES: dict[str, type[Library]] = {
+    "jax": Jax,
+    "torch": Torch,
+    "dlpack": Dlpack,
+    "cupy": Cupy,
+    "cuda_array_interface": CudaArrayInterface,
+}
+NAMES = ("numpy", *_LIBRARIES)
+ON_GPU_ONLY = ("cupy", "cuda_array_interface")
+
+# What has to be installed for one, and how.
+_REQUIRED = {"torch": "pip install 'callbax[torch]'", "cupy": "pip install cupy-cuda13x"}
+
+
+@functools.cache
+def find(name: str) -> Library:
+    return _LIBRARIES[name]()
+
+
+def check_installed(name: str, where: str) -> None:
+    """Refuses a library that is not installed; imports nothing.
+
+    Raises:
+      ImportError: `where` asks for it.
+    """
+    if name in _REQUIRED and importlib.util.find_spec(name) is None:
+        raise ImportError(
+            f"{where} has arrays={name!r}, but {name} is not installed: {_REQUIRED[name]}"
+        )
