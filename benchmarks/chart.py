@@ -1,7 +1,7 @@
-"""Draws chart.svg from the figures that README.md records.
+"""Draws chart.svg and gpu.svg from the figures that README.md records.
 
-Run it after record.py: `python benchmarks/chart.py`. The chart is as wide as a phone shows without
-scaling, and says in words what its bars show.
+Run it after record.py: `python benchmarks/chart.py`. The charts are as wide as a phone shows without
+scaling, and say in words what their bars show.
 """
 
 from __future__ import annotations
@@ -54,7 +54,19 @@ def recorded(readme: str) -> list[Case]:
     return found
 
 
-def draw(cases: list[Case]) -> str:
+def recorded_on_gpu(readme: str) -> list[Case]:
+    """The rows of the first table of README.md's part on GPUs."""
+    table = readme.partition("\n## On an NVIDIA GPU\n")[2].partition(
+        "| | JAX's callbacks | callbax |\n"
+    )[2]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in table.partition("\n\n")[0].splitlines()[1:]
+    ]
+    return [Case(label, {"jax.*": theirs, "callbax": ours}) for label, theirs, ours in rows]
+
+
+def draw(cases: list[Case], title: str = "Time taken, whole call; shorter is better") -> str:
     """Bars on a logarithmic scale, two for each case, each with its figure."""
     times = [seconds(text) for case in cases for text in case.times.values()]
     low = 10 ** math.floor(math.log10(min(times)))
@@ -65,7 +77,7 @@ def draw(cases: list[Case]) -> str:
         f'height="{height}" font-family="system-ui, sans-serif" role="img" '
         'aria-label="Time taken by callbacks: JAX beside callbax">',
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        _text(LEFT, 24, "Time taken, whole call; shorter is better", size=15, weight=600),
+        _text(LEFT, 24, title, size=15, weight=600),
         _text(LEFT, 44, "logarithmic scale; ×: JAX’s time by callbax’s", size=12, colour="#4b5563"),
     ]
     for i, case in enumerate(cases):
@@ -92,9 +104,18 @@ def _text(x: float, y: float, text: str, *, size: int, colour: str = "#111827", 
     return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
 
 
-def main() -> None:
+def charts() -> dict[str, str]:
+    """The text of each chart, by the name of its file."""
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
-    (FOLDER / "chart.svg").write_text(draw(recorded(readme)), encoding="utf-8")
+    return {
+        "chart.svg": draw(recorded(readme)),
+        "gpu.svg": draw(recorded_on_gpu(readme), "On a GPU; net, shorter is better"),
+    }
+
+
+def main() -> None:
+    for name, text in charts().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

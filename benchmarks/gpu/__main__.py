@@ -26,6 +26,7 @@ LIMITS = {  # in seconds
     "leaving": 90,
     "cost": 120,
     "bandwidth": 120,
+    "detached": 60,
     "device_callees": 90,
 }
 LAST_LINES = 25  # of what a failing section has written

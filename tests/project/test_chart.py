@@ -1,8 +1,10 @@
-"""The chart of the benchmarks shows what benchmarks/README.md records."""
+"""The charts of the benchmarks show what benchmarks/README.md records."""
 
 import importlib.util
 import xml.etree.ElementTree
 from pathlib import Path
+
+import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -14,14 +16,18 @@ def load():
     return module
 
 
-def test_the_chart_is_up_to_date():
-    chart = load()
-    drawn = chart.draw(chart.recorded((FOLDER / "README.md").read_text(encoding="utf-8")))
-    assert drawn == (FOLDER / "chart.svg").read_text(encoding="utf-8"), "python benchmarks/chart.py"
+CHARTS = pytest.mark.parametrize("name", ["chart.svg", "gpu.svg"])
 
 
-def test_no_bar_and_no_figure_leaves_the_picture():
-    root = xml.etree.ElementTree.parse(FOLDER / "chart.svg").getroot()
+@CHARTS
+def test_charts_are_up_to_date(name):
+    drawn = load().charts()[name]
+    assert drawn == (FOLDER / name).read_text(encoding="utf-8"), "python benchmarks/chart.py"
+
+
+@CHARTS
+def test_no_bar_and_no_figure_leaves_the_picture(name):
+    root = xml.etree.ElementTree.parse(FOLDER / name).getroot()
     width = int(root.get("width"))
     assert width <= 400  # what a phone shows without scaling
     for element in root.iter():
