@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -26,6 +27,20 @@ inline int64_t CountElements(int64_t rank, const int64_t* dims) noexcept {
   for (int64_t i = 0; i < rank; ++i) count *= dims[i];
   return count;
 }
+
+// Shapes of a call's own, for buffers that outlive the frame from which they come.
+class KeptShapes {
+ public:
+  void Keep(std::vector<Buffer>* buffers) {
+    for (Buffer& buffer : *buffers) {
+      shapes_.emplace_back(buffer.dims, buffer.dims + buffer.rank);
+      buffer.dims = shapes_.back().data();
+    }
+  }
+
+ private:
+  std::list<std::vector<int64_t>> shapes_;
+};
 
 // A batch that is run lane by lane. Axis 0 varies slowest. Every result has all lane axes in front;
 // operand i has axis k in front if bit k of operand_axes[i] is set, else it is the same in each lane.
@@ -79,6 +94,7 @@ struct CallSite {
   bool unheard = false;       // no result of the program could carry its failure
   bool elsewhere = false;     // the program is one of another platform
   bool deferred = false;      // its failures reach it by its results alone, whatever thread calls
+  bool detached = false;      // on GPUs, its program goes on without it
   bool fence = false;         // nothing is called; a result is True (_jax/per_shard.py)
   bool widened = false;       // the first operand has one dimension more, the last, of size 1
   std::string casting;        // which results of another dtype are converted; "" for none
@@ -103,6 +119,12 @@ inline constexpr int64_t kNoRun = INT64_MIN;
 // run id means that it is not known.
 Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
                const std::vector<Buffer>& results, int64_t run_id) noexcept;
+
+// Keeps a failure for the next barrier, since nothing that the program returns carries it. Takes the GIL.
+void KeepFailure(const std::string& message) noexcept;
+
+// Waits for the calls that are detached from their programs so far; null if there never was one.
+inline std::atomic<void (*)()> await_detached{nullptr};
 
 struct KernelFailure {
   int code = 0;  // what the kernel returned
@@ -147,6 +169,7 @@ bool ReadSite(const Attributes& attributes, CallSite* site, std::string* why) {
   attributes.Read("ignores_result", &site->ignores_result);
   attributes.Read("unheard", &site->unheard);
   attributes.Read("deferred", &site->deferred);
+  attributes.Read("detached", &site->detached);
   attributes.Read("widened", &site->widened);
   attributes.Read("views", &site->views);
   attributes.Read("out", &site->out);

@@ -75,4 +75,12 @@ Failure ReportFailure(PyObject* target, const std::string& flavour, int64_t call
           poison != 0};
 }
 
+void KeepFailure(const std::string& message) noexcept {
+  const CallInFlight keeps_interpreter;
+  if (!keeps_interpreter.allowed()) return;
+  GilScope gil;
+  nb::object kept = nb::steal(PyObject_CallFunction(GetHooks().keep_failure, "s", message.c_str()));
+  if (!kept) PyErr_WriteUnraisable(GetHooks().keep_failure);
+}
+
 }  // namespace callbax

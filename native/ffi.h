@@ -89,6 +89,15 @@ struct LoopFrame {
   const bool widened;
 };
 
+// Ordered calls come after those of before that are detached from their programs.
+inline void KeepOrder(XLA_FFI_CallFrame* frame) {
+  const auto wait = await_detached.load(std::memory_order_acquire);
+  if (wait == nullptr) return;
+  for (int64_t i = 0; i < frame->args.size; ++i) {
+    if (ReadBuffer(frame->args.args[i]).dtype == XLA_FFI_DataType_TOKEN) return wait();
+  }
+}
+
 // What a fence does.
 inline void Pass(const std::vector<Buffer>& results) {
   for (const Buffer& result : results) {
@@ -108,7 +117,8 @@ inline bool AnswerMetadata(XLA_FFI_CallFrame* frame, XLA_FFI_TypeId* state_type)
   return true;
 }
 
-// What XLA keeps for one call in one executable: left by instantiate, found by execute.
+// What XLA keeps for one call in one executable: left by instantiate, found by execute. A call that is
+// detached from its program may share it, and outlive the executable.
 template <class Site>
 class StateOf {
  public:
@@ -118,15 +128,16 @@ class StateOf {
 
   static XLA_FFI_TypeInfo* Info() {
     static XLA_FFI_TypeInfo info{XLA_FFI_TypeInfo_STRUCT_SIZE, nullptr,
-                                 [](void* state) { delete static_cast<Site*>(state); }};
+                                 [](void* state) { delete static_cast<Shared*>(state); }};
     return &info;
   }
 
   static XLA_FFI_Error* Set(XLA_FFI_CallFrame* frame, std::unique_ptr<Site> site) {
+    auto shared = std::make_unique<Shared>(std::move(site));
     XLA_FFI_State_Set_Args args{XLA_FFI_State_Set_Args_STRUCT_SIZE, nullptr, frame->ctx,
-                                XLA_FFI_ExecutionStage_INSTANTIATE, Id(),    site.get()};
+                                XLA_FFI_ExecutionStage_INSTANTIATE, Id(),    shared.get()};
     XLA_FFI_Error* error = frame->api->XLA_FFI_State_Set(&args);
-    if (error == nullptr) site.release();  // XLA owns it now
+    if (error == nullptr) shared.release();  // XLA owns it now
     return error;
   }
 
@@ -134,11 +145,12 @@ class StateOf {
     XLA_FFI_State_Get_Args args{XLA_FFI_State_Get_Args_STRUCT_SIZE, nullptr, frame->ctx,
                                 XLA_FFI_ExecutionStage_INSTANTIATE, Id(),    nullptr};
     XLA_FFI_Error* error = frame->api->XLA_FFI_State_Get(&args);
-    *site = static_cast<Site*>(args.state);
+    *site = error == nullptr ? static_cast<Shared*>(args.state)->get() : nullptr;
     return error;
   }
 
  private:
+  using Shared = std::shared_ptr<Site>;
   struct TypeId : XLA_FFI_TypeId {
     TypeId() { type_id = reinterpret_cast<int64_t>(this); }
   };

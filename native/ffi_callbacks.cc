@@ -1,7 +1,6 @@
 // XLA FFI handlers for callbacks: decode a call frame, hand it to Invoke, encode the outcome.
 //
 // A call that must not hold a thread of XLA's pool goes to a helper, and XLA gets a future for it.
-#include <list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -17,16 +16,6 @@ namespace {
 // A call whose frame is gone when it runs. XLA keeps its buffers until the future is completed, and the
 // executable, with the site, too.
 struct PostponedCall {
-  // Points the buffers to shapes of the call's own.
-  void KeepShapes() {
-    for (std::vector<Buffer>* buffers : {&operands, &results}) {
-      for (Buffer& buffer : *buffers) {
-        shapes.emplace_back(buffer.dims, buffer.dims + buffer.rank);
-        buffer.dims = shapes.back().data();
-      }
-    }
-  }
-
   // Completing a future fails only for what is not one.
   void Run() {
     XLA_FFI_Error* failure = Encode(api, Invoke(*site, operands, results, run_id));
@@ -47,7 +36,7 @@ struct PostponedCall {
   std::vector<Buffer> results;
   int64_t run_id;
   XLA_FFI_Future* future = nullptr;
-  std::list<std::vector<int64_t>> shapes;
+  KeptShapes shapes;
 };
 
 // Hands the call to a helper. False if it must be run here after all.
@@ -57,7 +46,8 @@ bool Postpone(XLA_FFI_CallFrame* frame, CallSite& site, const CallbackFrame& fro
   *call = {frame->api, &site, from.operands, from.results, from.run_id, nullptr, {}};
   if (Ignore(frame->api, frame->api->XLA_FFI_Future_Create(&args))) return false;
   call->future = args.future;
-  call->KeepShapes();
+  call->shapes.Keep(&call->operands);
+  call->shapes.Keep(&call->results);
   frame->future = args.future;
   // If no thread can be started, this one completes the future.
   if (!RunOnHelper([call] { call->Run(); })) call->Run();
@@ -75,6 +65,7 @@ struct CallbackHandler {
       return nullptr;
     }
     last_site = 0;
+    KeepOrder(frame);
     if (site.needs_pool && OnPoolThread() && Postpone(frame, site, call)) return nullptr;
     Outcome outcome = Invoke(site, call.operands, call.results, call.run_id);
     if (outcome.ok) last_site = site.id;

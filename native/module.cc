@@ -92,12 +92,12 @@ nb::object Lookup(const std::string& name) {
 
 void SetHooks(nb::object report, nb::object convert, nb::object resolve, nb::object enter_worker,
               nb::object clear_tracebacks, nb::object report_kept, nb::object go_deeper,
-              nb::object configure, nb::object follow_tracing) {
+              nb::object configure, nb::object follow_tracing, nb::object keep_failure) {
   GetHooks() = Hooks{report.release().ptr(),           convert.release().ptr(),
                      resolve.release().ptr(),          enter_worker.release().ptr(),
                      clear_tracebacks.release().ptr(), report_kept.release().ptr(),
                      go_deeper.release().ptr(),        configure.release().ptr(),
-                     follow_tracing.release().ptr()};
+                     follow_tracing.release().ptr(),   keep_failure.release().ptr()};
 }
 
 void SetLoopHooks(nb::object enter, nb::object leave, nb::object judge) {
@@ -232,6 +232,7 @@ NB_MODULE(_native, m) {
   m.def("set_hooks", &SetHooks, nb::arg("report"), nb::arg("convert"), nb::arg("resolve"),
         nb::arg("enter_worker"), nb::arg("clear_tracebacks"), nb::arg("report_kept"),
         nb::arg("go_deeper"), nb::arg("configure"), nb::arg("follow_tracing"),
+        nb::arg("keep_failure"),
         "Sets the Python functions that the runtime calls.");
   m.def("set_loop_hooks", &SetLoopHooks, nb::arg("enter"), nb::arg("leave"), nb::arg("judge"),
         "Sets the Python functions that loops may need.");

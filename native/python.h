@@ -68,6 +68,7 @@ struct Hooks {
   PyObject* go_deeper = nullptr;      // (level) -> () -> None, which goes back
   PyObject* configure = nullptr;      // (configuration) -> None, on XLA's threads
   PyObject* follow_tracing = nullptr;  // () -> None, on XLA's threads
+  PyObject* keep_failure = nullptr;   // (message) -> None: the next barrier raises it
   PyObject* annotate = nullptr;       // (target) -> what is left when its call has ended
   PyObject* enter_loop = nullptr;     // (policy) -> None, on each thread before a checked loop
   PyObject* leave_loop = nullptr;     // (policy) -> None, on each thread after a checked loop

@@ -23,6 +23,7 @@ IS_ON = os.environ.get("CALLBAX_RUNTIME") == SETTING
 # Of the driver's functions, those that a call may fail at.
 FUNCTIONS = (
     "cuCtxGetCurrent",
+    "cuCtxSetCurrent",
     "cuStreamIsCapturing",
     "cuMemHostAlloc",
     "cuMemFreeHost",

@@ -29,6 +29,7 @@ constexpr int kNotCapturing = 0;               // CU_STREAM_CAPTURE_STATUS_NONE
   EACH(cuGetErrorName, CudaResult, const char**)                           \
   EACH(cuGetErrorString, CudaResult, const char**)                         \
   EACH(cuCtxGetCurrent, CudaContext*)                                      \
+  EACH(cuCtxSetCurrent, CudaContext)                                       \
   EACH(cuStreamIsCapturing, CudaStream, int*)                              \
   EACH(cuMemHostAlloc, void**, size_t, unsigned)                           \
   EACH(cuMemFreeHost, void*)                                               \

@@ -6,6 +6,7 @@
 #include "long_calls.h"
 #include "pinned.h"
 #include "python.h"
+#include "worker.h"
 
 namespace callbax {
 namespace {
@@ -27,6 +28,7 @@ nb::dict Statistics() {
   statistics["lost_bytes"] = found.lost;
   statistics["waits"] = found.waits;
   statistics["ordinary_blocks"] = found.ordinary;
+  statistics["detached_calls"] = Worker::Get().Count();
   return statistics;
 }
 
@@ -56,6 +58,12 @@ void WatchCalls(double seconds, nb::object tell) {
 void DefineCuda(nb::module_& m) {
   m.def("cuda_problem", &Problem, "Why NVIDIA's driver cannot be used; empty: it can.");
   m.def("cuda_statistics", &Statistics, "Page-locked memory, by state; empty without a driver.");
+  m.def(
+      "await_detached",
+      [](double seconds) { return Worker::Get().Await(std::chrono::duration<double>(seconds)); },
+      nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),
+      "Waits for the calls that are detached from their programs so far; false on time-out.");
+  m.def("forget_detached", &Worker::Forget, "In a forked child: such calls are the parent's.");
   m.def("watch_cuda_calls", &WatchCalls, nb::arg("seconds"), nb::arg("tell"),
         "Has tell(target) called for each call in a program on a GPU that takes longer.");
 }

@@ -3,7 +3,9 @@
 // XLA calls execute with the device's context current, on the thread that dispatches the program (one
 // device) or on the device's own (several), and holds a shared lock on the GPU until it returns.
 #include <exception>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "call.h"
 #include "cuda_driver.h"
@@ -12,20 +14,29 @@
 #include "long_calls.h"
 #include "loop_call.h"
 #include "staging.h"
+#include "worker.h"
 
 namespace callbax {
 namespace {
 
 // XLA keeps types of states by platform, so these have their own.
-struct CudaCallSite : CallSite {
+struct CudaCallSite : CallSite, std::enable_shared_from_this<CudaCallSite> {
   CudaCallSite() { elsewhere = true; }
 };
 struct CudaLoopSite : LoopSite {};
 
-std::string NameOf(const CallSite& site) {
-  return "(" + site.flavour + ")" + (site.callback ? " of " + site.callback->name() : "");
+Outcome Refusal(const std::string& call, const std::string& what) {
+  return {false, "callbax: a call " + call + " failed between the GPU and the host: " + what};
 }
-std::string NameOf(const LoopSite& site) { return "of the compiled function " + site.loop->name(); }
+Outcome Fail(const LoopSite& site, const std::string& what) {
+  return Refusal("of the compiled function " + site.loop->name(), what);
+}
+Outcome Fail(const CallSite& site, const std::string& what) {
+  const std::string callee = site.callback ? " of " + site.callback->name() : "";
+  Outcome outcome = Refusal("(" + site.flavour + ")" + callee, what);
+  if (site.deferred) KeepFailure(outcome.message);
+  return outcome;
+}
 
 std::string Explain(const CudaError& error) {
   if (error.result() == kCudaIsGone) return "the process is ending, and CUDA's driver has ended";
@@ -34,7 +45,20 @@ std::string Explain(const CudaError& error) {
          "that ran before this call; the GPU may be unusable in this process from now on.";
 }
 
-// Handler has `Frame`, the arrays of a call, and `Call(frame, site)`, which runs it over host memory.
+// The outcome of a step that may throw.
+template <class Site, class Step>
+Outcome Try(const Site& site, const Step& step) {
+  try {
+    return step();
+  } catch (const CudaError& error) {
+    return Fail(site, Explain(error));
+  } catch (const std::exception& error) {
+    return Fail(site, error.what());
+  }
+}
+
+// Handler has `Frame`, the arrays of a call, `Call(frame, site)`, which runs it over host memory, and
+// `Detaches(site)`. If that holds, `Detach` takes the frame, and has the call run later.
 template <class Handler>
 struct OnHost {
   using Site = typename Handler::Site;
@@ -43,13 +67,10 @@ struct OnHost {
   // The end of the call is not that of its program, so the site is never the last of one.
   static XLA_FFI_Error* Execute(XLA_FFI_CallFrame* frame, Site& site) {
     last_site = 0;
-    try {
-      return Encode(frame->api, CallOnHost(frame, site));
-    } catch (const CudaError& error) {
-      return Encode(frame->api, Fail(site, Explain(error)));
-    } catch (const std::exception& error) {
-      return Encode(frame->api, Fail(site, error.what()));
-    }
+    const Outcome outcome = Try(site, [&] { return CallOnHost(frame, site); });
+    if (outcome.ok || !Handler::Detaches(site)) return Encode(frame->api, outcome);
+    KeepFailure(outcome.message);
+    return nullptr;
   }
 
  private:
@@ -61,17 +82,49 @@ struct OnHost {
     if (Ignore(frame->api, frame->api->XLA_FFI_Stream_Get(&args))) {
       return Fail(site, "XLA has no stream for it");
     }
+    const auto stream = static_cast<CudaStream>(args.stream);
     typename Handler::Frame call(frame, site);
-    Staging staging(*driver, static_cast<CudaStream>(args.stream), &call.operands, &call.results);
+    if (Handler::Detaches(site) && !Worker::IsThis()) {
+      Handler::Detach(*driver, stream, std::move(call), site);
+      return {};
+    }
+    KeepOrder(frame);
+    Staging staging(*driver, stream, &call.operands, &call.results);
+    staging.AwaitOperands();
     const Outcome outcome = Handler::Call(call, site);
     if (outcome.ok) staging.SendResults();
     return outcome;
   }
+};
 
-  static Outcome Fail(const Site& site, const std::string& what) {
-    return {false, "callbax: a call " + NameOf(site) +
-                       " failed between the GPU and the host: " + what};
+// A call whose frame, program and executable may be gone when it runs.
+class DetachedCall {
+ public:
+  DetachedCall(const CudaDriver& driver, CudaStream stream, CallbackFrame call, CudaCallSite& site)
+      : driver_(driver),
+        site_(site.shared_from_this()),
+        call_(std::move(call)),
+        staging_(driver, stream, &call_.operands, &call_.results) {
+    shapes_.Keep(&call_.operands);
+    CALLBAX_CUDA(driver_, cuCtxGetCurrent, &context_);
   }
+
+  void Run() noexcept {
+    const Outcome outcome = Try(*site_, [this] {
+      CALLBAX_CUDA(driver_, cuCtxSetCurrent, context_);
+      staging_.AwaitOperands();
+      return Invoke(*site_, call_.operands, call_.results, call_.run_id);
+    });
+    if (!outcome.ok) KeepFailure(outcome.message);
+  }
+
+ private:
+  const CudaDriver& driver_;
+  const std::shared_ptr<CudaCallSite> site_;
+  CallbackFrame call_;
+  KeptShapes shapes_;
+  Staging staging_;
+  CudaContext context_ = nullptr;
 };
 
 struct CudaCallbackHandler {
@@ -91,6 +144,18 @@ struct CudaCallbackHandler {
     }
     const WatchedCall watched(site.callback);
     return Invoke(site, call.operands, call.results, call.run_id);
+  }
+
+  static bool Detaches(const CudaCallSite& site) { return site.detached; }
+
+  // Half of the pool is for calls that are waited for.
+  static void Detach(const CudaDriver& driver, CudaStream stream, Frame call, CudaCallSite& site) {
+    await_detached = [] { Worker::Get().Await(Worker::kForEver); };
+    Worker& worker = Worker::Get();
+    const size_t bytes = Staging::BytesOf(call.operands);
+    worker.AwaitRoom(bytes, PinnedPool::Get(driver).limit() / 2);
+    const auto detached = std::make_shared<DetachedCall>(driver, stream, std::move(call), site);
+    worker.Add(bytes, [detached] { detached->Run(); });
   }
 };
 
@@ -115,6 +180,9 @@ struct CudaLoopHandler {
     };
     return CallLoop(site, operands, call.results.size(), buffer, PoolOfHelpers());
   }
+
+  static bool Detaches(const CudaLoopSite&) { return false; }
+  static void Detach(const CudaDriver&, CudaStream, Frame, CudaLoopSite&) {}
 };
 
 }  // namespace

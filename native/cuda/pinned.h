@@ -62,6 +62,7 @@ class PinnedPool {
   // Of a block that a copy may use, nobody knows how long.
   void Lose(StagingBlock* block) noexcept;
 
+  size_t limit() const { return limit_; }
   // As of the last calls; needs no context.
   PinnedStatistics Count();
 

@@ -38,7 +38,13 @@ Staging::Staging(const CudaDriver& driver, CudaStream stream, std::vector<Buffer
     : driver_(driver), stream_(stream) {
   CheckCapture();
   Lay(operands, results);
-  FetchOperands();
+  SendOperands();
+}
+
+size_t Staging::BytesOf(const std::vector<Buffer>& buffers) {
+  size_t total = 0;
+  for (const Buffer& buffer : buffers) total += Aligned(StoredBytes(buffer));
+  return total;
 }
 
 void Staging::CheckCapture() {
@@ -50,10 +56,7 @@ void Staging::CheckCapture() {
 }
 
 void Staging::Lay(std::vector<Buffer>* operands, std::vector<Buffer>* results) {
-  size_t total = 0;
-  for (const auto* buffers : {operands, results}) {
-    for (const Buffer& buffer : *buffers) total += Aligned(StoredBytes(buffer));
-  }
+  const size_t total = BytesOf(*operands) + BytesOf(*results);
   char* next = no_bytes;
   if (total > 0) {
     CudaContext context = nullptr;
@@ -74,28 +77,29 @@ void Staging::Lay(std::vector<Buffer>* operands, std::vector<Buffer>* results) {
   }
 }
 
-void Staging::FetchOperands() {
+void Staging::SendOperands() {
   if (in_.empty()) return;
   held_.is_copied = true;
   for (const Transfer& each : in_) {
     CALLBAX_CUDA(driver_, cuMemcpyDtoHAsync_v2, each.host, each.device, each.bytes, stream_);
   }
-  const CudaEvent event = held_.block->event;
-  CALLBAX_CUDA(driver_, cuEventRecord, event, stream_);
-  Wait(event);
-  held_.is_copied = false;
+  CALLBAX_CUDA(driver_, cuEventRecord, held_.block->event, stream_);
 }
 
 // A short wait costs less by asking than by sleeping.
-void Staging::Wait(CudaEvent event) {
+void Staging::AwaitOperands() {
   using Clock = std::chrono::steady_clock;
+  if (in_.empty()) return;
+  const CudaEvent event = held_.block->event;
   const Clock::time_point end = Clock::now() + kShortWait;
-  do {
-    const CudaResult result = driver_.cuEventQuery(event);
-    if (result == kCudaSuccess) return;
-    if (result != kCudaNotReady) throw CudaError(driver_, "cuEventQuery", result);
-  } while (Clock::now() < end);
-  CALLBAX_CUDA(driver_, cuEventSynchronize, event);
+  CudaResult result = kCudaNotReady;
+  while (result == kCudaNotReady && Clock::now() < end) result = driver_.cuEventQuery(event);
+  if (result == kCudaNotReady) {
+    CALLBAX_CUDA(driver_, cuEventSynchronize, event);
+  } else if (result != kCudaSuccess) {
+    throw CudaError(driver_, "cuEventQuery", result);
+  }
+  held_.is_copied = false;
 }
 
 void Staging::SendResults() {

@@ -2,6 +2,9 @@
 //
 //   copies out -> event -> wait -> the call, over host memory -> copies in, which nobody waits for
 //
+// Where the call has no results, whoever makes it may be another thread than the one that has sent the
+// copies out, and may come later.
+//
 // All are on XLA's stream, so they come after what the program has computed before, and before what it
 // computes afterwards. One block serves all arrays of a call.
 #pragma once
@@ -18,9 +21,15 @@ namespace callbax {
 // or std::bad_alloc.
 class Staging {
  public:
-  // Points the buffers, which are in the GPU's memory, to the host's, and brings the operands there.
+  // Points the buffers, which are in the GPU's memory, to the host's, and sends the operands there.
   Staging(const CudaDriver& driver, CudaStream stream, std::vector<Buffer>* operands,
           std::vector<Buffer>* results);
+
+  // How much of the pool's memory these buffers take.
+  static size_t BytesOf(const std::vector<Buffer>& buffers);
+
+  // Waits until the operands are there.
+  void AwaitOperands();
 
   // Sends the results to where they were to be. The buffers' memory may not be used afterwards.
   void SendResults();
@@ -45,8 +54,7 @@ class Staging {
 
   void CheckCapture();
   void Lay(std::vector<Buffer>* operands, std::vector<Buffer>* results);
-  void FetchOperands();
-  void Wait(CudaEvent event);
+  void SendOperands();
 
   const CudaDriver& driver_;
   const CudaStream stream_;

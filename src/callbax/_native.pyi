@@ -54,6 +54,7 @@ def set_hooks(
     go_deeper: object,
     configure: object,
     follow_tracing: object,
+    keep_failure: object,
 ) -> None:
     """Sets the Python functions that the runtime calls."""
 
@@ -162,6 +163,14 @@ def cuda_problem() -> str:
 
 def cuda_statistics() -> dict:
     """Page-locked memory, by state; empty without a driver."""
+
+def await_detached(seconds: float) -> bool:
+    """
+    Waits for the calls that are detached from their programs so far; false on time-out.
+    """
+
+def forget_detached() -> None:
+    """In a forked child: such calls are the parent's."""
 
 def watch_cuda_calls(seconds: float, tell: object) -> None:
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import signal
 import sys
@@ -14,10 +15,12 @@ import jax
 
 from callbax import _jax, _native
 from callbax._host import names, results, views
+from callbax._jax import barriers as tokens
 from callbax._jax import calls, placement, profiles, programs, runtime, saved_programs
 from callbax._jax.host_callback import HOST_CALLBACK_EFFECT
 from callbax._runtime import (
     barriers,
+    detached,
     exceptions,
     failures,
     long_calls,
@@ -70,7 +73,8 @@ def _shut_down() -> None:
 def _finish_effects() -> None:
     messages = []
     try:
-        _jax.wait_for_effects()
+        tokens.wait_for_effects()
+        _wait_for_detached()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is shown
@@ -83,6 +87,16 @@ def _finish_effects() -> None:
     streams.flush("stdout")
 
 
+def _wait_for_detached() -> None:
+    if not detached.wait(_INTERRUPTED_SECONDS if _is_interrupted() else math.inf):
+        raise KeyboardInterrupt
+
+
+def _is_interrupted() -> bool:
+    """Whether an unhandled KeyboardInterrupt ends the process."""
+    return getattr(sys, "last_type", None) is KeyboardInterrupt
+
+
 def _text_of(error: BaseException) -> str:
     return exceptions.text_of(error) or exceptions.type_name(error)
 
@@ -93,7 +107,7 @@ def _wait_for_calls() -> None:
     After an unhandled KeyboardInterrupt it waits for a moment only. The callbacks were sent one too
     (see interrupt.h); one that has not ended by then is inside a C call and cannot be stopped.
     """
-    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
+    interrupted = _is_interrupted()
     start = time.monotonic()
     waited = False
     while not _native.close(_POLL_SECONDS):
@@ -143,6 +157,7 @@ def _after_fork_in_child() -> None:
     """A child of a process that has no threads of XLA yet starts with all that it needs."""
     global _forked
     _native.forget_threads()
+    _native.forget_detached()
     if not runtime.has_backends():
         return
     _forked = True
@@ -170,6 +185,7 @@ def _start() -> None:
         nested.go_deeper,
         surroundings.configure,
         threads.follow_tracing,
+        pending.add,
     )
     _register("cpu", "call", _native.callback_handlers(), _CALL_TARGETS)
     _register("cpu", "loop", _native.loop_handlers(), (LOOP_TARGET,))

@@ -98,6 +98,13 @@ Result cuCtxGetCurrent(CUctx_st** context) {
   return 0;
 }
 
+// The worker has none before.
+Result cuCtxSetCurrent(CUctx_st* context) {
+  MakeCurrent(context);
+  ENTER
+  return 0;
+}
+
 Result cuStreamIsCapturing(CUstream_st*, int* status) {
   ENTER
   *status = world().capturing;

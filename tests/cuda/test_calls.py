@@ -1,5 +1,6 @@
 """Callbacks of programs on a GPU, over a stand-in for NVIDIA's driver (see fake_cuda.h)."""
 
+import contextlib
 import threading
 import time
 
@@ -75,7 +76,7 @@ def test_the_handler_for_gpus_is_what_runs(driver):
     assert count(driver, "cuStreamIsCapturing") == before + 1
 
 
-@pytest.mark.parametrize("copy_us", [0, 300])
+@pytest.mark.parametrize("copy_us", [0, 20_000])
 def test_one_copy_an_array_and_one_wait(driver, copy_us):
     program, arguments = swapping(3)
     check(program, arguments)
@@ -255,6 +256,17 @@ def test_where_the_driver_refuses_there_is_an_error(driver, name, n):
     assert accounted() == driver.fake_locked_bytes()
     driver.fake_delay(0, 0)
     check(program, arguments)
+
+
+def test_where_nothing_carries_a_refusal_the_barrier_raises_it(driver, monkeypatch):
+    """As on a GPU, where the call itself does not."""
+    monkeypatch.setattr(callbax._jax, "is_for_cuda", lambda ctx: True)
+    program = jax.jit(lambda x: callbax.io_callback(lambda x: None, None, x))
+    driver.fake_fail(b"cuEventRecord", 1, fake_cuda.ILLEGAL_ADDRESS)
+    with contextlib.suppress(*FAILURES):
+        program(jnp.ones(1000))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="cuEventRecord: CUDA_ERROR_ILLEGAL"):
+        callbax.effects_barrier()
 
 
 def test_a_block_whose_event_cannot_be_asked_is_lost(driver):

@@ -2,8 +2,10 @@
 
 import functools
 import os
+import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import fake_cuda
@@ -182,3 +184,99 @@ print(os.path.exists(os.environ["CALLBAX_LIBCUDA"]))
     )
     assert done.stdout == "True\n", done.stderr
     assert not list(tmp_path.glob("callbax-*"))
+
+
+# -- effects that programs do not wait for ---------------------------------------------------------
+DETACHED = """
+from callbax._runtime import detached
+detached._PLATFORMS = ("cpu",)
+
+def slow(x):
+    time.sleep(0.2)
+    print("done", x.item(0))
+"""
+
+
+@pytest.fixture
+def run_detached(run_on_cuda):
+    def run(source, **environment):
+        variables = {"CALLBAX_DETACHED": "1", **environment}
+        program = DETACHED + textwrap.dedent(source)
+        return run_on_cuda(program, environment=variables)
+
+    return run
+
+
+def test_exit_waits_for_detached_calls_and_shows_what_failed(run_detached):
+    finished = run_detached(
+        """
+        def fail(x):
+            raise KeyError("lost")
+
+        for i in range(3):
+            jax.jit(lambda x: cb.io_callback(slow, None, x, ordered=True))(i)
+        jax.jit(lambda x: cb.debug.callback(fail, x))(1.0)
+        print("the end of the program")
+        """
+    )
+    assert finished.returncode == 0, finished.output
+    lines = finished.output.splitlines()
+    assert [line for line in lines if line.startswith(("the end", "done"))] == [
+        "the end of the program",
+        "done 0",
+        "done 1",
+        "done 2",
+    ]
+    assert "callbax: an error surfaced only at exit: " in finished.output
+    assert "KeyError: 'lost'" in finished.output
+
+
+def test_exit_by_ctrl_c_does_not_wait_for_many_detached_calls(run_detached):
+    finished = run_detached(
+        """
+        program = jax.jit(lambda x: cb.io_callback(slow, None, x))
+        for i in range(1000):
+            program(i)
+        raise KeyboardInterrupt
+        """
+    )
+    assert finished.returncode == -signal.SIGINT, finished.output
+    assert finished.output.count("done") < 20
+
+
+def test_a_forked_child_does_not_wait_for_detached_calls_of_its_parent(run_detached):
+    finished = run_detached(
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        program = jax.jit(lambda x: cb.io_callback(slow, None, x))
+        for i in range(3):
+            program(i)
+        child = os.fork()
+        if child == 0:
+            detached.wait()
+            print("child")
+            os._exit(0)
+        os.waitpid(child, 0)
+        """
+    )
+    assert finished.returncode == 0, finished.output
+    assert finished.output.index("child") < finished.output.index("done 2")
+
+
+def test_detached_calls_hold_half_of_the_page_locked_memory_at_most(run_detached):
+    finished = run_detached(
+        """
+        program = jax.jit(lambda x: cb.io_callback(lambda x: time.sleep(0.01), None, x))
+        most = 0
+        for i in range(40):
+            program(jnp.ones(8 << 10))
+            most = max(most, cb._native.cuda_statistics()["held_bytes"])
+        cb.effects_barrier()
+        print(most, cb._native.cuda_statistics()["ordinary_blocks"])
+        """,
+        CALLBAX_PINNED_LIMIT=str(256 << 10),
+    )
+    assert finished.returncode == 0, finished.output
+    most, ordinary = map(int, finished.output.splitlines()[0].split())
+    assert 64 << 10 <= most <= 128 << 10 and ordinary == 0

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from callbax import _jax
 from callbax._callbacks.results import check_callable
-from callbax._runtime import barriers, exceptions, failures, pending, portable_calls, threads
+from callbax._jax import barriers as tokens
+from callbax._runtime import (
+    barriers,
+    detached,
+    exceptions,
+    failures,
+    pending,
+    portable_calls,
+    threads,
+)
 
 
 def effects_barrier() -> None:
@@ -73,7 +81,8 @@ def on_barrier(function: Callable[[], object]) -> Callable[[], None]:
 
 def _wait_for_callbacks() -> None:
     try:
-        _jax.wait_for_effects()
+        tokens.wait_for_effects()
+        detached.wait()
         threads.finish_logging()
     except Exception as error:
         shown = portable_calls.without_jax_text(error)

@@ -28,7 +28,7 @@ from callbax._host import identity
 from callbax._host.call import HostCall
 from callbax._jax import custom_calls, per_shard, placement
 from callbax._jax.runtime import mark_calls
-from callbax._runtime import errors, platforms, portable_calls, surroundings
+from callbax._runtime import detached, errors, platforms, portable_calls, surroundings
 from callbax._runtime.platforms import Runtime
 from callbax._runtime.wrapper import keeps_objects
 
@@ -85,9 +85,12 @@ def lower(
     registration = identity.CALLBACKS.register(host_call, exporting=exporting)
     registration.keep_context(surroundings.context())
     _jax.keep_alive(ctx, registration)
+    effectful = runtime.is_native and flavour.effect is not None
+    may_be_detached = effectful and not (ctx.avals_out or shared_run or exporting or on_gpu)
+    is_detached = may_be_detached and detached.is_on(ctx.module_context.platforms)
     unheard = mark_calls(
         ctx,
-        effectful=runtime.is_native and flavour.effect is not None,
+        effectful=effectful and not is_detached,
         holds_jax_arrays=holds_jax_arrays,
         keeps_objects=keeps_objects(host_call.function),
         is_native=runtime.is_native,
@@ -99,12 +102,9 @@ def lower(
     }
     if on_gpu:
         attributes["on_device"] = True
-    if shared_run:
-        attributes["shared_run"] = True
-    if unheard:
-        attributes["unheard"] = True
-        if _jax.is_for_cuda(ctx):
-            attributes["deferred"] = True
+    flags = {"shared_run": shared_run, "detached": is_detached, "unheard": unheard}
+    flags["deferred"] = unheard and _jax.is_for_cuda(ctx)
+    attributes |= {name: True for name, holds in flags.items() if holds}
     if lanes.sizes:
         # The runtime reads the sizes off the buffers: here they may be symbolic.
         attributes["lanes"] = np.ones(len(lanes.sizes), np.int64)

@@ -23,7 +23,7 @@ from callbax._host.call import HostCall
 from callbax._host.function import Hashable
 from callbax._host.structure import Structure
 from callbax._jax import control_flow, eager, live_lanes, per_shard, while_loops
-from callbax._runtime import errors, failure_log, surroundings
+from callbax._runtime import detached, errors, failure_log, surroundings
 
 
 def _abstract_eval(
@@ -49,9 +49,11 @@ def _distributed(avals: Any, result_avals: Any, batch: per_shard.Batch) -> Any:
 
 
 def _call_directly(
-    flavour: Flavour, *args: Any, host_call: HostCall, lanes: Lanes, **_: Any
+    flavour: Flavour, *args: Any, host_call: HostCall, lanes: Lanes, ordered: bool, **_: Any
 ) -> Any:
     """An eager call that has no result: the host function runs here and now."""
+    if ordered:
+        detached.wait()
     arrays = [_jax.to_numpy(arg) for arg in args]
     for number, lane in enumerate(lanes.split(arrays)):
         shapes = errors.describe_arrays(lane)  # the function may change its arguments

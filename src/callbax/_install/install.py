@@ -9,7 +9,7 @@ from typing import Any, get_args
 from callbax._install import rules, state
 from callbax._install.state import Arguments
 from callbax._jax.jax_callbacks import Replaced
-from callbax._runtime import platforms, threads
+from callbax._runtime import detached, platforms, threads
 
 _lock = threads.new_lock()
 _users = 0  # the process, if it is installed there, and blocks; guarded by _lock
@@ -25,6 +25,7 @@ def install(arguments: Arguments = "numpy") -> None:
     `jax.experimental.io_callback`, `jax.debug.callback` and `jax.debug.print` runs as callbax's do,
     and means what it means in JAX. Programs for other platforms, and JAX's names and jaxprs, stay as
     they are. Programs that are compiled already are compiled once more when they are called next.
+    callbax's own effects without results are detached from programs on an NVIDIA GPU (see sharp bits).
     With CALLBAX_RUNTIME=portable nothing changes: callbax's callbacks go through JAX's then.
 
     Args:
@@ -45,6 +46,7 @@ def install(arguments: Arguments = "numpy") -> None:
         if state.context().get_global() is None:
             _add_user()
         state.context().set_global(arguments)
+        detached.set_default(True)
 
 
 def uninstall() -> None:
@@ -60,6 +62,7 @@ def uninstall() -> None:
     with _lock:
         if state.context().get_global() is not None:
             state.context().set_global(None)
+            detached.set_default(False)
             _remove_user()
 
 

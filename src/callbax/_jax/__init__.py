@@ -255,18 +255,6 @@ def run_synchronously(ctx: Any) -> None:
 
 
 # -- runtime ---------------------------------------------------------------------------------------
-def wait_for_effects() -> None:
-    """Waits for all effectful programs of this thread, and forgets them also if one has failed.
-
-    `jax.effects_barrier` keeps the tokens of a failed program, so that it, and every ordered effect
-    after it, fails again and again.
-    """
-    try:
-        dispatch.runtime_tokens.block_until_ready()
-    finally:
-        dispatch.runtime_tokens.clear()
-
-
 DeviceArray = _array.ArrayImpl  # what a jax.Array is outside of traces, keys apart
 
 
