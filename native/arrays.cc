@@ -1,6 +1,7 @@
 #include "arrays.h"
 
 #include <cstring>
+#include <memory>
 #include <new>
 
 #include "block_pool.h"
@@ -34,6 +35,12 @@ PyArray_Descr* NewDescr(const Dtype& dtype) {
   return descr;
 }
 
+constexpr const char* kAdoptedName = "callbax.memory";
+
+void FreeAdopted(PyObject* capsule) {
+  delete static_cast<Reference*>(PyCapsule_GetPointer(capsule, kAdoptedName));
+}
+
 // Memory and the capsule that owns it, or null with an error set.
 PyObject* NewMemory(int64_t bytes, void** memory) {
   try {
@@ -46,9 +53,9 @@ PyObject* NewMemory(int64_t bytes, void** memory) {
   return capsule;
 }
 
-PyObject* NewLargeArray(const Dtype& dtype, int64_t rank, const int64_t* dims, int64_t bytes) {
-  void* memory = nullptr;
-  PyObject* owner = NewMemory(bytes, &memory);
+// An array over memory that `owner`, which it steals, keeps; or null with an error set.
+PyObject* NewArrayOver(const Dtype& dtype, int64_t rank, const int64_t* dims, void* memory,
+                       PyObject* owner) {
   if (owner == nullptr) return nullptr;
   nb::object array =
       nb::steal(PyArray_NewFromDescr(&PyArray_Type, NewDescr(dtype), static_cast<int>(rank),
@@ -62,6 +69,20 @@ PyObject* NewLargeArray(const Dtype& dtype, int64_t rank, const int64_t* dims, i
     return nullptr;
   }
   return array.release().ptr();
+}
+
+PyObject* NewLargeArray(const Dtype& dtype, int64_t rank, const int64_t* dims, int64_t bytes) {
+  void* memory = nullptr;
+  PyObject* owner = NewMemory(bytes, &memory);
+  return NewArrayOver(dtype, rank, dims, memory, owner);
+}
+
+// An array that has the operand's own memory from now on.
+PyObject* Adopt(const Dtype& dtype, const Buffer& operand) {
+  auto owner = std::make_unique<Reference>(*operand.owner);
+  PyObject* capsule = PyCapsule_New(owner.get(), kAdoptedName, FreeAdopted);
+  if (capsule != nullptr) owner.release();
+  return NewArrayOver(dtype, operand.rank, operand.dims, operand.data, capsule);
 }
 
 PyObject* NewArray(const Dtype& dtype, int64_t rank, const int64_t* dims, int64_t bytes) {
@@ -118,6 +139,7 @@ PyObject* NewReadOnlyCopy(const Dtype& dtype, const Buffer& operand) {
 }
 
 PyObject* TakeArgument(SpareArrays& spare, const Dtype& dtype, const Buffer& operand) {
+  if (operand.owner != nullptr && !dtype.packed()) return Adopt(dtype, operand);
   PyObject* array = nullptr;
   if (!spare.arrays.empty()) {
     array = static_cast<PyObject*>(spare.arrays.back());
@@ -132,7 +154,8 @@ PyObject* TakeArgument(SpareArrays& spare, const Dtype& dtype, const Buffer& ope
 
 void ReturnArgument(SpareArrays& spare, const Dtype& dtype, const Buffer& operand,
                     PyObject* array) {
-  if (spare.arrays.size() < kSpareLimit && Pristine(array, dtype, operand, kOwnFlags)) {
+  const bool adopted = PyArray_DATA(reinterpret_cast<PyArrayObject*>(array)) == operand.data;
+  if (!adopted && spare.arrays.size() < kSpareLimit && Pristine(array, dtype, operand, kOwnFlags)) {
     spare.arrays.push_back(array);
   } else {
     Py_DECREF(array);

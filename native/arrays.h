@@ -4,7 +4,8 @@
 // Copies. An array that a callback keeps, or anything that views it (a slice, a memoryview, a DLPack
 // export), stays valid and unchanged for ever. A small array is recycled only if the call left it
 // exactly as it was made and nobody else holds a reference to it; every such view holds one. A large
-// array owns its memory through a capsule, which each view keeps alive.
+// array owns its memory through a capsule, which each view keeps alive. An operand's memory that is not
+// XLA's, but on its way from a GPU, is not copied once more: the array adopts it.
 //
 // Views. XLA uses the memory for other data after the call, so one that somebody still holds then is an
 // error. Every NumPy view of such an array, memoryview, DLPack capsule and foreign tensor holds a

@@ -13,6 +13,19 @@
 
 namespace callbax {
 
+// Where a large result goes on to from its buffer.
+class Destination {
+ public:
+  // Sends the result from the memory that it is given in, in place of the buffer's. Needs no GIL. What
+  // fails is the call's failure later.
+  virtual void Send(const void* source) noexcept = 0;
+  // What was sent is wrong after all: the buffer has the result.
+  virtual void Withdraw() noexcept = 0;
+
+ protected:
+  ~Destination() = default;
+};
+
 // Data type codes are XLA's (xla_data.proto), which are stable.
 struct Buffer {
   int dtype = 0;
@@ -20,6 +33,8 @@ struct Buffer {
   int64_t rank = 0;
   const int64_t* dims = nullptr;
   bool expanded = false;  // a sub-byte type with one element per byte, as NumPy stores it
+  const Reference* owner = nullptr;    // of an operand's memory, if an array may have it; else null
+  Destination* destination = nullptr;  // of a large result; null: the buffer
 };
 
 inline int64_t CountElements(int64_t rank, const int64_t* dims) noexcept {

@@ -42,25 +42,22 @@ class OnThread {
   LoopGuard* guard_;
 };
 
-// The chunks of one call. Shared by the caller and its helpers.
+// The chunks of some work. Shared by the caller and its helpers.
 class Chunks {
  public:
-  Chunks(const LoopCall& call, LoopGuard* guard, int64_t begin, int64_t chunk)
-      : call_(call), guard_(guard), next_(begin), unfinished_(call.count - begin), chunk_(chunk) {}
+  Chunks(SplitWork& work, int64_t begin, int64_t end, int64_t chunk)
+      : work_(work), next_(begin), end_(end), unfinished_(end - begin), chunk_(chunk) {}
 
-  // On a helper. The guard, like the buffers, is there only while a chunk is unfinished.
+  // On a helper. The work is there only while a chunk is unfinished.
   void Help() {
     const int64_t begin = next_.fetch_add(chunk_);
-    if (begin >= call_.count) return;
+    if (begin >= end_) return;
     int64_t done = 0;
-    {
-      OnThread on_thread(guard_);
-      done = RunFrom(begin);
-    }
+    work_.OnHelper([&] { done = RunFrom(begin); });
     Finish(done);
   }
 
-  // On the calling thread, already inside an OnThread.
+  // On the calling thread.
   void Work() { Finish(RunFrom(next_.fetch_add(chunk_))); }
 
   void Wait() {
@@ -72,9 +69,9 @@ class Chunks {
   // The chunk at `begin`, and then others while there are any. Returns how many items these had.
   int64_t RunFrom(int64_t begin) {
     int64_t done = 0;
-    for (; begin < call_.count; begin = next_.fetch_add(chunk_)) {
-      const int64_t end = std::min(begin + chunk_, call_.count);
-      RunRange(call_, begin, end);
+    for (; begin < end_; begin = next_.fetch_add(chunk_)) {
+      const int64_t end = std::min(begin + chunk_, end_);
+      work_.Run(begin, end);
       done += end - begin;
     }
     return done;
@@ -85,9 +82,9 @@ class Chunks {
     if (unfinished_ == 0) finished_.notify_one();
   }
 
-  const LoopCall call_;
-  LoopGuard* const guard_;
+  SplitWork& work_;
   std::atomic<int64_t> next_;
+  const int64_t end_;
   std::mutex mutex_;
   std::condition_variable finished_;
   int64_t unfinished_;  // items; guarded by mutex_
@@ -99,14 +96,38 @@ void HelpWithChunks(void* data) {
   (*chunks)->Help();
 }
 
-void RunSplit(const LoopCall& call, const ThreadPool& pool, int64_t threads, LoopGuard* guard,
-              int64_t begin, float item_cost) {
+// The items of a loop.
+class LoopWork final : public SplitWork {
+ public:
+  LoopWork(const LoopCall& call, LoopGuard* guard) : call_(call), guard_(guard) {}
+  void Run(int64_t begin, int64_t end) override { RunRange(call_, begin, end); }
+  void OnHelper(const std::function<void()>& run) override {
+    OnThread on_thread(guard_);
+    run();
+  }
+
+ private:
+  const LoopCall& call_;
+  LoopGuard* const guard_;
+};
+
+// Of what is left of a call from `begin` on, on a thread that is already inside an OnThread.
+void SplitLoop(const LoopCall& call, const ThreadPool& pool, int64_t threads, LoopGuard* guard,
+               int64_t begin, float item_cost) {
   const int64_t items = call.count - begin;
   const auto smallest = static_cast<int64_t>(kChunk / std::max(item_cost, 1e-3f));
   const int64_t chunk = std::clamp<int64_t>(items / (threads * 16), std::max<int64_t>(1, smallest),
                                             std::max<int64_t>(1, items));
-  const auto chunks = std::make_shared<Chunks>(call, guard, begin, chunk);
-  const int64_t helpers = std::min(threads, (items + chunk - 1) / chunk) - 1;
+  LoopWork work(call, guard);
+  RunSplit(work, pool, threads, begin, call.count, chunk);
+}
+
+}  // namespace
+
+void RunSplit(SplitWork& work, const ThreadPool& pool, int64_t threads, int64_t begin, int64_t end,
+              int64_t chunk) {
+  const auto chunks = std::make_shared<Chunks>(work, begin, end, chunk);
+  const int64_t helpers = std::min(threads, (end - begin + chunk - 1) / chunk) - 1;
   for (int64_t i = 0; i < helpers; ++i) {
     auto data = std::make_unique<std::shared_ptr<Chunks>>(chunks);
     if (!pool.schedule(pool.context, HelpWithChunks, data.get())) break;
@@ -115,8 +136,6 @@ void RunSplit(const LoopCall& call, const ThreadPool& pool, int64_t threads, Loo
   chunks->Work();
   chunks->Wait();
 }
-
-}  // namespace
 
 void RunLoop(LoopSite& site, const LoopCall& call, const ThreadPool& pool, LoopGuard* guard) {
   OnThread on_thread(guard);
@@ -144,7 +163,7 @@ void RunLoop(LoopSite& site, const LoopCall& call, const ThreadPool& pool, LoopG
     site.cost.store(measured, std::memory_order_relaxed);
     if (measured * static_cast<float>(call.count - done) >= kWorthSplitting) {
       const int64_t threads = site.serial ? 1 : pool.threads(pool.context);
-      if (threads > 1) return RunSplit(call, pool, threads, guard, done, measured);
+      if (threads > 1) return SplitLoop(call, pool, threads, guard, done, measured);
     }
     if (done < call.count) RunRange(call, done, call.count);
     return;

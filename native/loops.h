@@ -7,16 +7,18 @@
 //
 // Guarantees
 //  * No Python and no XLA here. A loop that needs either gets it from its LoopGuard or its ThreadPool.
+//  What is split over threads (SplitWork; loops are one kind):
 //  * The calling thread takes chunks itself until none is left, and then waits only for chunks that
 //    other threads have begun. So a pool that never runs a task, or runs it too late, costs nothing
 //    and cannot deadlock.
-//  * When RunLoop returns, no thread touches the buffers any more. A task that starts late finds no
-//    chunk and reads nothing but the shared counters, which it keeps alive itself.
+//  * When it has returned, no thread touches the work any more. A task that starts late finds no chunk
+//    and reads nothing but the shared counters, which it keeps alive itself.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -94,6 +96,22 @@ struct ThreadPool {
   int64_t (*threads)(void* context) = nullptr;
   bool (*schedule)(void* context, void (*task)(void*), void* data) = nullptr;
 };
+
+// What can be cut into chunks of its items.
+class SplitWork {
+ public:
+  // Runs the items from `begin` to `end`; other threads may run others at the same time.
+  virtual void Run(int64_t begin, int64_t end) = 0;
+  // Runs chunks on a thread of the pool, by calling `run`, once.
+  virtual void OnHelper(const std::function<void()>& run) = 0;
+
+ protected:
+  ~SplitWork() = default;
+};
+
+// Runs the items from `begin` to `end` on this thread and on up to `threads` - 1 of the pool.
+void RunSplit(SplitWork& work, const ThreadPool& pool, int64_t threads, int64_t begin, int64_t end,
+              int64_t chunk);
 
 // Runs the whole call, and updates the site's cost.
 void RunLoop(LoopSite& site, const LoopCall& call, const ThreadPool& pool, LoopGuard* guard);

@@ -34,6 +34,9 @@ void CopyContiguous(const Dtype& dtype, const void* source, int64_t count, const
     Pack(dtype, source, count, destination);
   } else if (dtype.type_num == NPY_BOOL) {
     CopyBooleans(source, count, destination);
+  } else if (target.destination != nullptr) {
+    nb::gil_scoped_release released;  // it may wait; the caller holds the array
+    target.destination->Send(source);
   } else {
     const int64_t bytes = count * dtype.itemsize;
     if (bytes >= kHugeResult) AdviseHugePages(destination, static_cast<size_t>(bytes));
@@ -240,6 +243,7 @@ void Poison(const std::vector<Buffer>& results) noexcept {
   for (const Buffer& target : results) {
     const Dtype* dtype = FindDtype(target.dtype);
     if (dtype == nullptr) continue;
+    if (target.destination != nullptr) target.destination->Withdraw();
     const int64_t count = CountElements(target.rank, target.dims);
     if (dtype->nan == 0) {
       const int64_t bytes = target.expanded ? count * dtype->itemsize : dtype->stored_bytes(count);

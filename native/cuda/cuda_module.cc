@@ -24,6 +24,7 @@ nb::dict Statistics() {
   const PinnedStatistics found = PinnedPool::Get(*driver).Count();
   statistics["idle_bytes"] = found.idle;
   statistics["held_bytes"] = found.held;
+  statistics["kept_bytes"] = found.kept;
   statistics["in_flight_bytes"] = found.in_flight;
   statistics["lost_bytes"] = found.lost;
   statistics["waits"] = found.waits;

@@ -57,8 +57,9 @@ Outcome Try(const Site& site, const Step& step) {
   }
 }
 
-// Handler has `Frame`, the arrays of a call, `Call(frame, site)`, which runs it over host memory, and
-// `Detaches(site)`. If that holds, `Detach` takes the frame, and has the call run later.
+// Handler has `Frame`, the arrays of a call, `UseOf(site)`, what the call does with them,
+// `Call(frame, site)`, which runs it over host memory, and `Detaches(site)`. If that holds, `Detach` takes
+// the frame, and has the call run later.
 template <class Handler>
 struct OnHost {
   using Site = typename Handler::Site;
@@ -89,7 +90,7 @@ struct OnHost {
       return {};
     }
     KeepOrder(frame);
-    Staging staging(*driver, stream, &call.operands, &call.results);
+    Staging staging(*driver, stream, &call.operands, &call.results, Handler::UseOf(site));
     staging.AwaitOperands();
     const Outcome outcome = Handler::Call(call, site);
     if (outcome.ok) staging.SendResults();
@@ -100,11 +101,12 @@ struct OnHost {
 // A call whose frame, program and executable may be gone when it runs.
 class DetachedCall {
  public:
-  DetachedCall(const CudaDriver& driver, CudaStream stream, CallbackFrame call, CudaCallSite& site)
+  DetachedCall(const CudaDriver& driver, CudaStream stream, CallbackFrame call, CudaCallSite& site,
+               Staging::Use use)
       : driver_(driver),
         site_(site.shared_from_this()),
         call_(std::move(call)),
-        staging_(driver, stream, &call_.operands, &call_.results) {
+        staging_(driver, stream, &call_.operands, &call_.results, use) {
     shapes_.Keep(&call_.operands);
     CALLBAX_CUDA(driver_, cuCtxGetCurrent, &context_);
   }
@@ -137,6 +139,11 @@ struct CudaCallbackHandler {
     }
   };
 
+  static Staging::Use UseOf(const CudaCallSite& site) {
+    const bool is_kernel = site.callback && site.callback->kernel.function != nullptr;
+    return {site.lanes.sizes.empty(), !site.views && !is_kernel};
+  }
+
   static Outcome Call(const Frame& call, CudaCallSite& site) {
     if (site.fence) {
       Pass(call.results);
@@ -154,7 +161,8 @@ struct CudaCallbackHandler {
     Worker& worker = Worker::Get();
     const size_t bytes = Staging::BytesOf(call.operands);
     worker.AwaitRoom(bytes, PinnedPool::Get(driver).limit() / 2);
-    const auto detached = std::make_shared<DetachedCall>(driver, stream, std::move(call), site);
+    const auto detached =
+        std::make_shared<DetachedCall>(driver, stream, std::move(call), site, UseOf(site));
     worker.Add(bytes, [detached] { detached->Run(); });
   }
 };
@@ -172,6 +180,8 @@ struct CudaLoopHandler {
     std::vector<Buffer> operands;
     std::vector<Buffer> results;
   };
+
+  static Staging::Use UseOf(const CudaLoopSite&) { return {true, false}; }
 
   static Outcome Call(const Frame& call, CudaLoopSite& site) {
     const size_t operands = call.operands.size();

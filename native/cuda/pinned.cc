@@ -1,5 +1,6 @@
 #include "pinned.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "block_pool.h"
 
@@ -41,10 +43,33 @@ size_t RoundUp(size_t bytes) {
 
 PinnedPool& PinnedPool::Get(const CudaDriver& driver) {
   static PinnedPool* pool = new PinnedPool(driver, Limit());
+  // A forked child may free arrays that keep blocks.
+  static const int registered = pthread_atfork([] { pool->mutex_.lock(); },
+                                               [] { pool->mutex_.unlock(); },
+                                               [] { pool->mutex_.unlock(); });
+  static_cast<void>(registered);
   return *pool;
 }
 
 StagingBlock* PinnedPool::Take(CudaContext context, size_t bytes) {
+  StagingBlock* block = TakeLocked(context, bytes);
+  return block != nullptr ? block : TakeOrdinary(context, bytes);
+}
+
+StagingBlock* PinnedPool::TakeOrdinary(CudaContext context, size_t bytes) {
+  auto block = std::make_unique<StagingBlock>();
+  block->size = RoundUp(bytes);
+  block->context = context;
+  block->locked = false;
+  block->memory = static_cast<char*>(TakeBlock(block->size));
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ++bytes_.ordinary;
+  }
+  return WithEvent(std::move(block));
+}
+
+StagingBlock* PinnedPool::TakeLocked(CudaContext context, size_t bytes) {
   const size_t size = RoundUp(bytes);
   for (;;) {
     Blocks unwanted;
@@ -56,9 +81,8 @@ StagingBlock* PinnedPool::Take(CudaContext context, size_t bytes) {
     if (room == Room::kWait) WaitForOldest(&lock);
     if (lock.owns_lock()) lock.unlock();
     Free(unwanted);
-    if (block) return block;
-    if (room == Room::kThere || room == Room::kNone)
-      return New(context, size, room == Room::kThere);
+    if (block || room == Room::kNone) return block;
+    if (room == Room::kThere) return NewLocked(context, size);
   }
 }
 
@@ -72,45 +96,53 @@ StagingBlock* PinnedPool::TakeIdle(CudaContext context, size_t size) {
   return block;
 }
 
-// The size of a locked one is counted as held already.
-StagingBlock* PinnedPool::New(CudaContext context, size_t size, bool locked) {
+// Its size is counted as held already. Null if the driver has no such memory.
+StagingBlock* PinnedPool::NewLocked(CudaContext context, size_t size) {
   auto block = std::make_unique<StagingBlock>();
   block->size = size;
   block->context = context;
-  if (locked) {
-    void* memory = nullptr;
-    const CudaResult result = driver_.cuMemHostAlloc(&memory, size, kHostMemoryIsPortable);
-    locked = result == kCudaSuccess;
-    block->memory = static_cast<char*>(memory);
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (!locked) bytes_.held -= size;
-  }
-  block->locked = locked;
-  if (!locked) {
-    block->memory = static_cast<char*>(TakeBlock(size));
-    std::lock_guard<std::mutex> lock(mutex_);
-    ++bytes_.ordinary;
-  }
-  const CudaResult result = driver_.cuEventCreate(&block->event, kEventSleeps | kEventHasNoTime);
-  if (result == kCudaSuccess) return block.release();
-  if (locked) {
+  void* memory = nullptr;
+  if (driver_.cuMemHostAlloc(&memory, size, kHostMemoryIsPortable) != kCudaSuccess) {
     std::lock_guard<std::mutex> lock(mutex_);
     bytes_.held -= size;
-    leaving_ += size;
+    return nullptr;
   }
+  block->memory = static_cast<char*>(memory);
+  return WithEvent(std::move(block));
+}
+
+// Of a block that nobody uses yet; if there is none, the block's memory goes.
+StagingBlock* PinnedPool::WithEvent(std::unique_ptr<StagingBlock> block) {
+  const CudaResult result = driver_.cuEventCreate(&block->event, kEventSleeps | kEventHasNoTime);
+  if (result == kCudaSuccess) return block.release();
   block->event = nullptr;
+  if (block->locked) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    bytes_.held -= block->size;
+    leaving_ += block->size;
+  }
   Free({block.release()});
   throw CudaError(driver_, "cuEventCreate", result);
 }
 
+bool PinnedPool::MayKeep(size_t bytes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return bytes_.kept + RoundUp(bytes) <= limit_ / 2;
+}
+
+void PinnedPool::Keep(StagingBlock* block) noexcept {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (block->locked && !block->kept) bytes_.kept += block->size;
+  block->kept = true;
+}
+
 void PinnedPool::Return(StagingBlock* block) noexcept {
-  Blocks unwanted;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (block->locked) bytes_.held -= block->size;
-    Settle(block, kCudaSuccess, &unwanted);
-  }
-  Free(unwanted);
+  if (!block->locked) ReturnBlock(std::exchange(block->memory, nullptr));
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (block->locked) bytes_.held -= block->size;
+  if (block->locked && block->kept) bytes_.kept -= block->size;
+  block->kept = false;
+  Settle(block, kCudaSuccess);
 }
 
 void PinnedPool::ReturnBehind(StagingBlock* block, CudaStream stream) {
@@ -145,10 +177,11 @@ void PinnedPool::CollectPassed(Blocks* unwanted) {
       if (result == kCudaNotReady) break;
       blocks.pop_front();
       if (block->locked) bytes_.in_flight -= block->size;
-      Settle(block, result, unwanted);
+      Settle(block, result);
     }
     stream = blocks.empty() ? in_flight_.erase(stream) : std::next(stream);
   }
+  unwanted->swap(retired_);
 }
 
 PinnedPool::Room PinnedPool::LookForRoom(size_t size, Blocks* unwanted) {
@@ -192,25 +225,22 @@ void PinnedPool::WaitForOldest(std::unique_lock<std::mutex>* lock) {
   }
   lock->unlock();
   const CudaResult result = driver_.cuEventSynchronize(block->event);
-  Blocks unwanted;
   lock->lock();
   if (block->locked) bytes_.in_flight -= block->size;
-  Settle(block, result, &unwanted);
+  Settle(block, result);
   settled_.notify_all();
-  lock->unlock();
-  Free(unwanted);
 }
 
 // Of a block that is not counted any more, and not in a table: what becomes of it, by the result of asking
 // for its event.
-void PinnedPool::Settle(StagingBlock* block, CudaResult result, Blocks* unwanted) {
+void PinnedPool::Settle(StagingBlock* block, CudaResult result) {
   if (result != kCudaSuccess) {
     if (block->locked) bytes_.lost += block->size;
   } else if (block->locked) {
     bytes_.idle += block->size;
     idle_.emplace(std::make_pair(block->context, block->size), block);
   } else {
-    unwanted->push_back(block);
+    retired_.push_back(block);
   }
 }
 
@@ -219,7 +249,7 @@ void PinnedPool::Free(const Blocks& blocks) noexcept {
   for (StagingBlock* block : blocks) {
     if (block->event != nullptr) driver_.cuEventDestroy_v2(block->event);
     if (!block->locked) {
-      ReturnBlock(block->memory);
+      if (block->memory != nullptr) ReturnBlock(block->memory);
     } else {
       driver_.cuMemFreeHost(block->memory);
       std::lock_guard<std::mutex> lock(mutex_);

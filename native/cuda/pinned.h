@@ -5,7 +5,7 @@
 // CALLBAX_PINNED_LIMIT in bytes, by default 1 GiB or an eighth of the memory.
 //
 // A block is
-//   held       by a call;
+//   held       by a call, or by arrays that the call's function has kept: these may have half of the limit;
 //   in flight  given back while a stream may still copy from it, with an event behind the last copy. It is
 //              looked up when a block is wanted whether the event has passed, so giving back never waits;
 //   idle       free to be held by a call of the same context: events belong to one;
@@ -14,8 +14,8 @@
 // At the limit, idle blocks of other sizes make room, and then the oldest in flight are waited for. If all
 // memory is held by calls, which may wait for this one, the block is of ordinary memory: slow, but right.
 //
-// Thread safety: any thread, without the GIL, with the context current. Nothing waits, locks pages or
-// frees them with the mutex held.
+// Thread safety: any thread, with the context current, and without the GIL where it may wait. Nothing
+// waits, locks pages or frees them with the mutex held.
 #pragma once
 
 #include <condition_variable>
@@ -23,6 +23,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -38,6 +39,7 @@ struct StagingBlock {
   CudaContext context = nullptr;
   CudaEvent event = nullptr;
   uint64_t number = 0;  // in the order in which blocks were given back behind a stream
+  bool kept = false;    // by an array, after its call; guarded by the pool's mutex
 };
 
 // In bytes; what is of ordinary memory is not counted but as `ordinary`.
@@ -45,6 +47,7 @@ struct PinnedStatistics {
   size_t idle = 0, held = 0, in_flight = 0, lost = 0;
   size_t waits = 0;     // for blocks in flight
   size_t ordinary = 0;  // blocks of ordinary memory handed out so far
+  size_t kept = 0;      // of what is held, by arrays
 };
 
 class PinnedPool {
@@ -54,8 +57,16 @@ class PinnedPool {
 
   // A block of at least that size. Throws CudaError or std::bad_alloc.
   StagingBlock* Take(CudaContext context, size_t bytes);
+  // The same of page-locked memory, or null if there is none; of ordinary memory.
+  StagingBlock* TakeLocked(CudaContext context, size_t bytes);
+  StagingBlock* TakeOrdinary(CudaContext context, size_t bytes);
 
-  // Of a block that no copy uses.
+  // Whether an array may keep a page-locked block of that size after its call.
+  bool MayKeep(size_t bytes);
+  // Of a block that an array keeps, until it is returned.
+  void Keep(StagingBlock* block) noexcept;
+
+  // Of a block that no copy uses. Needs no context.
   void Return(StagingBlock* block) noexcept;
   // Of a block that copies on the stream may use. Throws CudaError; the block is still held then.
   void ReturnBehind(StagingBlock* block, CudaStream stream);
@@ -72,13 +83,14 @@ class PinnedPool {
 
   PinnedPool(const CudaDriver& driver, size_t limit) : driver_(driver), limit_(limit) {}
 
-  StagingBlock* New(CudaContext context, size_t size, bool locked);
+  StagingBlock* NewLocked(CudaContext context, size_t size);
+  StagingBlock* WithEvent(std::unique_ptr<StagingBlock> block);
   // These need the mutex. What is added to `unwanted` is to be freed when it is not held any more.
   StagingBlock* TakeIdle(CudaContext context, size_t size);
   void CollectPassed(Blocks* unwanted);
   Room LookForRoom(size_t size, Blocks* unwanted);
   StagingBlock* TakeOldestInFlight();
-  void Settle(StagingBlock* block, CudaResult result, Blocks* unwanted);
+  void Settle(StagingBlock* block, CudaResult result);
 
   void Free(const Blocks& blocks) noexcept;
   void WaitForOldest(std::unique_lock<std::mutex>* lock);
@@ -89,9 +101,37 @@ class PinnedPool {
   std::condition_variable settled_;  // what somebody waited for, or freed
   std::multimap<std::pair<CudaContext, size_t>, StagingBlock*> idle_;  // guarded by mutex_
   std::map<CudaStream, std::deque<StagingBlock*>> in_flight_;  // oldest first; guarded by mutex_
-  PinnedStatistics bytes_;                                     // guarded by mutex_
+  Blocks retired_;          // of ordinary memory, which wait for a thread with a context; guarded by mutex_
+  PinnedStatistics bytes_;  // guarded by mutex_
   size_t leaving_ = 0;       // bytes that are being freed; guarded by mutex_
   uint64_t given_back_ = 0;  // guarded by mutex_
+};
+
+// A block as long as a call, or an array of its memory, holds it. It is lost if a copy has begun then that
+// is not known to have ended.
+class HeldBlock {
+ public:
+  HeldBlock(PinnedPool& pool, StagingBlock* block) : pool_(pool), block_(block) {}
+  ~HeldBlock() {
+    if (block_ != nullptr) is_copied ? pool_.Lose(block_) : pool_.Return(block_);
+  }
+  HeldBlock(const HeldBlock&) = delete;
+  HeldBlock& operator=(const HeldBlock&) = delete;
+
+  StagingBlock* operator->() const { return block_; }
+  void Keep() { pool_.Keep(block_); }
+  // Throws CudaError; the block is still held then.
+  void ReturnBehind(CudaStream stream) {
+    pool_.ReturnBehind(block_, stream);
+    block_ = nullptr;
+    is_copied = false;
+  }
+
+  bool is_copied = false;
+
+ private:
+  PinnedPool& pool_;
+  StagingBlock* block_;
 };
 
 }  // namespace callbax

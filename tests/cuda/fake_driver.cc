@@ -98,10 +98,11 @@ Result cuCtxGetCurrent(CUctx_st** context) {
   return 0;
 }
 
-// The worker has none before.
+// Threads of callbax's own have none before, and none afterwards.
 Result cuCtxSetCurrent(CUctx_st* context) {
-  MakeCurrent(context);
+  if (context != nullptr) MakeCurrent(context);
   ENTER
+  MakeCurrent(context);
   return 0;
 }
 

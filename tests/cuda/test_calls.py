@@ -230,6 +230,7 @@ def test_a_stream_that_is_captured_is_an_error(driver):
 STEPS = {
     "cuStreamIsCapturing": 1,
     "cuCtxGetCurrent": 1,
+    "cuCtxSetCurrent": 1,
     "cuEventCreate": 1,
     "cuMemcpyDtoHAsync_v2": 2,
     "cuEventRecord": 2,

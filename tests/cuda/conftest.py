@@ -1,0 +1,53 @@
+"""Programs over the stand-in for NVIDIA's driver in processes of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_cuda
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+
+START = """
+import sys
+sys.path.insert(0, {tests!r})
+import fake_cuda
+fake_cuda.run_all_programs_so()
+import threading, time
+import jax, numpy as np
+import jax.numpy as jnp
+import callbax
+from callbax import _native
+driver = fake_cuda.library()
+
+def add(x):
+    return x + 1
+
+def program(size):
+    struct = jax.ShapeDtypeStruct((size,), np.float32)
+    return jax.jit(lambda x: callbax.pure_callback(add, struct, x))
+
+def accounted():
+    found = _native.cuda_statistics()
+    return sum(found[state + "_bytes"] for state in ("idle", "held", "in_flight", "lost"))
+"""
+
+
+@pytest.fixture
+def run():
+    """Runs a program over the stand-in; returns what it prints."""
+
+    def run(program, timeout=120, **environment):
+        text = START.format(tests=str(TESTS)) + program
+        fake_cuda.library()  # built once, for all
+        return subprocess.run(
+            [sys.executable, "-c", text],
+            env={**os.environ, "CALLBAX_RUNTIME": "fake-cuda", **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
