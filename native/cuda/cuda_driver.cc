@@ -2,7 +2,10 @@
 
 #include <dlfcn.h>
 
+#include <atomic>
 #include <cstdlib>
+#include <mutex>
+#include <utility>
 
 namespace callbax {
 namespace {
@@ -46,9 +49,24 @@ std::string Describe(const CudaDriver& driver, const char* function, CudaResult 
 }  // namespace
 
 const CudaDriver* FindCudaDriver(std::string* why) {
-  static const Found* found = new Found(Load());
-  if (why != nullptr) *why = found->why;
-  return found->why.empty() ? &found->driver : nullptr;
+  static std::atomic<const Found*> usable{nullptr};
+  static std::mutex mutex;
+  const Found* found = usable.load(std::memory_order_acquire);
+  if (found == nullptr) {
+    std::lock_guard<std::mutex> lock(mutex);
+    found = usable.load(std::memory_order_relaxed);
+    if (found == nullptr) {
+      Found loaded = Load();
+      if (!loaded.why.empty()) {
+        if (why != nullptr) *why = loaded.why;
+        return nullptr;
+      }
+      found = new Found(std::move(loaded));
+      usable.store(found, std::memory_order_release);
+    }
+  }
+  if (why != nullptr) why->clear();
+  return &found->driver;
 }
 
 CudaError::CudaError(const CudaDriver& driver, const char* function, CudaResult result)

@@ -48,7 +48,8 @@ struct CudaDriver {
 };
 
 // Null if the driver is missing, or lacks functions, with the reason in *why if that is not null. Loads
-// the library once, from the path in CALLBAX_LIBCUDA if that is set. Any thread.
+// the library when it is first found, from the path in CALLBAX_LIBCUDA if that is set and not empty. Any
+// thread.
 const CudaDriver* FindCudaDriver(std::string* why);
 
 // A step that the driver has refused: "cuEventRecord: CUDA_ERROR_ILLEGAL_ADDRESS (an illegal ...)".
