@@ -1,4 +1,5 @@
-// Threads that meet in the native parts that use no Python: the registry, the block pool, the loops.
+// Threads that meet in the native parts that use no Python: the registry, the block pool, the loops; for
+// GPUs the page-locked blocks, the worker and the watch.
 // Built and run under ThreadSanitizer by tests/project/test_thread_sanitizer.py.
 #include <atomic>
 #include <chrono>
@@ -13,8 +14,12 @@
 #include <vector>
 
 #include "block_pool.h"
+#include "cuda_driver.h"
+#include "long_calls.h"
 #include "loops.h"
+#include "pinned.h"
 #include "registry.h"
+#include "worker.h"
 
 namespace {
 
@@ -138,6 +143,102 @@ void LoopsAreSplit(int code) {
   });
 }
 
+// -- for GPUs --------------------------------------------------------------------------------------
+// A driver whose events have passed when they are asked for the second time.
+using Event = std::atomic<int>;
+Event* Of(CudaEvent event) { return reinterpret_cast<Event*>(event); }
+
+CudaDriver Driver() {
+  CudaDriver driver;
+  driver.cuMemHostAlloc = [](void** memory, size_t bytes, unsigned) {
+    *memory = std::malloc(bytes);
+    return *memory ? kCudaSuccess : 2;
+  };
+  driver.cuMemFreeHost = [](void* memory) {
+    std::free(memory);
+    return kCudaSuccess;
+  };
+  driver.cuEventCreate = [](CudaEvent* event, unsigned) {
+    *event = reinterpret_cast<CudaEvent>(new Event(0));
+    return kCudaSuccess;
+  };
+  driver.cuEventRecord = [](CudaEvent event, CudaStream) {
+    *Of(event) = 2;
+    return kCudaSuccess;
+  };
+  driver.cuEventQuery = [](CudaEvent event) {
+    return --*Of(event) > 0 ? kCudaNotReady : kCudaSuccess;
+  };
+  driver.cuEventSynchronize = [](CudaEvent event) {
+    *Of(event) = 0;
+    return kCudaSuccess;
+  };
+  driver.cuEventDestroy_v2 = [](CudaEvent event) {
+    delete Of(event);
+    return kCudaSuccess;
+  };
+  return driver;
+}
+
+void LockedBlocksAreHandedOutOnce() {
+  setenv("CALLBAX_PINNED_LIMIT", "200000", 1);
+  static const CudaDriver driver = Driver();
+  PinnedPool& pool = PinnedPool::Get(driver);
+  static char contexts[2], streams[kThreads];
+  Together([&](int thread) {
+    const auto context = reinterpret_cast<CudaContext>(&contexts[thread % 2]);
+    const auto stream = reinterpret_cast<CudaStream>(&streams[thread]);
+    for (int i = 0; i < 2000; ++i) {
+      const size_t bytes = size_t{4096} << (i % 4);
+      StagingBlock* block = pool.Take(context, bytes);
+      Check(block->context == context && block->size >= bytes, "a block is as it was wanted");
+      std::memset(block->memory, thread, bytes);
+      Check(block->memory[bytes - 1] == thread, "nobody else writes to a block");
+      if (i % 3 == 0) {
+        pool.Return(block);
+      } else {
+        pool.ReturnBehind(block, stream);
+      }
+    }
+  });
+  const PinnedStatistics left = pool.Count();
+  Check(left.held == 0 && left.lost == 0, "all blocks came back");
+  Check(left.idle + left.in_flight <= pool.limit(), "the limit holds");
+}
+
+void DetachedCallsRunInTheirOrder() {
+  Worker& worker = Worker::Get();
+  static int last[kThreads];  // touched by the worker alone, until it has been waited for
+  static size_t most = 0;
+  Together([&](int thread) {
+    for (int i = 1; i <= 3000; ++i) {
+      worker.AwaitRoom(100, 5000);
+      worker.Add(100, [thread, i, &worker] {
+        Check(Worker::IsThis() && last[thread] == i - 1, "calls of a thread run in its order");
+        last[thread] = i;
+        if (worker.Count() > most) most = worker.Count();
+      });
+      if (i % 500 == 0) {
+        worker.Await(Worker::kForEver);
+        Check(last[thread] == i, "what was added is waited for");
+      }
+    }
+  });
+  Check(worker.Count() == 0 && most <= 50 + kThreads, "no more calls wait than may");
+}
+
+void LongCallsAreToldOfOnce() {
+  static std::atomic<int> told{0};
+  WatchLongCalls(std::chrono::milliseconds{1}, [](const std::shared_ptr<Callback>&) { ++told; });
+  Together([](int thread) {
+    const auto callback = std::make_shared<Callback>("callback", std::make_shared<int>(thread));
+    for (int i = 0; i < 3000; ++i) WatchedCall call(callback);
+    const int before = told;
+    WatchedCall call(callback);
+    while (told == before) std::this_thread::yield();
+  });
+}
+
 }  // namespace
 
 int main() {
@@ -145,5 +246,8 @@ int main() {
   BlocksAreHandedOutOnce();
   LoopsAreSplit<double>(12);
   LoopsAreSplit<float>(11);
+  LockedBlocksAreHandedOutOnce();
+  DetachedCallsRunInTheirOrder();
+  LongCallsAreToldOfOnce();
   std::puts("done");
 }
