@@ -42,7 +42,7 @@ _TARGETS = {
     "callback": {
         "callbax_call",
         "callbax_call_per_shard",
-        "xla_ffi_python_gpu_callback",
+        "xla_python_gpu_callback",
         "xla_ffi_partitioned_python_gpu_callback",
     },
     "loop": {"callbax_loop"},
@@ -143,8 +143,8 @@ def _register_beside() -> None:
 # By what it stands for in callbax/_start.py.
 _BESIDE = {
     "TARGET": ("callbax_call_on_fake_cuda", "callback"),
-    # XLA knows it as one of a host callback; nobody has it.
-    "PLACED_TARGET": ("xla_python_gpu_callback", "callback"),
+    # XLA knows it as one of a host callback; nobody has it on CPU.
+    "PLACED_TARGET": ("xla_ffi_python_gpu_callback", "callback"),
     "LOOP_TARGET": ("callbax_loop_on_fake_cuda", "loop"),
 }
 

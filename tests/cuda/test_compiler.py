@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(fake_cuda.compiler() is None, reason="there is no C++ compiler"),
 ]
 
-PLACED, PARTITIONED = "xla_ffi_python_cpu_callback", "xla_ffi_partitioned_python_cpu_callback"
+PLACED, PARTITIONED = "xla_python_gpu_callback", "xla_ffi_partitioned_python_cpu_callback"
 # What calls the host in a program of each form.
 TARGETS = {
     "pure": "callbax_call",

@@ -4,6 +4,7 @@ import ctypes
 import functools
 import gc
 import pickle
+import re
 import weakref
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import devices
 from jax import export
 from jax.experimental import serialize_executable
 
@@ -364,3 +366,41 @@ def test_ordered_results_of_symbolic_shape_are_refused(effects):
     g = cb.external(np.sin, result="broadcast", effects="io")
     exported = export.export(jax.jit(g), disabled_checks=cb.EXPORT_CHECKS)(shape)
     assert np.allclose(exported.call(x), np.sin(x))
+
+
+# -- on several devices, for several platforms -----------------------------------------------------
+BOTH = ("cpu", "cuda")
+
+
+def sharded(program, platforms):
+    """Exports it for an argument that four devices share; returns it, and such an argument."""
+    mesh = jax.make_mesh((4,), ("x",), devices=devices(4))
+    x = jax.device_put(jnp.arange(8, dtype=np.float32), jax.NamedSharding(mesh, jax.P("x")))
+    exporting = export.export(
+        jax.jit(program), platforms=platforms, disabled_checks=cb.EXPORT_CHECKS
+    )
+    return exporting(x), x
+
+
+def targets_in(exported):
+    return set(re.findall(r"custom_call @(\w*(?:call|callback)\w*)", exported.mlir_module()))
+
+
+def test_a_sharded_program_for_cpu_and_gpu_names_callbaxs_handler_on_both():
+    exported, x = sharded(lambda x: cb.pure_callback(np.square, x, x) + 1, BOTH)
+    assert targets_in(exported) == {"xla_python_gpu_callback"}
+    loaded = export.deserialize(exported.serialize())
+    assert loaded.platforms == BOTH
+    np.testing.assert_array_equal(jax.jit(loaded.call)(x), np.arange(8) ** 2 + 1)
+
+
+def test_calls_on_each_device_have_a_name_for_each_platform():
+    def program(x):
+        cb.debug.callback(np.square, x, partitioned=True)
+        return x
+
+    for platform, name in (("cpu", "gpu"), ("cuda", "cpu")):
+        exported, _ = sharded(program, (platform,))
+        assert targets_in(exported) == {f"xla_ffi_partitioned_python_{name}_callback"}
+    with pytest.raises(NotImplementedError, match=r"calls square, .*\(cpu, cuda\)\. .* for each"):
+        sharded(program, BOTH)

@@ -124,8 +124,8 @@ def lower(
             "symbolic shape, which XLA cannot find out where a token is a result as well. Let the shape "
             "be one of numbers, or the call be unordered."
         )
-    emit = _emit_native if runtime.is_native else partial(_emit_portable, runtime, host_call)
-    results = emit(ctx, operands, attributes, effect, op_sharding, partitioned, flavour)
+    emit = _emit_native if runtime.is_native else partial(_emit_portable, runtime)
+    results = emit(host_call, ctx, operands, attributes, effect, op_sharding, partitioned, flavour)
     if ctx.avals_out and _jax.is_partitioned_automatically(ctx):
         return placement.replicated(ctx, results)
     return results
@@ -185,6 +185,7 @@ def _emit_portable(
 
 
 def _emit_native(
+    host_call: HostCall,
     ctx: Any,
     operands: Any,
     attributes: Any,
@@ -201,11 +202,9 @@ def _emit_native(
             avals_in=[_jax.ABSTRACT_TOKEN, *ctx.avals_in],
             avals_out=[_jax.ABSTRACT_TOKEN, *ctx.avals_out],
         )
-    if "shared_run" not in attributes:
-        target = _start.TARGET
-    else:
-        target = _start.PARTITIONED_TARGET if partitioned else _start.PLACED_TARGET
-    target = placement.name_of_target(ctx, target)
+    target = _start.PLACED_TARGET if "shared_run" in attributes else _start.TARGET
+    if partitioned and "shared_run" in attributes:
+        target = placement.partitioned_target(ctx, host_call)
     operation = custom_calls.emit(
         call_ctx, target, operands, attributes, has_side_effect=flavour.effect is not None
     )

@@ -21,7 +21,7 @@ from jax._src import core
 from jax._src.interpreters import mlir
 from jax._src.mesh import empty_abstract_mesh, use_abstract_mesh
 
-from callbax._jax.placement import PARTITIONED_TARGET, name_of_target, uses_shardy
+from callbax._jax.placement import partitioned_target, uses_shardy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _fence(ctx: Any, value: Any = None, aval: Any = None) -> Any:
     one, and whose result goes to another, stays where it is.
     """
     avals_in, avals_out = ([], [_TRUE]) if value is None else ([aval], [])
-    target = name_of_target(ctx, PARTITIONED_TARGET)
+    target = partitioned_target(ctx, "a function with an effect (per_shard=True)")
     build = jax.ffi.build_ffi_lowering_function(target, has_side_effect=True)
     call_ctx = dataclasses.replace(ctx, avals_in=avals_in, avals_out=avals_out)
     operation = build(call_ctx, *(() if value is None else (value,)), fence=np.bool_(True))

@@ -28,20 +28,30 @@ _TAKES_CONTEXT = "ctx" in inspect.signature(mlir.set_sharding).parameters
 
 # XLA's partitioner keeps the placement of a custom call only under names that it knows for host
 # callbacks (xla::sdy::isPythonCallbackCustomCall, and the partitioner registered for the partitioned
-# name); of any other call it drops the annotation, and then runs it on every device. The GPU names
-# are free on the CPU platform, whatever else is registered, so callbax's handler takes them there.
-PLACED_TARGET = "xla_ffi_python_gpu_callback"
+# name); of any other call it drops the annotation, and then runs it on every device. Callbax's handlers
+# take those that are free. This one is an older one of JAX's, which nobody has on any platform.
+PLACED_TARGET = "xla_python_gpu_callback"
+# Of the partitioned names each platform's own is JAX's, and that of the other is free.
 PARTITIONED_TARGET = "xla_ffi_partitioned_python_gpu_callback"
-# On GPUs these are JAX's, and the CPU names are free.
-ON_CUDA = {
-    PLACED_TARGET: "xla_ffi_python_cpu_callback",
-    PARTITIONED_TARGET: "xla_ffi_partitioned_python_cpu_callback",
-}
+ON_CUDA = {PARTITIONED_TARGET: "xla_ffi_partitioned_python_cpu_callback"}
 
 
-def name_of_target(ctx: Any, target: str) -> str:
-    """The name of a target of callbax's on the platform of the program that is lowered."""
-    return ON_CUDA.get(target, target) if _jax.is_for_cuda(ctx) else target
+def partitioned_target(ctx: Any, callee: Any) -> str:
+    """The name of a call on each device, on the platform of the program that is lowered.
+
+    Args:
+      callee: what is called, by its `str`.
+
+    Raises:
+      NotImplementedError: the program is for several platforms, and these have different names.
+    """
+    platforms = ctx.module_context.platforms
+    if "cuda" in platforms and len(platforms) > 1:
+        raise NotImplementedError(
+            f"each device calls {callee}, in a program for several platforms ({', '.join(platforms)}). "
+            "XLA knows such calls by other names on cuda than elsewhere: export a program for each."
+        )
+    return ON_CUDA[PARTITIONED_TARGET] if _jax.is_for_cuda(ctx) else PARTITIONED_TARGET
 
 
 def uses_shardy() -> bool:
