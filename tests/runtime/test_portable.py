@@ -22,7 +22,7 @@ from jax import export
 from jax.interpreters import mlir
 
 import callbax
-from callbax._jax import narrow_types
+from callbax._jax import barriers, narrow_types
 from callbax._runtime import platforms, portable_calls
 
 SCALAR = jax.ShapeDtypeStruct((), np.float32)
@@ -240,7 +240,7 @@ def test_a_barrier_raises_callbaxs_message_alone(monkeypatch, portable):
         jax.jit(lambda x: callbax.debug.callback(fail, x))(1.0)
         callbax.effects_barrier()
     error = jax.errors.JaxRuntimeError(str(caught.value))
-    monkeypatch.setattr(callbax._jax, "wait_for_effects", lambda: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(barriers, "wait_for_effects", lambda: (_ for _ in ()).throw(error))
     with pytest.raises(jax.errors.JaxRuntimeError) as caught:
         callbax.effects_barrier()
     assert str(caught.value).startswith("INTERNAL: callbax.debug.callback: the callback ")
