@@ -76,7 +76,7 @@ void Follow(PyObject* object, const Move& move) noexcept;
 class CallArrays {
  public:
   CallArrays(CallSite& site, const std::vector<Buffer>& operands,
-             const std::vector<Buffer>& results);
+             const std::vector<Buffer>& results, Device* device);
   ~CallArrays();
   CallArrays(const CallArrays&) = delete;
   CallArrays& operator=(const CallArrays&) = delete;
@@ -95,7 +95,16 @@ class CallArrays {
 
  private:
   // A copy is the function's to keep. The others are not: the trial copy is in the place of a view.
-  enum class Kind { kCopy, kReadOnlyCopy, kTrialCopy, kView, kScratch, kTrialScratch, kWritableView };
+  enum class Kind {
+    kCopy,
+    kReadOnlyCopy,
+    kTrialCopy,
+    kView,
+    kScratch,
+    kTrialScratch,
+    kWritableView,
+    kOnDevice
+  };
 
   Kind KindOf(size_t i, const Dtype& dtype) const;
   const Buffer& buffer(size_t i) const {
@@ -105,6 +114,7 @@ class CallArrays {
   PyObject* Take(size_t i);
   void Return(size_t i);
   std::vector<int64_t> Kept() const;
+  bool JoinDevice(bool ok);
   bool SettleKept(bool ok);
 
   // Small calls stay off the heap.
@@ -113,7 +123,8 @@ class CallArrays {
   CallSite& site_;
   const std::vector<Buffer>& operands_;
   const std::vector<Buffer>& results_;
-  const bool watched_;  // the site has views or out
+  Device* const device_;  // null: the host
+  const bool watched_;    // the site has views or out
   const bool trial_;
   size_t count_;
   size_t made_ = 0;

@@ -107,6 +107,7 @@ struct CallSite {
   bool no_results = false;    // whatever result buffers there are, the callback has none
   bool ignores_result = false;  // what the callback returns
   bool unheard = false;       // no result of the program could carry its failure
+  bool on_device = false;     // the function gets its arrays in the memory of a GPU
   bool elsewhere = false;     // the program is one of another platform
   bool deferred = false;      // its failures reach it by its results alone, whatever thread calls
   bool detached = false;      // on GPUs, its program goes on without it
@@ -130,10 +131,27 @@ struct Outcome {
 // The id of a run that has none. XLA's ids may be negative, too.
 inline constexpr int64_t kNoRun = INT64_MIN;
 
+// Where the arrays of a call are, if not on the host. Objects are Python's; all but Fill need the GIL.
+class Device {
+ public:
+  virtual ~Device() = default;
+  // A new reference to an array over the buffer, or null with an error set.
+  virtual void* NewArray(const Buffer& buffer, bool writable) = 0;
+  // Nobody gets that array's memory any more.
+  virtual void Expire(void* array) = 0;
+  // Copies an array of the result's shape and type to it. False with an error set.
+  virtual bool Write(const Buffer& result, void* array) = 0;
+  // What the function has done with the device comes before what the program does next. False with an
+  // error set.
+  virtual bool Join() = 0;
+  virtual void Fill(const Buffer& result, uint8_t byte) noexcept = 0;
+};
+
 // Calls the callback once for each lane and fills `results`. Takes the GIL; never throws. A negative
 // run id means that it is not known.
 Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
-               const std::vector<Buffer>& results, int64_t run_id) noexcept;
+               const std::vector<Buffer>& results, int64_t run_id,
+               Device* device = nullptr) noexcept;
 
 // Keeps a failure for the next barrier, since nothing that the program returns carries it. Takes the GIL.
 void KeepFailure(const std::string& message) noexcept;
@@ -185,6 +203,7 @@ bool ReadSite(const Attributes& attributes, CallSite* site, std::string* why) {
   attributes.Read("unheard", &site->unheard);
   attributes.Read("deferred", &site->deferred);
   attributes.Read("detached", &site->detached);
+  attributes.Read("on_device", &site->on_device);
   attributes.Read("widened", &site->widened);
   attributes.Read("views", &site->views);
   attributes.Read("out", &site->out);

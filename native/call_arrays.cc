@@ -47,10 +47,11 @@ void ReportKept(const CallSite& site, const std::vector<int64_t>& kept, size_t o
 }  // namespace
 
 CallArrays::CallArrays(CallSite& site, const std::vector<Buffer>& operands,
-                       const std::vector<Buffer>& results)
+                       const std::vector<Buffer>& results, Device* device)
     : site_(site),
       operands_(operands),
       results_(results),
+      device_(device),
       watched_(site.views || site.out),
       trial_(watched_ && !site.trusted),
       count_(operands.size() + (site.out ? results.size() : 0)) {
@@ -67,6 +68,7 @@ CallArrays::~CallArrays() {
 }
 
 CallArrays::Kind CallArrays::KindOf(size_t i, const Dtype& dtype) const {
+  if (device_ != nullptr) return Kind::kOnDevice;
   const bool result = i >= operands_.size();
   if (!result && !site_.views) return Kind::kCopy;
   // XLA packs these, or they are lanes of a buffer that is unpacked for the time of the call.
@@ -97,6 +99,8 @@ PyObject* CallArrays::Take(size_t i) {
     case Kind::kWritableView:
       PrepareToWrite(*dtype, buffer(i));
       return TakeView(site_.spare[i], *dtype, buffer(i), true);
+    case Kind::kOnDevice:
+      return static_cast<PyObject*>(device_->NewArray(buffer(i), i >= operands_.size()));
   }
   return nullptr;
 }
@@ -112,9 +116,10 @@ bool CallArrays::Make() {
 
 bool CallArrays::TakeResults(PyObject* value) {
   if (site_.ignores_result) return true;
-  if (!site_.out) return WriteResults(site_, value, results_);
+  if (!site_.out) return WriteResults(site_, value, results_, device_);
   const bool alone = results_.size() == 1 && value == arguments_[operands_.size()];
-  if (value != Py_None && !alone) return WriteResults(site_, value, results_);
+  if (value != Py_None && !alone) return WriteResults(site_, value, results_, device_);
+  if (device_ != nullptr) return true;
   for (size_t i = operands_.size(); i < count_; ++i) {
     const bool in_place = KindOf(i, dtype(i)) == Kind::kWritableView;
     FinishWriting(in_place ? nullptr : arguments_[i], dtype(i), buffer(i));
@@ -135,6 +140,9 @@ void CallArrays::Return(size_t i) {
     case Kind::kScratch:
     case Kind::kTrialScratch:
       return Py_DECREF(arguments_[i]);
+    case Kind::kOnDevice:
+      device_->Expire(arguments_[i]);
+      return Py_DECREF(arguments_[i]);
   }
 }
 
@@ -150,10 +158,22 @@ std::vector<int64_t> CallArrays::Kept() const {
 }
 
 bool CallArrays::Finish(bool ok) {
+  if (device_ != nullptr) ok = JoinDevice(ok);
   if (watched_) ok = SettleKept(ok);
   for (size_t i = 0; i < made_; ++i) Return(i);
   made_ = 0;
   return ok;
+}
+
+// Also after a failure, as the function may have begun something.
+bool CallArrays::JoinDevice(bool ok) {
+  nb::object exception = TakeException();
+  const bool joined = device_->Join();
+  if (exception) {
+    PyErr_Clear();  // the function's own exception matters more
+    SetException(exception);
+  }
+  return ok && joined;
 }
 
 bool CallArrays::SettleKept(bool ok) {

@@ -78,13 +78,13 @@ void RaiseKernelFailure(const CallSite& site, const KernelFailure& failure) {
 }
 
 [[gnu::always_inline]] inline bool RunLane(CallSite& site, const std::vector<Buffer>& operands,
-             const std::vector<Buffer>& results) {
-  CallArrays arrays(site, operands, results);
+                                           const std::vector<Buffer>& results, Device* device) {
+  CallArrays arrays(site, operands, results, device);
   return arrays.Finish(arrays.Make() && CallFunction(site, arrays)) && !Interrupted();
 }
 
 bool RunLanes(CallSite& site, const std::vector<Buffer>& operands,
-              const std::vector<Buffer>& results, FailedCall* failed) {
+              const std::vector<Buffer>& results, Device* device, FailedCall* failed) {
   ExpandedBuffers in(operands);
   ExpandedBuffers out(results);
   in.Load();
@@ -96,7 +96,7 @@ bool RunLanes(CallSite& site, const std::vector<Buffer>& operands,
   }
   for (int64_t lane = 0; lane < cursor.count(); ++lane) {
     cursor.Seek(lane, in.whole(), out.whole());
-    if (RunLane(site, cursor.operands(), cursor.results())) continue;
+    if (RunLane(site, cursor.operands(), cursor.results(), device)) continue;
     *failed = {lane, cursor.sizes(), cursor.operands()};
     return false;
   }
@@ -105,10 +105,10 @@ bool RunLanes(CallSite& site, const std::vector<Buffer>& operands,
 }
 
 [[gnu::always_inline]] inline bool Run(CallSite& site, const std::vector<Buffer>& operands,
-                                       const std::vector<Buffer>& results,
+                                       const std::vector<Buffer>& results, Device* device,
                                        FailedCall* failed) {
-  if (!site.lanes.sizes.empty()) return RunLanes(site, operands, results, failed);
-  if (RunLane(site, operands, results)) return true;
+  if (!site.lanes.sizes.empty()) return RunLanes(site, operands, results, device, failed);
+  if (RunLane(site, operands, results, device)) return true;
   failed->arguments = operands;
   return false;
 }
@@ -145,14 +145,15 @@ CalleePtr ResolveCallee(const std::string& name, std::string* why) {
 // With an observer's two classes: of the whole call, and of its part that holds the GIL.
 template <class Observed, class InPython>
 Outcome InvokeObserved(CallSite& site, const std::vector<Buffer>& operands,
-                       const std::vector<Buffer>& results, int64_t run_id) noexcept {
+                       const std::vector<Buffer>& results, int64_t run_id,
+                       Device* device) noexcept {
   try {
     CallInFlight in_flight;
     if (!in_flight.allowed()) {
       return {false, "callbax: " + site.flavour + " was not run: the interpreter is shutting down"};
     }
     if (site.shared_run && failed_runs().Has(run_id)) {
-      Poison(results);
+      Poison(results, device);
       return {};
     }
     Observed observed(site, operands, results, run_id);
@@ -172,7 +173,7 @@ Outcome InvokeObserved(CallSite& site, const std::vector<Buffer>& operands,
     } else if (is_kernel) {
       failed = kernel_failure.call;
       RaiseKernelFailure(site, kernel_failure);
-    } else if (surroundings.entered() && Run(site, operands, results, &failed)) {
+    } else if (surroundings.entered() && Run(site, operands, results, device, &failed)) {
       return {};
     }
     observed.Fail();
@@ -182,7 +183,7 @@ Outcome InvokeObserved(CallSite& site, const std::vector<Buffer>& operands,
     Failure failure = ReportFailure(Target(site), site.flavour, number, failed);
     if (!failure.poison) return {false, std::move(failure.message)};
     failed_runs().Add(run_id);
-    Poison(results);
+    Poison(results, device);
     return {};
   } catch (const std::exception& error) {
     return {false, std::string("callbax: the runtime failed: ") + error.what()};
@@ -190,11 +191,12 @@ Outcome InvokeObserved(CallSite& site, const std::vector<Buffer>& operands,
 }
 
 Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
-               const std::vector<Buffer>& results, int64_t run_id) noexcept {
+               const std::vector<Buffer>& results, int64_t run_id, Device* device) noexcept {
   if (watched.load(std::memory_order_relaxed) != 0) {
-    return InvokeObserved<ObservedCall, CallInPython>(site, operands, results, run_id);
+    return InvokeObserved<ObservedCall, CallInPython>(site, operands, results, run_id,
+                                                       device);
   }
-  return InvokeObserved<UnobservedCall, UnobservedInPython>(site, operands, results, run_id);
+  return InvokeObserved<UnobservedCall, UnobservedInPython>(site, operands, results, run_id, device);
 }
 
 }  // namespace callbax

@@ -96,7 +96,7 @@ Outcome PythonGuard::Judge(const std::vector<Buffer>& operands,
   SetException(exception);
   Failure failure = ReportFailure(target, "ufunc", site_.number, FailedCall{-1, {}, operands});
   if (!failure.poison) return {false, std::move(failure.message)};
-  Poison(results);
+  Poison(results, nullptr);
   return {};
 }
 

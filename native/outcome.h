@@ -15,7 +15,9 @@ namespace callbax {
 // and scalars of just the right type, alone or in a tuple or list) are done here; all others, and
 // every complaint, go through the `convert` hook; so does each value of a function that was to write its
 // results in place, and that is an error. False with a Python error set on failure.
-bool WriteResults(const CallSite& site, PyObject* value, const std::vector<Buffer>& results);
+// On a device, all values go through the hook.
+bool WriteResults(const CallSite& site, PyObject* value, const std::vector<Buffer>& results,
+                  Device* device);
 
 // For a function that writes a result in place: before it does, and after. `array` is what it has
 // written to, if that was not the buffer itself; it must be C-contiguous and of the buffer's size.
@@ -23,7 +25,7 @@ void PrepareToWrite(const Dtype& dtype, const Buffer& target) noexcept;
 void FinishWriting(PyObject* array, const Dtype& dtype, const Buffer& target) noexcept;
 
 // Fills the buffers with NaN, or with zero where the type has no NaN.
-void Poison(const std::vector<Buffer>& results) noexcept;
+void Poison(const std::vector<Buffer>& results, Device* device) noexcept;
 
 struct Failure {
   std::string message;  // what XLA carries to the caller

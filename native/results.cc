@@ -170,7 +170,8 @@ bool IsEmpty(const CallSite& site, Py_ssize_t i) {
 }
 
 // Python's part: any tree, any array-like, and the errors.
-bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector<Buffer>& results) {
+bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector<Buffer>& results,
+                        Device* device) {
   const auto count = static_cast<Py_ssize_t>(results.size());
   nb::object shapes = nb::steal(PyTuple_New(count));
   nb::object dtypes = nb::steal(PyTuple_New(count));
@@ -195,6 +196,14 @@ bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector
   if (!arrays) return false;
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject* array = PyList_GET_ITEM(arrays.ptr(), i);
+    if (device != nullptr) {
+      if (IsEmpty(site, i)) {
+        device->Fill(results[i], 0);
+      } else if (!device->Write(results[i], array)) {
+        return false;
+      }
+      continue;
+    }
     if (IsEmpty(site, i)) {
       const int64_t elements = CountElements(results[i].rank, results[i].dims);
       std::memset(results[i].data, 0, static_cast<size_t>(elements));
@@ -212,15 +221,18 @@ bool WriteThroughPython(const CallSite& site, PyObject* value, const std::vector
 
 }  // namespace
 
-bool WriteResults(const CallSite& site, PyObject* value, const std::vector<Buffer>& results) {
-  if (site.out || !site.empty.empty()) return WriteThroughPython(site, value, results);
+bool WriteResults(const CallSite& site, PyObject* value, const std::vector<Buffer>& results,
+                  Device* device) {
+  if (site.out || !site.empty.empty() || device != nullptr) {
+    return WriteThroughPython(site, value, results, device);
+  }
   switch (WriteDirectly(site, value, results)) {
     case Written::kYes:
       return true;
     case Written::kFailed:
       return false;
     case Written::kNotDirectly:
-      return WriteThroughPython(site, value, results);
+      return WriteThroughPython(site, value, results, nullptr);
   }
   return false;
 }
@@ -239,10 +251,15 @@ void FinishWriting(PyObject* array, const Dtype& dtype, const Buffer& target) no
   }
 }
 
-void Poison(const std::vector<Buffer>& results) noexcept {
+void Poison(const std::vector<Buffer>& results, Device* device) noexcept {
   for (const Buffer& target : results) {
     const Dtype* dtype = FindDtype(target.dtype);
     if (dtype == nullptr) continue;
+    if (device != nullptr) {  // all ones are a NaN of types with more than a byte
+      const auto byte = static_cast<uint8_t>(dtype->bits == 8 || dtype->nan == 0 ? dtype->nan : 0xFF);
+      device->Fill(target, byte);
+      continue;
+    }
     if (target.destination != nullptr) target.destination->Withdraw();
     const int64_t count = CountElements(target.rank, target.dims);
     if (dtype->nan == 0) {

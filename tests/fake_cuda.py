@@ -25,10 +25,13 @@ FUNCTIONS = (
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuStreamIsCapturing",
+    "cuStreamWaitEvent",
     "cuMemHostAlloc",
     "cuMemFreeHost",
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoDAsync_v2",
+    "cuMemsetD8Async",
     "cuEventCreate",
     "cuEventRecord",
     "cuEventQuery",
@@ -85,6 +88,11 @@ def library() -> ctypes.CDLL:
     loaded.fake_fail.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int]
     loaded.fake_calls.argtypes = [ctypes.c_char_p]
     loaded.fake_wrap.argtypes, loaded.fake_wrap.restype = [ctypes.c_void_p], ctypes.c_void_p
+    loaded.fake_scale.argtypes = [
+        *(ctypes.c_size_t, ctypes.c_size_t, ctypes.c_long, ctypes.c_float, ctypes.c_size_t)
+    ]
+    loaded.fake_allocate.argtypes, loaded.fake_allocate.restype = [ctypes.c_size_t], ctypes.c_size_t
+    loaded.fake_stream.restype = ctypes.c_size_t
     for name in ("fake_calls", "fake_pageable_copies", "fake_events"):
         getattr(loaded, name).restype = ctypes.c_long
     for name in ("fake_locked_bytes", "fake_most_locked_bytes"):

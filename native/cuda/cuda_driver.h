@@ -31,10 +31,13 @@ constexpr int kNotCapturing = 0;               // CU_STREAM_CAPTURE_STATUS_NONE
   EACH(cuCtxGetCurrent, CudaContext*)                                      \
   EACH(cuCtxSetCurrent, CudaContext)                                       \
   EACH(cuStreamIsCapturing, CudaStream, int*)                              \
+  EACH(cuStreamWaitEvent, CudaStream, CudaEvent, unsigned)                 \
   EACH(cuMemHostAlloc, void**, size_t, unsigned)                           \
   EACH(cuMemFreeHost, void*)                                               \
   EACH(cuMemcpyDtoHAsync_v2, void*, CudaPointer, size_t, CudaStream)       \
   EACH(cuMemcpyHtoDAsync_v2, CudaPointer, const void*, size_t, CudaStream) \
+  EACH(cuMemcpyDtoDAsync_v2, CudaPointer, CudaPointer, size_t, CudaStream) \
+  EACH(cuMemsetD8Async, CudaPointer, unsigned char, size_t, CudaStream)    \
   EACH(cuEventCreate, CudaEvent*, unsigned)                                \
   EACH(cuEventRecord, CudaEvent, CudaStream)                               \
   EACH(cuEventQuery, CudaEvent)                                            \

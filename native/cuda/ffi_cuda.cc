@@ -9,6 +9,7 @@
 
 #include "call.h"
 #include "cuda_driver.h"
+#include "device_call.h"
 #include "ffi.h"
 #include "helpers.h"
 #include "long_calls.h"
@@ -57,9 +58,9 @@ Outcome Try(const Site& site, const Step& step) {
   }
 }
 
-// Handler has `Frame`, the arrays of a call, `UseOf(site)`, what the call does with them,
-// `Call(frame, site)`, which runs it over host memory, and `Detaches(site)`. If that holds, `Detach` takes
-// the frame, and has the call run later.
+// Handler has `Frame`, the arrays of a call, `UseOf(site)`, what the call does with them, and
+// `Call(frame, site, device)`, which runs it over host memory, or over the device's if `IsOnDevice(site)`.
+// If `Detaches(site)`, `Detach` takes the frame, and has the call run later.
 template <class Handler>
 struct OnHost {
   using Site = typename Handler::Site;
@@ -90,11 +91,24 @@ struct OnHost {
       return {};
     }
     KeepOrder(frame);
+    if (Handler::IsOnDevice(site)) return CallOnDevice(frame, call, site, *driver, stream);
     Staging staging(*driver, stream, &call.operands, &call.results, Handler::UseOf(site));
     staging.AwaitOperands();
     const Outcome outcome = Handler::Call(call, site);
     if (outcome.ok) staging.SendResults();
     return outcome;
+  }
+
+  static Outcome CallOnDevice(XLA_FFI_CallFrame* frame, const typename Handler::Frame& call,
+                              Site& site, const CudaDriver& driver, CudaStream stream) {
+    RefuseCapture(driver, stream);
+    XLA_FFI_DeviceOrdinal_Get_Args args{XLA_FFI_DeviceOrdinal_Get_Args_STRUCT_SIZE, nullptr,
+                                        frame->ctx, 0};
+    if (Ignore(frame->api, frame->api->XLA_FFI_DeviceOrdinal_Get(&args))) {
+      return Fail(site, "XLA does not say which GPU it is for");
+    }
+    const auto device = NewCudaDevice(driver, stream, args.device_ordinal);
+    return Handler::Call(call, site, device.get());
   }
 };
 
@@ -144,16 +158,18 @@ struct CudaCallbackHandler {
     return {site.lanes.sizes.empty(), !site.views && !is_kernel};
   }
 
-  static Outcome Call(const Frame& call, CudaCallSite& site) {
+  static bool IsOnDevice(const CudaCallSite& site) { return site.on_device && !site.fence; }
+
+  static Outcome Call(const Frame& call, CudaCallSite& site, Device* device = nullptr) {
     if (site.fence) {
       Pass(call.results);
       return {};
     }
     const WatchedCall watched(site.callback);
-    return Invoke(site, call.operands, call.results, call.run_id);
+    return Invoke(site, call.operands, call.results, call.run_id, device);
   }
 
-  static bool Detaches(const CudaCallSite& site) { return site.detached; }
+  static bool Detaches(const CudaCallSite& site) { return site.detached && !site.on_device; }
 
   // Half of the pool is for calls that are waited for.
   static void Detach(const CudaDriver& driver, CudaStream stream, Frame call, CudaCallSite& site) {
@@ -183,7 +199,9 @@ struct CudaLoopHandler {
 
   static Staging::Use UseOf(const CudaLoopSite&) { return {true, false}; }
 
-  static Outcome Call(const Frame& call, CudaLoopSite& site) {
+  static bool IsOnDevice(const CudaLoopSite&) { return false; }
+
+  static Outcome Call(const Frame& call, CudaLoopSite& site, Device* = nullptr) {
     const size_t operands = call.operands.size();
     const auto buffer = [&](size_t i) {
       return i < operands ? call.operands[i] : call.results[i - operands];

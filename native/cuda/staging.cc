@@ -27,7 +27,7 @@ size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kA
 Staging::Staging(const CudaDriver& driver, CudaStream stream, std::vector<Buffer>* operands,
                  std::vector<Buffer>* results, Use use)
     : copies_(driver, stream) {
-  CheckCapture();
+  RefuseCapture(driver, stream);
   Lay(operands, results, use);
   SendOperands();
 }
@@ -47,9 +47,9 @@ size_t Staging::BytesOf(const std::vector<Buffer>& buffers) {
   return total;
 }
 
-void Staging::CheckCapture() {
+void RefuseCapture(const CudaDriver& driver, CudaStream stream) {
   int capturing = kNotCapturing;
-  CALLBAX_CUDA(copies_.driver(), cuStreamIsCapturing, copies_.stream(), &capturing);
+  CALLBAX_CUDA(driver, cuStreamIsCapturing, stream, &capturing);
   if (capturing == kNotCapturing) return;
   throw std::runtime_error(
       "its stream is being captured into a CUDA graph, and graphs do not call the host");

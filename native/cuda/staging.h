@@ -25,6 +25,9 @@
 
 namespace callbax {
 
+// Throws if the stream is being captured into a CUDA graph, which would not call the host again.
+void RefuseCapture(const CudaDriver& driver, CudaStream stream);
+
 // Any thread, without the GIL, with the stream's context current at first. Throws CudaError,
 // std::runtime_error or std::bad_alloc.
 class Staging {
@@ -72,7 +75,6 @@ class Staging {
     bool is_sent = false;
   };
 
-  void CheckCapture();
   void Lay(std::vector<Buffer>* operands, std::vector<Buffer>* results, Use use);
   Array Place(Buffer* buffer, size_t bytes, bool is_kept);
   HeldBlock* Take(size_t bytes, bool is_kept);

@@ -182,6 +182,14 @@ void DefineDeviceArrays(nb::module_& m) {
            nb::sig("def __dlpack__(self, *, stream: int | None = None, max_version: tuple[int, int] | "
                    "None = None, dl_device: tuple[int, int] | None = None, copy: bool | None = None) "
                    "-> object"));
+  m.def(
+      "device_of_call",
+      []() -> nb::object {
+        if (device_of_call == nullptr) return nb::none();
+        return nb::make_tuple(device_of_call->ordinal, device_of_call->stream);
+      },
+      nb::sig("def device_of_call() -> tuple[int, int] | None"),
+      "The GPU, and XLA's stream, of the call on this thread whose function gets arrays there.");
   m.def("from_dlpack", &FromDlpack, nb::arg("object"), nb::arg("stream") = nb::none(),
         nb::sig("def from_dlpack(object: object, stream: int | None = None) -> object"),
         "A NumPy array over an array on the host, or a DeviceArray over one on a GPU.");

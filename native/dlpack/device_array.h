@@ -24,6 +24,13 @@ class StreamOrder {
   virtual void Admit(uintptr_t stream) = 0;
 };
 
+// The GPU and XLA's stream of the call on this thread whose function gets arrays there; null: there is none.
+struct DeviceOfCall {
+  int ordinal;
+  uintptr_t stream;
+};
+inline thread_local const DeviceOfCall* device_of_call = nullptr;
+
 class DeviceArray {
  public:
   // Over a NumPy array's memory, or a copy of it if it is not contiguous. Throws nb::python_error.

@@ -153,6 +153,11 @@ class DeviceArray:
         copy: bool | None = None,
     ) -> object: ...
 
+def device_of_call() -> tuple[int, int] | None:
+    """
+    The GPU, and XLA's stream, of the call on this thread whose function gets arrays there.
+    """
+
 def from_dlpack(object: object, stream: int | None = None) -> object:
     """
     A NumPy array over an array on the host, or a DeviceArray over one on a GPU.

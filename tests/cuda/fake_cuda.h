@@ -58,8 +58,8 @@ uintptr_t AllocateDevice(size_t bytes);
 void FreeDevice(uintptr_t address);
 char* Alias(uintptr_t address, size_t bytes);
 
-// One context and one stream for each device.
-CUstream_st* StreamOf(int device);
+// One context for each device. Stream 0 is XLA's.
+CUstream_st* StreamOf(int device, int number = 0);
 // The context of this thread. What makes it another returns the one before.
 CUctx_st* Current();
 CUctx_st* MakeCurrent(CUctx_st* context);

@@ -75,6 +75,20 @@ Result Copy(std::unique_lock<std::mutex>* lock, CUstream_st* stream, void* host,
   return 0;
 }
 
+// Work of a stream on its device's memory, which takes as long as a copy. With the mutex.
+void Begin(CUstream_st* stream, std::function<void()> work) {
+  World& w = world();
+  ++stream->copies;
+  stream->work.push_back([=, &w] {
+    Sleep(w.copy_us);
+    work();
+    std::lock_guard<std::mutex> guard(w.mutex);
+    --stream->copies;
+    w.changed.notify_all();
+  });
+  w.changed.notify_all();
+}
+
 Result Known(CUevent_st* event) { return world().events.count(event) ? 0 : kInvalidHandle; }
 
 }  // namespace
@@ -112,6 +126,22 @@ Result cuStreamIsCapturing(CUstream_st*, int* status) {
   return 0;
 }
 
+Result cuStreamWaitEvent(CUstream_st* stream, CUevent_st* event, unsigned) {
+  ENTER
+  if (Known(event) != 0) return kInvalidHandle;
+  World& w = world();
+  const uint64_t ticket = event->recorded;
+  ++stream->copies;  // the stream has work until then
+  stream->work.push_back([=, &w] {
+    std::unique_lock<std::mutex> waiting(w.mutex);
+    w.changed.wait(waiting, [=] { return event->passed >= ticket; });
+    --stream->copies;
+    w.changed.notify_all();
+  });
+  w.changed.notify_all();
+  return 0;
+}
+
 Result cuMemHostAlloc(void** memory, size_t bytes, unsigned) {
   ENTER
   *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -145,6 +175,22 @@ Result cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t byte
                             CUstream_st* stream) {
   ENTER
   return Copy(&lock, stream, const_cast<void*>(from), to, bytes, false);
+}
+
+Result cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, size_t bytes,
+                            CUstream_st* stream) {
+  ENTER
+  char* const out = Alias(to, bytes);
+  const char* const in = Alias(from, bytes);
+  Begin(stream, [=] { std::memcpy(out, in, bytes); });
+  return 0;
+}
+
+Result cuMemsetD8Async(unsigned long long to, unsigned char byte, size_t bytes, CUstream_st* stream) {
+  ENTER
+  char* const out = Alias(to, bytes);
+  Begin(stream, [=] { std::memset(out, byte, bytes); });
+  return 0;
 }
 
 Result cuEventCreate(CUevent_st** event, unsigned) {
@@ -202,6 +248,25 @@ void fake_fail(const char* name, long n, Result result) {
 long fake_calls(const char* name) {
   std::lock_guard<std::mutex> lock(world().mutex);
   return world().calls[name];
+}
+
+// A kernel of another library: out = factor * in.
+void fake_scale(uintptr_t out, uintptr_t in, long count, float factor, CUstream_st* stream) {
+  std::lock_guard<std::mutex> lock(world().mutex);
+  const size_t bytes = count * sizeof(float);
+  auto* to = reinterpret_cast<float*>(Alias(out, bytes));
+  auto* from = reinterpret_cast<const float*>(Alias(in, bytes));
+  Begin(stream, [=] {
+    for (long i = 0; i < count; ++i) to[i] = factor * from[i];
+  });
+}
+
+// A stream, and memory, of another library, on that device.
+CUstream_st* fake_stream(int device, int number) { return StreamOf(device, number); }
+
+uintptr_t fake_allocate(size_t bytes) {
+  std::lock_guard<std::mutex> lock(world().mutex);
+  return AllocateDevice(bytes);
 }
 
 void fake_delay(int copy_us, int event_us) {

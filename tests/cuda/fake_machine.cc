@@ -74,13 +74,16 @@ thread_local CUctx_st* current = nullptr;
 
 }  // namespace
 
-CUstream_st* StreamOf(int device) {
+CUstream_st* StreamOf(int device, int number) {
   static std::mutex mutex;
-  static std::map<int, CUstream_st*> streams;
+  static std::map<int, CUctx_st*> contexts;
+  static std::map<std::pair<int, int>, CUstream_st*> streams;
   std::lock_guard<std::mutex> lock(mutex);
-  CUstream_st*& stream = streams[device];
+  CUctx_st*& context = contexts[device];
+  if (context == nullptr) context = new CUctx_st;
+  CUstream_st*& stream = streams[{device, number}];
   if (stream == nullptr) {
-    stream = new CUstream_st(new CUctx_st);
+    stream = new CUstream_st(context);
     std::thread(Run, stream).detach();
   }
   return stream;

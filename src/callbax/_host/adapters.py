@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -32,11 +33,14 @@ class WithArrays(Around):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         library = libraries.find(self.library)
-        args, kwargs = jax.tree.map(lambda leaf: _given(library, leaf), (args, kwargs))
-        value = self.function.value(*args, **kwargs)
-        if self.out and _is_same(value, kwargs["out"]):
-            return None
-        return jax.tree.map(library.take, value)
+        gpu = _native.device_of_call() if self.on_device else None
+        with contextlib.nullcontext() if gpu is None else library.on_stream(*gpu):
+            args, kwargs = jax.tree.map(lambda leaf: _given(library, leaf), (args, kwargs))
+            value = self.function.value(*args, **kwargs)
+            if self.out and _is_same(value, kwargs["out"]):
+                return None
+            stream = None if gpu is None else gpu[1]
+            return jax.tree.map(lambda leaf: library.take(leaf, stream), value)
 
     def around(self, function: Any) -> WithArrays:
         """The same around another function."""

@@ -6,10 +6,12 @@ copied either way. A library is imported when a function that wants its arrays i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import math
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import jax.numpy as jnp
@@ -23,8 +25,15 @@ class Library(Protocol):
         """What the host function gets."""
         ...
 
-    def take(self, value: Any) -> Any:
-        """What the runtime gets of one leaf of what the function returned."""
+    def on_stream(self, gpu: int, stream: int) -> AbstractContextManager[Any]:
+        """In it, the library computes on that stream of that GPU, which is XLA's."""
+        ...
+
+    def take(self, value: Any, stream: int | None) -> Any:
+        """What the runtime gets of one leaf of what the function returned.
+
+        On a GPU the stream is XLA's, by the number that DLPack has for it.
+        """
         ...
 
 
@@ -34,20 +43,32 @@ class Jax:
     def give(self, array: Any) -> Any:
         return jnp.asarray(array)
 
-    def take(self, value: Any) -> Any:
+    def on_stream(self, gpu: int, stream: int) -> AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
+    def take(self, value: Any, stream: int | None) -> Any:
         return value
 
 
 class Dlpack:
-    """Objects for any library's from_dlpack; what exports itself by DLPack is a result."""
+    """Objects for any library's from_dlpack; what exports itself by DLPack is a result.
+
+    Streams are told of each other when an object is exported.
+    """
 
     def give(self, array: Any) -> Any:
         return _native.DeviceArray(array) if isinstance(array, np.ndarray) else array
 
-    def take(self, value: Any) -> Any:
+    def on_stream(self, gpu: int, stream: int) -> AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
+    def take(self, value: Any, stream: int | None) -> Any:
         if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__"):
             return value
-        return _native.from_dlpack(value)
+        return _native.from_dlpack(value, stream)
+
+
+_NO_ORDER = -1  # DLPack's for a library that computes on the stream itself
 
 
 class Torch(Dlpack):
@@ -59,10 +80,20 @@ class Torch(Dlpack):
     def give(self, array: Any) -> Any:
         return self._torch.from_dlpack(super().give(array))
 
-    def take(self, value: Any) -> Any:
-        if isinstance(value, self._torch.Tensor):
-            value = value.detach().cpu().resolve_conj().resolve_neg()
-        return super().take(value)
+    def on_stream(self, gpu: int, stream: int) -> AbstractContextManager[Any]:
+        cuda = self._torch.cuda
+        return cuda.stream(cuda.ExternalStream(stream, device=gpu))  # type: ignore[no-any-return]
+
+    def take(self, value: Any, stream: int | None) -> Any:
+        if not isinstance(value, self._torch.Tensor):
+            return super().take(value, stream)
+        value = value.detach().resolve_conj().resolve_neg()
+        if stream is None:
+            return super().take(value.cpu(), None)
+        if value.is_cuda:
+            # PyTorch is not to use the memory again before it is copied.
+            value.record_stream(self._torch.cuda.current_stream(value.device))
+        return super().take(value.contiguous(), _NO_ORDER if value.is_cuda else None)
 
 
 class CudaArrayInterface(Dlpack):
@@ -95,6 +126,17 @@ class Cupy(CudaArrayInterface):
         memory = self._cupy.cuda.UnownedMemory(array.pointer, size, array, device)
         pointer = self._cupy.cuda.MemoryPointer(memory, 0)
         return self._cupy.ndarray(array.shape, array.dtype, pointer)
+
+    def on_stream(self, gpu: int, stream: int) -> AbstractContextManager[Any]:
+        stack = contextlib.ExitStack()
+        stack.enter_context(self._cupy.cuda.Device(gpu))
+        stack.enter_context(self._cupy.cuda.ExternalStream(stream, gpu))
+        return stack
+
+    def take(self, value: Any, stream: int | None) -> Any:
+        if isinstance(value, self._cupy.ndarray):
+            return super().take(self._cupy.ascontiguousarray(value), stream)
+        return super().take(value, stream)
 
 
 _LIBRARIES: dict[str, type[Library]] = {

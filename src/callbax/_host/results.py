@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from callbax import _native
 from callbax._host.call import HostCall
 from callbax._host.function import Casting
 from callbax._runtime.errors import CallbackResultError
@@ -90,8 +91,13 @@ def _advice(call: HostCall) -> str:
     )
 
 
-def _converted(leaf: Any, dtype: np.dtype, canonicalize: bool, casting: Casting) -> np.ndarray:
-    """`leaf` as an array; of the dtype, if it may be converted to that."""
+def _converted(leaf: Any, dtype: np.dtype, canonicalize: bool, casting: Casting) -> Any:
+    """`leaf` as an array; of the dtype, if it may be converted to that.
+
+    A DeviceArray is on a GPU, and stays there as it is.
+    """
+    if isinstance(leaf, _native.DeviceArray):
+        return leaf
     if dtype == jax.dtypes.float0:
         casting = "none"  # nothing is converted to it, nor is it to anything
     if casting != "none" and type(leaf) in _PYTHON_NUMBERS:
