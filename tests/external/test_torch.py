@@ -2,6 +2,7 @@
 
 import fake_cuda
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -172,3 +173,17 @@ def test_what_pytorch_cannot_differentiate_is_its_own_error():
     np.testing.assert_array_equal(through_numpy(x), x)
     error = error_of(jax.grad(lambda a: through_numpy(a).sum()), x)
     assert isinstance(error, RuntimeError)
+
+
+def cube(a):
+    return a**3
+
+
+def test_an_exported_derivative_is_named_by_its_function():
+    f = of_tensors(cube, derivative="torch")
+    program = jax.jit(jax.grad(lambda a: f(a).sum()))
+    exported = jax.export.export(program, disabled_checks=cb.EXPORT_CHECKS)(x)
+    assert "torch vjp" in exported.mlir_module() and "cube" in exported.mlir_module()
+    cb.allow(cube)
+    loaded = jax.export.deserialize(exported.serialize())
+    np.testing.assert_allclose(loaded.call(x), 3 * x**2, rtol=1e-5)

@@ -145,6 +145,7 @@ def make_options(
         raise ValueError(
             f"external function {where}: step= goes with a numerical derivative=, whose steps it sets"
         )
+    libraries.check_installed(plain["arrays"], f"external function {where}")
     return Options(
         result=rule,
         signature=parsed,
@@ -197,7 +198,6 @@ def _check_arrays(
             "has derivative='torch', which differentiates a function of tensors that returns tensors; "
             "say arrays='torch', without out=True"
         )
-    libraries.check_installed(arrays, f"external function {where}")
 
 
 def _on_device() -> str:
