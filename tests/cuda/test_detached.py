@@ -12,6 +12,7 @@ import pytest
 
 import callbax
 from callbax import _native, _start
+from callbax._jax import runtime
 from callbax._runtime import detached
 
 pytestmark = pytest.mark.skipif(fake_cuda.compiler() is None, reason="there is no C++ compiler")
@@ -72,6 +73,24 @@ def test_a_program_does_not_wait_for_its_effects(effect):
     gate.open.set()
     callbax.effects_barrier()
     assert gate.seen == list(range(40))
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("effect", ["io", "debug"])  # of ordered ones, where there is one device
+def test_calls_after_the_first_are_sent_off_from_cpp(effect, monkeypatch):
+    seen = []
+    program = jax.jit(lambda x: (EFFECTS[effect](lambda x: seen.append(x.item()), x), x + 1)[1])
+    assert program(0.0) == 1
+    sent, send = [], runtime.pxla.ExecuteReplicated.__call__
+    monkeypatch.setattr(
+        runtime.pxla.ExecuteReplicated,
+        "__call__",
+        lambda self, *args: (sent.append(self), send(self, *args))[1],
+    )
+    for i in range(1, 5):
+        assert program(float(i)) == i + 1
+    callbax.effects_barrier()
+    assert seen == [0, 1, 2, 3, 4] and sent == []
 
 
 def test_jaxs_barrier_waits_too():

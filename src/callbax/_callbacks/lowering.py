@@ -91,6 +91,7 @@ def lower(
     unheard = mark_calls(
         ctx,
         effectful=effectful and not is_detached,
+        is_detached=is_detached,
         holds_jax_arrays=holds_jax_arrays,
         keeps_objects=keeps_objects(host_call.function),
         is_native=runtime.is_native,

@@ -69,10 +69,10 @@ def _without_effects(executable: Any) -> Any:
     return plain
 
 
-def _with_waiting(data: Any, device: Any, tokens: int, site: int) -> Any:
+def _with_waiting(data: Any, device: Any, tokens: int, site: int, *, waits: bool = True) -> Any:
     """JAX's data for calls, so that they wait, and that tokens go in and out before the rest."""
     results = data.out_pytree_def
-    wait = functools.partial(_wait_for, device)
+    wait = functools.partial(_wait_for, device) if waits else _do_not_wait
     plan = _Plan(None if results == _ONE_ARRAY else results, tokens, site, wait)
     leaves = [0] * (results.num_leaves + tokens)
     data = data._replace(
@@ -123,6 +123,10 @@ def _wait_for(device: Any, results: Sequence[Any]) -> None:
     runtime.raise_unheard()
 
 
+def _do_not_wait(results: Sequence[Any]) -> None:
+    """All effects of the program are detached: called in order, by a thread that barriers wait for."""
+
+
 # -- which programs --------------------------------------------------------------------------------
 # What kinds of effects a program may have: unordered ones, and ordered ones.
 _allowed: tuple[frozenset[Any], frozenset[Any]] = frozenset(), frozenset()
@@ -139,7 +143,7 @@ def _is_ours(executable: Any) -> bool:
     program = executable._unloaded_executable
     unordered, ordered = _allowed
     return (
-        runtime.has(call, runtime.Mark.ENDS_WITH_ITS_EFFECTS)
+        (_waits(call) or runtime.has(call, runtime.Mark.HAS_DETACHED_EFFECTS))
         and not runtime.has(call, runtime.Mark.IS_A_RUN)
         and not program.host_callbacks
         and (program.output_avals or not runtime.has(call, runtime.Mark.CALLS_LOADED_PROGRAM))
@@ -148,6 +152,10 @@ def _is_ours(executable: Any) -> bool:
         # The order of calls on several devices is kept by tokens that are brought from one to the next.
         and (not call.ordered_effects or call._local_devices[0].client.device_count() == 1)
     )
+
+
+def _waits(call: Any) -> bool:
+    return runtime.has(call, runtime.Mark.ENDS_WITH_ITS_EFFECTS)
 
 
 def _calls_only_us(executable: Any) -> bool:
@@ -175,10 +183,13 @@ def _get_fastpath_data(executable: Any, *args: Any, **kwargs: Any) -> Any:
     if data is None:
         return None
     call = executable.unsafe_call
-    site = runtime.last_site(call)
+    tokens, waits = len(call.ordered_effects), _waits(call)
+    if not tokens and not waits:
+        return data
+    site = runtime.last_site(call) if waits else 0
     if site and not _calls_only_us(executable):
         site = 0
-    return _with_waiting(data, call._local_devices[0], len(call.ordered_effects), site)
+    return _with_waiting(data, call._local_devices[0], tokens, site, waits=waits)
 
 
 @functools.wraps(_create_call)

@@ -109,6 +109,8 @@ class Mark(enum.Enum):
     ENDS_WITH_ITS_EFFECTS = enum.auto()
     # It calls a loaded program, whose calls do not know whether this one has results.
     CALLS_LOADED_PROGRAM = enum.auto()
+    # It has effects that its calls do not wait for; it may have others, too.
+    HAS_DETACHED_EFFECTS = enum.auto()
     # It is told when a call of it begins and ends.
     IS_A_RUN = enum.auto()
 
@@ -121,6 +123,7 @@ def mark_calls(
     keeps_objects: bool = False,
     is_native: bool = True,
     is_loaded: bool = False,
+    is_detached: bool = False,
 ) -> bool:
     """Leaves marks in the program that is being lowered, so that its calls end with their effects.
 
@@ -140,6 +143,8 @@ def mark_calls(
         _jax.keep_alive(ctx, Mark.ENDS_WITH_ITS_EFFECTS)
     if is_loaded:
         _jax.keep_alive(ctx, Mark.CALLS_LOADED_PROGRAM)
+    if is_detached:
+        _jax.keep_alive(ctx, Mark.HAS_DETACHED_EFFECTS)
     if keeps_objects:
         _jax.keep_alive(ctx, Mark.IS_A_RUN)
     waits = waits_for_inputs and not shared_run
