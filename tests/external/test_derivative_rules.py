@@ -695,7 +695,7 @@ def test_steps_are_checked(step, error):
 
 
 def test_a_step_needs_a_derivative():
-    with pytest.raises(ValueError, match="step= goes with derivative="):
+    with pytest.raises(ValueError, match="step= goes with a numerical derivative="):
         plain(step=1e-3)
 
 
