@@ -245,7 +245,7 @@ STEPS = {
 )
 def test_where_the_driver_refuses_there_is_an_error(driver, name, n):
     program, arguments = swapping(20_000 if name == "cuEventCreate" else 1000)
-    driver.fake_delay(300, 0)
+    driver.fake_delay(20_000, 0)
     driver.fake_fail(name.encode(), n, fake_cuda.ILLEGAL_ADDRESS)
     with pytest.raises(FAILURES) as caught:
         finish(program, *arguments)

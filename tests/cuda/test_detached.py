@@ -159,7 +159,7 @@ def test_the_barrier_raises_what_failed(barrier):
 def test_the_barrier_raises_what_the_driver_refused(driver, name):
     seen = []
     program = jax.jit(lambda x: (callbax.io_callback(seen.append, None, x), x + 1)[1])
-    driver.fake_delay(20_000, 0)  # long, so that asking for the event is given up on a busy machine too
+    driver.fake_delay(20_000, 0)  # long: asking for the event is given up, on a busy machine too
     driver.fake_fail(name.encode(), 1, fake_cuda.ILLEGAL_ADDRESS)
     assert program(jnp.ones(1000))[0] == 2
     with pytest.raises(jax.errors.JaxRuntimeError, match=f"{name}: CUDA_ERROR_ILLEGAL_ADDRESS"):

@@ -247,7 +247,7 @@ def test_where_the_driver_refuses_there_is_an_error(driver, name, n):
     given = np.arange(SIZE, dtype=np.float32)
     call = program(lambda x: (given, x), (struct(), struct()))
     finish(call, ramp())
-    driver.fake_delay(300, 0)
+    driver.fake_delay(20_000, 0)
     driver.fake_fail(name.encode(), n, fake_cuda.ILLEGAL_ADDRESS)
     with pytest.raises(FAILURES, match=rf"{name}: CUDA_ERROR_ILLEGAL_ADDRESS"):
         finish(call, ramp())

@@ -92,7 +92,7 @@ steps = {{
 for name, calls in steps.items():
     for n in calls:
         driver.fake_fail(name, n, fake_cuda.ILLEGAL_ADDRESS)
-        driver.fake_delay(300, 0)
+        driver.fake_delay(20_000, 0)
         try:
             print(name, n, call(give_copy))
         except Exception as error:
