@@ -1,4 +1,4 @@
-"""Programs over the stand-in for NVIDIA's driver in processes of their own."""
+"""The stand-in for NVIDIA's driver, and programs over it in processes of their own."""
 
 import os
 import subprocess
@@ -51,3 +51,14 @@ def run():
         )
 
     return run
+
+
+@pytest.fixture
+def driver():
+    """The stand-in, and afterwards as it was."""
+    library = fake_cuda.library()
+    yield library
+    library.fake_delay(0, 0)
+    library.fake_capture(0)
+    for name in fake_cuda.FUNCTIONS:
+        library.fake_fail(name.encode(), 0, 0)

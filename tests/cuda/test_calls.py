@@ -24,17 +24,6 @@ def _on_fake_cuda():
         yield
 
 
-@pytest.fixture
-def driver():
-    """The stand-in, and afterwards as it was."""
-    library = fake_cuda.library()
-    yield library
-    library.fake_delay(0, 0)
-    library.fake_capture(0)
-    for name in fake_cuda.FUNCTIONS:
-        library.fake_fail(name.encode(), 0, 0)
-
-
 # A program with several results that has ended on another thread fails with JAX's ValueError.
 FAILURES = (jax.errors.JaxRuntimeError, ValueError)
 

@@ -28,15 +28,6 @@ def _detached_on_fake_cuda(monkeypatch):
     assert _native.cuda_statistics()["held_bytes"] == 0
 
 
-@pytest.fixture
-def driver():
-    library = fake_cuda.library()
-    yield library
-    library.fake_delay(0, 0)
-    for name in fake_cuda.FUNCTIONS:
-        library.fake_fail(name.encode(), 0, 0)
-
-
 class Gate:
     """A callback that waits until it is let through, and notes what it has got."""
 

@@ -32,17 +32,6 @@ def _on_fake_gpu(monkeypatch):
         yield
 
 
-@pytest.fixture
-def driver():
-    """The stand-in, and afterwards as it was."""
-    library = fake_cuda.library()
-    yield library
-    library.fake_delay(0, 0)
-    library.fake_capture(0)
-    for name in fake_cuda.FUNCTIONS:
-        library.fake_fail(name.encode(), 0, 0)
-
-
 def scaling(driver, factor=2.0, result=None, **options):
     """An external function that writes `factor * a` to `out` on XLA's stream."""
 

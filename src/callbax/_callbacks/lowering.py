@@ -87,7 +87,7 @@ def lower(
     _jax.keep_alive(ctx, registration)
     effectful = runtime.is_native and flavour.effect is not None
     may_be_detached = effectful and not (ctx.avals_out or shared_run or exporting or on_gpu)
-    is_detached = may_be_detached and detached.is_on(ctx.module_context.platforms)
+    is_detached = may_be_detached and detached.is_on(compiled_for)
     unheard = mark_calls(
         ctx,
         effectful=effectful and not is_detached,
