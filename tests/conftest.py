@@ -34,6 +34,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if not config.getoption("--full") and jax.__version_info__ < (0, 11):
+        # XLA's compiler takes half of the time, and less without these, which newer versions always use.
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
     # Each example of hypothesis' compiles a program: few, always the same, however long they take.
     few = {"deadline": None, "derandomize": True, "database": None}
     hypothesis.settings.register_profile("sample", max_examples=10, **few)
@@ -45,8 +48,13 @@ def pytest_configure(config):
     )
     config.addinivalue_line(
         "markers",
-        "sampled(n): one of n of its cases runs without --full; unmarked, half of four or five, and "
-        "a fifth of more",
+        "process: it starts a process, which takes seconds; without --full, one of six of its cases "
+        "runs, and a third of the tests without cases",
+    )
+    config.addinivalue_line(
+        "markers",
+        "sampled(n): one of n of its cases runs without --full; unmarked, half of up to five, a "
+        "fifth of up to ten, and an eighth of more",
     )
 
 
@@ -62,9 +70,10 @@ def pytest_collection_modifyitems(config, items):
             left_out.add(item)
         elif "[" in item.nodeid:
             cases[item.nodeid.partition("[")[0]].append(item)
+        elif _is_one_of_three(item) and zlib.crc32(item.name.encode()) % 3:
+            left_out.add(item)
     for of_test in cases.values():
-        mark = of_test[0].get_closest_marker("sampled")
-        n = mark.args[0] if mark else 1 + (len(of_test) > 3) + 3 * (len(of_test) > 5)
+        n = _one_in(of_test)
         # Tests with the same cases get the same sample, whatever order they are in: they share work.
         by_hash = sorted(
             of_test, key=lambda item: zlib.crc32(item.nodeid.partition("[")[2].encode())
@@ -74,6 +83,18 @@ def pytest_collection_modifyitems(config, items):
         left_out.update(item for item in items if zlib.crc32(item.nodeid.encode()) % one_in)
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
+
+
+def _is_one_of_three(item):
+    return item.get_closest_marker("process") and not item.get_closest_marker("sampled")
+
+
+def _one_in(cases):
+    if mark := cases[0].get_closest_marker("sampled"):
+        return mark.args[0]
+    if cases[0].get_closest_marker("process"):
+        return 6
+    return 2 + 3 * (len(cases) > 5) + 3 * (len(cases) > 10)
 
 
 @pytest.fixture(scope="session")

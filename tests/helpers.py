@@ -56,6 +56,11 @@ EACH_LIBRARY = pytest.mark.parametrize("library", LIBRARIES, ids=str)
 EAGER_AND_JIT = pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
 
 
+def xla_flags(devices: int) -> str:
+    """What XLA reads in another process: as here, but with so many devices of the CPU."""
+    return re.sub(r"(?<=host_platform_device_count=)\d+", str(devices), os.environ["XLA_FLAGS"])
+
+
 def devices(count: int) -> list[jax.Device]:
     """The first devices. A machine with fewer skips the test, or the file."""
     if jax.device_count() < count:

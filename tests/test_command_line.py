@@ -8,6 +8,7 @@ import sys
 import pytest
 
 DEADLINE = 240
+pytestmark = pytest.mark.process
 
 HIDE = """
 import sys

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import xla_flags
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.sampled(1)  # each case is another file
@@ -105,11 +106,10 @@ def on_devices() -> Iterator[object]:
 @pytest.mark.parametrize(("page", "devices"), list(on_devices()))
 def test_examples_show_what_the_page_says(page: Path, devices: int) -> None:
     assert page.exists()
-    flags = f"--xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-W", "error", __file__, str(page)]
     finished = subprocess.run(
         command,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "XLA_FLAGS": xla_flags(devices), "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=240,

@@ -62,7 +62,11 @@ def shown_on_page(program: Path) -> str | None:
 
 
 @pytest.mark.sampled(16)
-@each_program
+@pytest.mark.parametrize(
+    "program",
+    [pytest.param(program, marks=pytest.mark.full) for program in LONGER] + RECIPES,
+    ids=lambda path: path.stem,
+)
 def test_runs_to_its_end_and_prints_its_result(program: Path) -> None:
     status, output, errors = run(program)
     if status == 1 and (

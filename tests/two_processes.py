@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import xla_flags
 
 import callbax
 
@@ -38,7 +39,7 @@ def run(program, *arguments):
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH", "")])),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": xla_flags(devices=2),
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
     }
     processes = [

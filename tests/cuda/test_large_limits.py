@@ -3,7 +3,10 @@
 import fake_cuda
 import pytest
 
-pytestmark = pytest.mark.skipif(fake_cuda.compiler() is None, reason="there is no C++ compiler")
+pytestmark = [
+    pytest.mark.skipif(fake_cuda.compiler() is None, reason="there is no C++ compiler"),
+    pytest.mark.process,
+]
 
 
 def output(done):

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 
 # Each case costs the start of several processes.
-pytestmark = pytest.mark.sampled(6)
+pytestmark = pytest.mark.process
 
 DEADLINE = 240
 

@@ -117,6 +117,7 @@ print([float(y) for y in [f(i * x) for i in range(30)]] == [i + 1.0 for i in ran
 """
 
 
+@pytest.mark.process
 def test_jax_inside_a_callback_works():
     """2. JAX inside a callback works: jitted eig of 300×300, 30 asynchronous dispatches."""
     assert run_in_subprocess(JAX_INSIDE) == ["True"]
@@ -164,6 +165,7 @@ def test_export_works_for_importable_callbacks():
     assert ours.value.tolist() == [4.0, 9.0]
 
 
+@pytest.mark.process
 @pytest.mark.full  # it takes seconds
 def test_exported_programs_run_in_another_process(tmp_path):
     """3. `jax.export` works for callbacks with a stable name, in another process."""
@@ -186,6 +188,7 @@ print(call(np.float32([1, 2])).tolist())
 """
 
 
+@pytest.mark.process
 def test_a_file_is_data(tmp_path):
     """7. A file is data: a loaded program calls by name only what this process has let in."""
     pytest.importorskip("flatbuffers", reason="jax.export serialises with it")
@@ -205,6 +208,7 @@ print(f(x).tolist(), hits.count("/jax/compilation_cache/cache_hits"))
 """
 
 
+@pytest.mark.process
 @pytest.mark.full  # it takes seconds
 def test_the_persistent_compile_cache_works_for_importable_callbacks(tmp_path):
     """3. The persistent compile cache works for callbacks with a stable name."""
@@ -258,6 +262,7 @@ for program in programs:
 """
 
 
+@pytest.mark.process
 @pytest.mark.full
 def test_the_persistent_compile_cache_works_for_callbacks_without_a_stable_name(tmp_path):
     """3. The persistent compile cache works for lambdas, closures, functions of the main script."""
@@ -464,6 +469,7 @@ print(seen)
 """
 
 
+@pytest.mark.process
 def test_settings_travel():
     """10. JAX's configuration, contextvars and NumPy's errstate are those of the caller."""
     # JAX's own run in a large program on a thread that has the settings of the process.

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import textwrap
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from helpers import xla_flags
 from process.warm import Child, Warm
 
 BEFORE_JAX = """
@@ -47,13 +47,9 @@ class Finished:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Each case costs the start of a process: without --full, one of six runs, and half of the others."""
     for item in items:
-        if item.path.parent != Path(__file__).parent or item.get_closest_marker("sampled"):
-            continue
-        item.add_marker(pytest.mark.sampled(6))
-        if "[" not in item.nodeid and zlib.crc32(item.name.encode()) % 2:
-            item.add_marker(pytest.mark.full)
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.process)
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +84,7 @@ def run_program(request: pytest.FixtureRequest, full: bool) -> Callable[..., Fin
         variables = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": xla_flags(devices),
             "PYTHONUNBUFFERED": "1",
             **(environment or {}),
         }

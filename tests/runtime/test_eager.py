@@ -108,6 +108,7 @@ def test_tracers_take_the_primitive(call):
     np.testing.assert_allclose(transformed(x), 2.0, rtol=1e-3)
 
 
+@pytest.mark.process
 def test_what_is_imported_on_demand_is_found_by_programs_from_elsewhere(tmp_path):
     """Names of a kind that nothing imported so far knows."""
     path = str(tmp_path / "program")

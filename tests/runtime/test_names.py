@@ -113,6 +113,7 @@ def exported(tmp_path):
     return file
 
 
+@pytest.mark.process
 def test_an_exported_program_finds_the_function_of_that_name_with_its_options(exported):
     source = """
 f = sim()
@@ -124,6 +125,7 @@ print(result["y"][0].tolist(), float(result["y"][1]))
     assert finished.stdout == "[0.0, 2.0, 4.0] 3.0\n", finished.stderr
 
 
+@pytest.mark.process
 def test_an_exported_program_whose_function_is_missing_says_so(exported):
     finished = run("load().call(jnp.arange(3.0))", exported)
     assert finished.returncode == 1

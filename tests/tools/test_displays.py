@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-pytestmark = pytest.mark.sampled(3)  # each case costs the start of a process
+pytestmark = pytest.mark.process
 
 PREAMBLE = """
 import time
