@@ -131,6 +131,24 @@ def test_examples_of_docstrings(name: str) -> None:
     assert failed == 0
 
 
+def test_examples_of_classes_that_name_callbax_as_their_module() -> None:
+    """The modules that define them do not own them, says doctest."""
+    import callbax
+
+    public = {name: getattr(callbax, name) for name in dir(callbax)}
+    of_callbax = {
+        name: item
+        for name, item in public.items()
+        if isinstance(item, type) and item.__module__ == "callbax"
+    }
+    assert "CallbackError" in of_callbax and "CheckError" in of_callbax
+    runner = doctest.DocTestRunner(optionflags=COMPARISON)
+    for name, item in of_callbax.items():
+        for example in doctest.DocTestFinder().find(item, name, module=False, globs={}):
+            runner.run(example)
+    assert runner.summarize().failed == 0
+
+
 def test_public_functions_have_examples() -> None:
     import callbax
 

@@ -32,7 +32,16 @@ _logger = logging.getLogger(__name__)
 
 
 class CallbackException(CallbackError):
-    """A tap function failed, says `callbax.host_callback.barrier_wait`."""
+    """A tap function failed, says `callbax.host_callback.barrier_wait`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from callbax import host_callback as hcb
+    >>> jax.jit(lambda x: hcb.id_tap(lambda x, transforms: 1 / 0, x))(jnp.ones(2)).shape
+    (2,)
+    >>> hcb.barrier_wait()
+    Traceback (most recent call last):
+    callbax.host_callback.CallbackException: ...
+    """
 
 
 def id_tap(

@@ -29,6 +29,15 @@ class Batch:
         `when` holds, and which are not merely computed along in a condition or loop under `vmap`.
       device: the device that calls, or None if the program does not know.
       devices: how many devices call, each for itself. Where one calls for all, it is 1.
+
+    >>> import jax, jax.numpy as jnp, callbax as cb
+    >>> logs = []
+    >>> def report(batch, x):
+    ...     logs.append((batch.sizes, x[batch.live].tolist()))
+    >>> jax.vmap(lambda x: cb.debug.watch(report, x, when=x > 1))(jnp.arange(4.0))
+    >>> cb.effects_barrier()
+    >>> logs
+    [((4,), [2.0, 3.0])]
     """
 
     sizes: tuple[int, ...]

@@ -8,7 +8,15 @@ from callbax._runtime.errors import CallbackError
 
 
 class CheckError(CallbackError, AssertionError):
-    """`callbax.check` found a fault, and was asked to raise."""
+    """`callbax.check` found a fault, and was asked to raise.
+
+    >>> import numpy as np, callbax as cb
+    >>> wrong = cb.external(np.sin, result=cb.like(0))
+    >>> _ = wrong.defjvp(lambda x, answer: (lambda t: 2 * t,))  # the derivative is cos(x)
+    >>> cb.check(wrong, np.float32(1), raise_on_failure=True, print_table=False)
+    Traceback (most recent call last):
+    callbax.CheckError: ...
+    """
 
 
 CheckError.__module__ = "callbax"
@@ -26,6 +34,11 @@ class Finding:
       name: what was tested.
       ok: whether it held; None if it does not apply, or could not be tested.
       detail: what was compared, what came out wrong, or why it was not tested.
+
+    >>> import numpy as np, callbax as cb
+    >>> report = cb.check(cb.external(np.sin, result=cb.like(0)), np.float32(1), print_table=False)
+    >>> report.findings[0].ok
+    True
     """
 
     name: str
@@ -40,6 +53,11 @@ class Report:
     Attributes:
       function: the description of the function.
       findings: the rows.
+
+    >>> import numpy as np, callbax as cb
+    >>> report = cb.check(cb.external(np.sin, result=cb.like(0)), np.float32(1), print_table=False)
+    >>> report.ok, report.failures
+    (True, ())
     """
 
     function: str

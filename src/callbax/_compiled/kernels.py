@@ -70,7 +70,13 @@ class KernelFunction(Wrapper):
 
 
 class Kernel(Offerable):
-    """A kernel as a JAX function of arrays; `callbax.native(..., kernel=True)` makes it."""
+    """A kernel as a JAX function of arrays; `callbax.native(..., kernel=True)` makes it.
+
+    >>> import ctypes, callbax as cb
+    >>> address = ctypes.cast(ctypes.pythonapi.Py_IncRef, ctypes.c_void_p).value  # of any function
+    >>> cb.native(address, kernel=True, result=cb.like(0))
+    <callbax.native kernel ...>
+    """
 
     def __init__(
         self, function: CFunction, result: Any, user_data: int, owners: Any, vmap_method: str

@@ -62,9 +62,11 @@ class Ufunc(Generic[P, R]):
     """A NumPy universal function that JAX can call, differentiate and batch; see `callbax.ufunc`.
 
     Attributes:
-      ufunc: the original.
-      nin, nout: its numbers of arguments and results.
+      ufunc, nin, nout: the original, and its numbers of arguments and results.
       derivatives: the rules, one for each argument.
+
+    >>> ufunc(np.hypot).nin
+    2
     """
 
     def __init__(self, original: Any, rules: tuple[Any, ...]):
@@ -161,8 +163,7 @@ class Ufunc(Generic[P, R]):
         """Sets the derivative rules, one for each argument, as `jax.custom_jvp.defjvps` does.
 
         Args:
-          *rules: as `derivatives` of `callbax.ufunc`; None for an argument that cannot be
-            differentiated.
+          *rules: as `derivatives` of `callbax.ufunc`; None for an argument without derivative.
 
         >>> import jax, numpy as np
         >>> root = ufunc(np.cbrt)

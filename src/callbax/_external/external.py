@@ -36,10 +36,10 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
     """A host function as a JAX function; `callbax.external` makes it.
 
     It has the name, the docstring and the signature of the host function. Two are equal if they wrap
-    the same function with equal options and derivatives.
+    the same function with equal options and derivatives. `definition` is what is known of it.
 
-    Attributes:
-      definition: what is known of it.
+    >>> isinstance(external(lambda x: 2 * x, result="broadcast"), External)
+    True
     """
 
     def __init__(self, function: Callable[..., Any], options: Options):

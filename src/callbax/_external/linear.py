@@ -192,6 +192,9 @@ class CostlyDerivativeWarning(UserWarning):
     """A derivative asks for the values of a function at more than a thousand points.
 
     `callbax.external` takes rules that ask for less.
+
+    >>> import warnings, numpy as np, callbax as cb
+    >>> warnings.simplefilter("ignore", cb.CostlyDerivativeWarning)  # if it is meant
     """
 
 

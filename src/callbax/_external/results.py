@@ -118,7 +118,12 @@ class Broadcast:
 
 @dataclasses.dataclass(frozen=True)
 class Like:
-    """Shape and dtype, or the whole tree, of one argument; `callbax.like` makes it."""
+    """Shape and dtype, or the whole tree, of one argument; `callbax.like` makes it.
+
+    >>> import numpy as np, callbax as cb
+    >>> cb.external(np.copy, result=cb.like(0))(np.ones(3, np.float32)).shape
+    (3,)
+    """
 
     argument: int | str
     chosen_dtype: bool = False
@@ -211,7 +216,12 @@ class BySignature:
 
 
 class _Infer:
-    """The sentinel `callbax.infer`."""
+    """The sentinel `callbax.infer`.
+
+    >>> import numpy as np, callbax as cb
+    >>> cb.external(np.cumsum, result=cb.infer)(np.ones(3, np.float32))
+    Array([1., 2., 3.], dtype=float32)
+    """
 
     def __repr__(self) -> str:
         return "callbax.infer"

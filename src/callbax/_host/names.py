@@ -81,6 +81,9 @@ class ExportWarning(UserWarning):
     """A program was exported whose callback exists in this process only.
 
     `callbax.external` gives one a name; `callbax.allow` lets programs call by it.
+
+    >>> import warnings, callbax as cb
+    >>> warnings.simplefilter("error", cb.ExportWarning)  # a program that cannot travel is an error
     """
 
 

@@ -27,6 +27,14 @@ class CallbackError(Exception):
     """Base of the exceptions that callbax itself raises.
 
     What a callback raises is none of them: `callbax.reraise` gives it back as it is.
+
+    >>> import jax, numpy as np, callbax as cb
+    >>> try:
+    ...     with cb.reraise():
+    ...         cb.pure_callback(lambda: np.zeros(3), jax.ShapeDtypeStruct((2,), np.float32))
+    ... except cb.CallbackError as error:
+    ...     print(type(error).__name__)
+    CallbackResultError
     """
 
 
@@ -59,6 +67,16 @@ class ExecutorError(CallbackError, RuntimeError):
 
     What the host function itself raises in a lane is raised as it is. `callbax.external` takes the
     executor.
+
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> import jax, jax.numpy as jnp, callbax as cb
+    >>> ended = ThreadPoolExecutor(1)
+    >>> ended.shutdown()
+    >>> twice = cb.external(lambda x: 2 * x, result=cb.like(0), executor=ended)
+    >>> with cb.reraise():
+    ...     jax.vmap(twice)(jnp.arange(3.0)).block_until_ready()
+    Traceback (most recent call last):
+    callbax.ExecutorError: ...shutdown...
     """
 
 
@@ -67,6 +85,11 @@ class KernelError(CallbackError, RuntimeError):
 
     Attributes:
       code: what it returned; 1 if it threw a C++ exception.
+
+    >>> import callbax as cb
+    >>> error = cb.KernelError("the kernel solve returned 3: no convergence", 3)
+    >>> error.code
+    3
     """
 
     def __init__(self, message: str, code: int):

@@ -41,6 +41,14 @@ class CallStatistics:
       waiting: seconds in which a call waited for the GIL.
       bytes_in, bytes_out: of arguments and results.
       errors: how many calls by XLA failed.
+
+    >>> import jax, numpy as np, callbax as cb
+    >>> sine = jax.jit(lambda x: cb.pure_callback(np.sin, x, x))
+    >>> with cb.statistics() as statistics:
+    ...     _ = sine(np.float32(1)).block_until_ready()
+    >>> (of_sine,) = statistics
+    >>> of_sine.calls, of_sine.bytes_in, of_sine.errors
+    (1, 4, 0)
     """
 
     name: str
@@ -53,7 +61,14 @@ class CallStatistics:
 
 
 class Statistics:
-    """What calls cost, by callback, while its `with` block runs; `callbax.statistics` makes it."""
+    """What calls cost, by callback, while its `with` block runs; `callbax.statistics` makes it.
+
+    >>> import jax, numpy as np, callbax as cb
+    >>> with cb.statistics() as statistics:
+    ...     _ = jax.jit(lambda x: cb.pure_callback(np.sin, x, x))(np.float32(1)).block_until_ready()
+    >>> [one.calls for one in statistics]
+    [1]
+    """
 
     def __init__(self) -> None:
         self._before: dict[str, Any] = {}
@@ -141,6 +156,14 @@ class CallRecord:
       calls: of the function: 1, or the number of lanes.
       bytes_in, bytes_out: of arguments and results.
       failed: whether it raised, or its result did not fit.
+
+    >>> import jax, numpy as np, callbax as cb
+    >>> sine = jax.jit(lambda x: cb.pure_callback(np.sin, x, x))
+    >>> with cb.record_calls() as recording:
+    ...     _ = sine(np.float32(1)).block_until_ready()
+    >>> (record,) = recording.calls
+    >>> record.bytes_in, record.bytes_out, record.begin <= record.end
+    (4, 4, True)
     """
 
     name: str
@@ -163,6 +186,12 @@ class Recording:
     Attributes:
       calls: a `CallRecord` for each, in the order in which they ended. Complete when the block has ended.
       lost: how many had no place.
+
+    >>> import callbax as cb
+    >>> with cb.record_calls(limit=10) as recording:
+    ...     cb.effects_barrier()
+    >>> recording.calls, recording.lost
+    ([], 0)
     """
 
     def __init__(self, limit: int):

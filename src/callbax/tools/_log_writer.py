@@ -29,7 +29,20 @@ _MOST_BYTES = 2**28
 
 
 class LogError(callbax.CallbackError):
-    """The target of a `callbax.tools.Log` has failed, or the log is closed."""
+    """The target of a `callbax.tools.Log` has failed, or the log is closed.
+
+    >>> import callbax
+    >>> from callbax import tools
+    >>> log = tools.Log(print)
+    >>> log.close()
+    >>> with callbax.reraise():
+    ...     log(0, loss=1.0)
+    Traceback (most recent call last):
+    callbax.tools.LogError: Log(print) is closed, but was asked to log another row...
+    """
+
+
+LogError.__module__ = "callbax.tools"  # where users find it
 
 
 class Target(Protocol):

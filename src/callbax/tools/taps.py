@@ -109,6 +109,14 @@ class Taps(Mapping[str, list[Any]]):
         entry for a value that no backward pass has reached.
       live: by name, for each value a mask of its lanes. False are those that JAX has computed
         only because others needed it, in a condition or loop under `vmap`.
+
+    >>> import jax
+    >>> from callbax import tools
+    >>> slope = jax.grad(lambda x: tools.tap(2 * x, "twice") ** 2)
+    >>> with tools.collect() as taps:
+    ...     _ = slope(3.0)
+    >>> taps["twice"], taps.gradients["twice"]
+    ([array(6., dtype=float32)], [array(12., dtype=float32)])
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,12 @@ _CALLBACKS, _PROGRAMS = 1, 2  # "processes" of the trace
 
 
 class TimelineWarning(UserWarning):
-    """The file of a `callbax.tools.timeline` could not be written, or has not all calls."""
+    """The file of a `callbax.tools.timeline` could not be written, or has not all calls.
+
+    >>> import warnings
+    >>> from callbax import tools
+    >>> warnings.simplefilter("error", tools.TimelineWarning)  # an incomplete file is an error
+    """
 
 
 @contextlib.contextmanager
