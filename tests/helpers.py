@@ -17,6 +17,7 @@ import io
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,6 +55,12 @@ LIBRARIES = (JAX, INSTALLED if os.environ.get("CALLBAX_PARITY") == "installed" e
 
 EACH_LIBRARY = pytest.mark.parametrize("library", LIBRARIES, ids=str)
 EAGER_AND_JIT = pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+
+
+def output(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The words that a program has printed, if it ended well."""
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
 def xla_flags(devices: int) -> str:

@@ -1,9 +1,9 @@
 // Copies between a GPU's memory and the host's, on one stream.
 //
-//   page-locked memory   is copied to and from as it is;
-//   what is sent from elsewhere   passes through page-locked memory of its own size piece by piece: one
-//                        travels while the next are copied there, on several threads if they are many;
-//   ordinary memory      of arrays for which none is to be had goes through two small blocks in turn.
+//   page-locked memory   is copied from and to directly;
+//   other sources        pass through page-locked memory of the same size, piece by piece: one piece
+//                        travels while the next are copied there, on several threads if there are many;
+//   where there is no page-locked memory of that size, two small blocks are used in turn.
 #pragma once
 
 #include "cuda_driver.h"

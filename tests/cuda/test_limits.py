@@ -6,16 +6,12 @@ import sys
 
 import fake_cuda
 import pytest
+from helpers import output
 
 pytestmark = [
     pytest.mark.skipif(fake_cuda.compiler() is None, reason="there is no C++ compiler"),
     pytest.mark.process,
 ]
-
-
-def output(done):
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
 
 
 def test_threads_and_devices_hold_the_limit(run, full):
