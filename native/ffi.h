@@ -48,6 +48,11 @@ inline std::vector<Buffer> ReadBuffers(void* const* pointers, int64_t size) {
   return buffers;
 }
 
+// Without the last dimension, which a program says is one more than the callee's. It may say it of any.
+inline void Narrow(Buffer* buffer) {
+  if (buffer->rank > 0) --buffer->rank;
+}
+
 // The run of the program; XLA may not know it.
 inline int64_t RunId(XLA_FFI_CallFrame* frame) {
   XLA_FFI_RunId_Get_Args args{XLA_FFI_RunId_Get_Args_STRUCT_SIZE, nullptr, frame->ctx, 0};
@@ -58,7 +63,7 @@ inline int64_t RunId(XLA_FFI_CallFrame* frame) {
 struct CallbackFrame {
   CallbackFrame(XLA_FFI_CallFrame* frame, const CallSite& site)
       : operands(ReadBuffers(frame->args.args, frame->args.size)) {
-    if (site.widened) --operands[0].rank;
+    if (site.widened && !operands.empty()) Narrow(&operands[0]);
     if (!site.no_results) results = ReadBuffers(frame->rets.rets, frame->rets.size);
     if (site.shared_run) run_id = RunId(frame);
   }
@@ -79,7 +84,7 @@ struct LoopFrame {
   // Of the operands, and then the results.
   Buffer operator()(size_t i) const {
     Buffer read = ReadBuffer(i < operands ? frame->args.args[i] : frame->rets.rets[i - operands]);
-    if (i == 0 && widened) --read.rank;
+    if (i == 0 && widened && operands > 0) Narrow(&read);
     return read;
   }
 
@@ -101,7 +106,8 @@ inline void KeepOrder(XLA_FFI_CallFrame* frame) {
 // What a fence does.
 inline void Pass(const std::vector<Buffer>& results) {
   for (const Buffer& result : results) {
-    if (result.dtype == XLA_FFI_DataType_PRED) *static_cast<bool*>(result.data) = true;
+    if (result.dtype != XLA_FFI_DataType_PRED) continue;
+    std::memset(result.data, 1, static_cast<size_t>(CountElements(result.rank, result.dims)));
   }
 }
 

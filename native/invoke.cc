@@ -89,8 +89,8 @@ bool RunLanes(CallSite& site, const std::vector<Buffer>& operands,
   ExpandedBuffers out(results);
   in.Load();
   LaneCursor cursor(site.lanes, in.whole(), out.whole());
-  if (!cursor.Consistent()) {
-    PyErr_SetString(PyExc_ValueError, kInconsistentLanes);
+  if (cursor.problem() != nullptr) {
+    PyErr_SetString(PyExc_ValueError, cursor.problem());
     failed->arguments = operands;
     return false;
   }

@@ -45,8 +45,8 @@ bool RunKernel(const CallSite& site, const std::vector<Buffer>& operands,
                const std::vector<Buffer>& results, KernelFailure* failure) {
   const NativeKernel& kernel = site.callback->kernel;
   LaneCursor cursor(site.lanes, operands, results);
-  if (!cursor.Consistent()) {
-    *failure = {1, kInconsistentLanes, {-1, {}, operands}};
+  if (cursor.problem() != nullptr) {
+    *failure = {1, cursor.problem(), {-1, {}, operands}};
     return false;
   }
   std::vector<callbax_array> arguments = Describe(cursor.operands());

@@ -9,6 +9,9 @@
 
 namespace callbax {
 
+// What a program says of its batch is data, and may be true of none.
+constexpr char kNoSuchLanes[] =
+    "this program says that the call is of a batch, with more dimensions than its arrays have";
 constexpr char kInconsistentLanes[] =
     "the batched arguments of a partitioned callback are sharded differently along the batch, so "
     "that a device does not hold the same lanes of each; give them one sharding";
@@ -21,15 +24,19 @@ class LaneCursor {
  public:
   LaneCursor(const Lanes& lanes, const std::vector<Buffer>& operands,
              const std::vector<Buffer>& results)
-      : sizes_(lanes.sizes), masks_(lanes.operand_axes), operands_(operands), results_(results) {
+      : sizes_(lanes.sizes.size(), 1),
+        masks_(lanes.operand_axes),
+        operands_(operands),
+        results_(results) {
     masks_.resize(operands.size(), 0);
+    if (sizes_.size() > kMostAxes) problem_ = kNoSuchLanes;
     for (size_t i = 0; i < operands_.size(); ++i) StripLaneAxes(masks_[i], &operands_[i]);
     for (Buffer& result : results_) StripLaneAxes(-1, &result);
     for (int64_t size : sizes_) count_ *= size;
   }
 
-  // Whether the buffers hold the same lanes; if not, kInconsistentLanes says what to do.
-  bool Consistent() const { return consistent_; }
+  // Why these are not the same lanes of all buffers; null if they are.
+  const char* problem() const { return problem_; }
   int64_t count() const { return count_; }
   const std::vector<int64_t>& sizes() const { return sizes_; }
   const std::vector<Buffer>& operands() const { return operands_; }
@@ -49,10 +56,14 @@ class LaneCursor {
 
  private:
   void StripLaneAxes(int64_t mask, Buffer* buffer) {
-    for (size_t k = 0; k < sizes_.size(); ++k) {
+    for (size_t k = 0; k < sizes_.size() && problem_ != kNoSuchLanes; ++k) {
       if (((mask >> k) & 1) == 0) continue;
+      if (buffer->rank == 0) {
+        problem_ = kNoSuchLanes;
+        return;
+      }
       const int64_t size = *buffer->dims;
-      consistent_ = consistent_ && (((seen_ >> k) & 1) == 0 || sizes_[k] == size);
+      if (((seen_ >> k) & 1) != 0 && sizes_[k] != size) problem_ = kInconsistentLanes;
       sizes_[k] = size;
       seen_ |= int64_t{1} << k;
       ++buffer->dims;
@@ -82,12 +93,14 @@ class LaneCursor {
     return static_cast<char*>(data) + index * bytes;
   }
 
-  std::vector<int64_t> sizes_;
+  static constexpr size_t kMostAxes = 62;  // bits of a mask
+
+  std::vector<int64_t> sizes_;  // 1 where no buffer has the axis
   std::vector<int64_t> masks_;
   std::vector<Buffer> operands_;
   std::vector<Buffer> results_;
   int64_t seen_ = 0;  // bit k: a buffer with lane axis k has been met
-  bool consistent_ = true;
+  const char* problem_ = nullptr;
   int64_t count_ = 1;
 };
 

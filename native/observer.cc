@@ -54,7 +54,7 @@ void ObservedCall::Begin(const CallSite& site, const std::vector<Buffer>& operan
   call.calls = 1;
   if (!site.lanes.sizes.empty()) {
     const LaneCursor cursor(site.lanes, operands, results);
-    if (cursor.Consistent()) call.calls = cursor.count();
+    if (cursor.problem() == nullptr) call.calls = cursor.count();
   }
   call.bytes_in = CountBytes(operands);
   call.bytes_out = site.no_results ? 0 : CountBytes(results);

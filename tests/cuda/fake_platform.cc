@@ -100,11 +100,8 @@ struct OnDevice {
 };
 
 XLA_FFI_Error* CallOnDevice(XLA_FFI_Handler* handler, XLA_FFI_CallFrame* frame) {
-  static const XLA_FFI_Api api = [frame] {
-    XLA_FFI_Api made = *frame->api;
-    made.XLA_FFI_Stream_Get = GetStream;
-    return made;
-  }();
+  XLA_FFI_Api api = *frame->api;
+  api.XLA_FFI_Stream_Get = GetStream;
   OnDevice operands(frame->args.args, frame->args.size);
   OnDevice results(frame->rets.rets, frame->rets.size);
   XLA_FFI_CallFrame shown = *frame;
