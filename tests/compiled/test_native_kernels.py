@@ -246,6 +246,9 @@ def test_a_cpp_exception_surfaces(compile_c, caplog):
 
 
 def test_what_is_wrong_when_it_is_wrapped(library):
+    for result in ("broadcast", cb.infer, cb.like(0), 3):
+        with pytest.raises(TypeError, match="the kernel describe .* needs result=.*lambda x: x"):
+            cb.native(library.describe, kernel=True, result=result)
     with pytest.raises(TypeError, match="the kernel describe .* needs result="):
         cb.native(library.describe, kernel=True)
     with pytest.raises(TypeError, match="was given the signature .* every kernel has the one"):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+import scipy.special.cython_special
 from jax.extend.core import jaxpr_as_fun
 
 import callbax as cb
@@ -209,6 +210,12 @@ def test_a_missing_rule_says_what_to_do():
     with pytest.raises(NotImplementedError, match="argument 0: nobody knows one. Give"):
         jax.jit(jax.grad(cb.ufunc(scipy.special.jv, derivatives=[NoClosedForm(), None])))(1.0, 2.0)
     assert jax.grad(lambda v: jv(jax.lax.stop_gradient(v), v))(1.0) != 0
+
+
+def test_a_missing_rule_of_a_c_function_names_what_has_made_it():
+    beta = cb.native(scipy.special.cython_special.__pyx_capi__["betaln"])
+    with pytest.raises(NotImplementedError, match=r"callbax.native\(.*callbax.native\("):
+        jax.grad(beta)(1.0, 2.0)
 
 
 def test_wrong_rules_say_what_is_wrong():

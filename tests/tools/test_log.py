@@ -528,6 +528,20 @@ def test_a_failure_is_raised_by_the_next_barrier_and_no_row_is_lost(raises):
     log.close()
 
 
+def test_a_barrier_raises_a_failure_once(capfd):
+    target = Failing(0)
+    with pytest.raises(tools.LogError), tools.Log(target) as log:
+        log(0, x=1)
+    writer = log._writer
+    del log
+    for _ in range(3):
+        cb.effects_barrier()
+    target.fails_from = 9
+    cb.effects_barrier()
+    assert [row["step"] for row in target] == [0]
+    assert writer._failure is None
+
+
 def test_a_failure_that_has_passed_is_raised_all_the_same():
     target = Failing()
     log = tools.Log(target)

@@ -24,7 +24,7 @@ class Batch:
     """The lanes for which a function of `callbax.debug.watch` is called.
 
     Attributes:
-      sizes: of the axes that `vmap` has put in front of each array, the outermost first.
+      sizes: the lengths of the axes that `vmap` has put in front of each array, the outermost first.
       live: which lanes are to be looked at, a boolean array of the shape `sizes`: those for which
         `when` holds, and which are not merely computed along in a condition or loop under `vmap`.
       device: the device that calls, or None if the program does not know.

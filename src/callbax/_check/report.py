@@ -52,7 +52,7 @@ class Report:
 
     Attributes:
       function: the description of the function.
-      findings: the rows.
+      findings: a `Finding` for each row of the table.
 
     >>> import numpy as np, callbax as cb
     >>> report = cb.check(cb.external(np.sin, result=cb.like(0)), np.float32(1), print_table=False)

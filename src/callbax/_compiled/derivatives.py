@@ -153,12 +153,11 @@ class Derivatives:
         rule = "lambda *args: ..." if elementwise else "lambda tangent, answer, *args: ..."
         rules = ", ".join(rule if i == position else "None" for i in range(self.nin))
         what = "the partial derivative" if elementwise else "the output's tangent"
-        central = (
-            f'let it be computed numerically, callbax.ufunc({self.name}, derivative="central"); or '
-        )
+        maker = getattr(self.function, "maker", "callbax.ufunc")
+        central = f'let it be computed numerically, {maker}({self.name}, derivative="central"); or '
         return (
             f"{self.name} has no derivative with respect to argument {position}{because}. Give a "
-            f"rule, callbax.ufunc({self.name}, derivatives=[{rules}]) with {what}, or "
+            f"rule, {maker}({self.name}, derivatives=[{rules}]) with {what}, or "
             f"{central if elementwise else ''}stop "
             "the differentiation of that argument with jax.lax.stop_gradient."
         )

@@ -72,9 +72,11 @@ class KernelFunction(Wrapper):
 class Kernel(Offerable):
     """A kernel as a JAX function of arrays; `callbax.native(..., kernel=True)` makes it.
 
+    `callbax/kernel.h` says what a kernel is; [the page](compiled.md) has one that is compiled and called.
+
     >>> import ctypes, callbax as cb
-    >>> address = ctypes.cast(ctypes.pythonapi.Py_IncRef, ctypes.c_void_p).value  # of any function
-    >>> cb.native(address, kernel=True, result=cb.like(0))
+    >>> address = ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p).value  # in place of a kernel's
+    >>> cb.native(address, kernel=True, result=lambda x: x)
     <callbax.native kernel ...>
     """
 

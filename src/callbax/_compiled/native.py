@@ -15,6 +15,7 @@ from callbax._compiled.kernels import Kernel
 from callbax._compiled.loops import Loop
 from callbax._compiled.scalars import Owners, ScalarFunction
 from callbax._compiled.ufunc import Ufunc, ufunc
+from callbax._external.results import Like
 from callbax._host.trust import OptIn
 
 
@@ -159,10 +160,13 @@ def _agree(function: CFunction, text: str | None) -> CSignature:
 
 
 def _check_kernel(function: CFunction, signature: str | None, result: Any) -> None:
-    if result is None:
+    leaves = jax.tree.leaves(result)
+    is_spec = leaves and all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves)
+    if not is_spec and (not callable(result) or isinstance(result, Like)):
         raise TypeError(
             f"the kernel {function} needs result=: shape and dtype of what it writes, as a pytree of "
-            "jax.ShapeDtypeStruct, or a function of the abstract arguments that returns one"
+            "jax.ShapeDtypeStruct, or a function of the abstract arguments that returns one, such as "
+            f"lambda x: x; but it was given {result!r}"
         )
     if signature is not None:
         raise TypeError(

@@ -43,6 +43,8 @@ class ScalarSource:
 class ScalarFunction(Ufunc[..., jax.Array]):
     """A C function that is called elementwise; `callbax.native` makes it."""
 
+    maker = "callbax.native"
+
     def __init__(
         self,
         function: CFunction,

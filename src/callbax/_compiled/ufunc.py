@@ -65,7 +65,8 @@ class Ufunc(Generic[P, R]):
       ufunc, nin, nout: the original, and its numbers of arguments and results.
       derivatives: the rules, one for each argument.
 
-    >>> ufunc(np.hypot).nin
+    >>> import callbax, numpy
+    >>> callbax.ufunc(numpy.hypot).nin
     2
     """
 
@@ -230,8 +231,7 @@ def ufunc(
       derivative: "central" for every argument without a rule.
 
     Returns:
-      A function of `nin` arrays that works in and outside of `jit`, under `vmap`, `scan`, `grad`
-      and the other transformations.
+      A `Ufunc`: a function of `nin` arrays that works under every transformation of JAX.
 
     Raises:
       TypeError: `u` is not a ufunc, or is one without compiled loops; later, no loop for given types.
@@ -271,7 +271,7 @@ def ufunc_inside(original: Any) -> np.ufunc:
         raise TypeError(
             "callbax.ufunc takes a numpy.ufunc with compiled loops, but got "
             f"{describe_function(original)} of type {type(original).__name__}. A Python function is "
-            "called with callbax.external."
+            "called with callbax.external, a C function with callbax.native."
         )
     if not inner.types:
         raise TypeError(

@@ -38,8 +38,9 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
     It has the name, the docstring and the signature of the host function. Two are equal if they wrap
     the same function with equal options and derivatives. `definition` is what is known of it.
 
-    >>> isinstance(external(lambda x: 2 * x, result="broadcast"), External)
-    True
+    >>> import callbax
+    >>> float(callbax.external(lambda x: 2 * x, result="broadcast")(1.5))
+    3.0
     """
 
     def __init__(self, function: Callable[..., Any], options: Options):
@@ -126,13 +127,13 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
 
     def _call(self, mask: Any, args: Any, kwargs: Any) -> tuple[Any, Shape]:
         """The result, and its batch dimensions. `mask` is None where every lane is live."""
-        definition, options = self.definition, self.options
+        definition, options, where = self.definition, self.options, self.description
         structure, leaves = flatten(self.function, self._signature, args, kwargs)
         names = tuple(structure.names(definition.parameters))
         if options.elementwise:
             leaves = equalise_ranks(leaves)
             if options.per_shard:  # a device's parts of all arrays belong together
-                shape = broadcast(list(map(jnp.shape, leaves)), names, definition.description)
+                shape = broadcast(list(map(jnp.shape, leaves)), names, where)
                 leaves = per_shard.spread(leaves, shape)
         avals = [jax.typeof(leaf) for leaf in leaves]
         shapes = [aval.shape for aval in avals]
@@ -142,7 +143,6 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
             for aval, own in zip(avals, batches, strict=True)
         )
         weak = tuple(bool(aval.weak_type) for aval in avals)
-        where = definition.description
         arguments = Arguments(definition.result_function, where, structure, structs, weak, names)
         result = None if options.result is None else options.result(arguments)
         call = Call.of(definition, structure, structs, result, masked=mask is not None)

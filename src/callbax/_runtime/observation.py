@@ -63,6 +63,8 @@ class CallStatistics:
 class Statistics:
     """What calls cost, by callback, while its `with` block runs; `callbax.statistics` makes it.
 
+    Iterating over it gives a `CallStatistics` for each; as text it is a table.
+
     >>> import jax, numpy as np, callbax as cb
     >>> with cb.statistics() as statistics:
     ...     _ = jax.jit(lambda x: cb.pure_callback(np.sin, x, x))(np.float32(1)).block_until_ready()
@@ -185,13 +187,13 @@ class Recording:
 
     Attributes:
       calls: a `CallRecord` for each, in the order in which they ended. Complete when the block has ended.
-      lost: how many had no place.
+      lost: how many calls were not kept, because the limit was reached.
 
-    >>> import callbax as cb
-    >>> with cb.record_calls(limit=10) as recording:
-    ...     cb.effects_barrier()
-    >>> recording.calls, recording.lost
-    ([], 0)
+    >>> import jax, numpy as np, callbax as cb
+    >>> with cb.record_calls() as recording:
+    ...     _ = jax.jit(lambda x: cb.pure_callback(np.sin, x, x))(np.float32(1)).block_until_ready()
+    >>> [one.name for one in recording.calls], recording.lost
+    (['sin'], 0)
     """
 
     def __init__(self, limit: int):

@@ -77,7 +77,7 @@ class Writer:
         self._drops = drops
         self._opens = opens
         self._ending = self._closed = False
-        self._remove_from_barrier = callbax.on_barrier(self.flush)
+        self._remove_from_barrier = callbax.on_barrier(self._flush_at_barrier)
         # Earlier at exit than what the target has registered when it was made, before this log.
         atexit.register(self._write_all)
         _writers.add(self)
@@ -93,6 +93,7 @@ class Writer:
         self._blocks: list[Block] = []  # taken from the queue, and not written yet
         self._writing = False  # these belong to the thread
         self._failure: BaseException | None = None  # nothing is written until a flush raises it
+        self._told: tuple[int, int] | None = None  # which rows were left when a failure was raised
         self._asked = self._done = 0  # how often all rows were to be written, and have been
 
     # -- in the program --------------------------------------------------------------------------
@@ -136,9 +137,20 @@ class Writer:
         failed_before = self._failure
         failed_now = self._write_all()  # which tries again
         error = failed_before or failed_now
+        self._told = None if error is None else (self._left(), self.dropped)
         if error is not None:
             self._failure = None
             raise self._error(error) from error
+
+    def _flush_at_barrier(self) -> None:
+        """As `flush`, but what rows have failed with is raised once: these are tried again quietly."""
+        if self._told != (self._left(), self.dropped):
+            self.flush()
+        elif self._write_all() is not None:
+            self._failure = None
+
+    def _left(self) -> int:
+        return len(self.entries) + sum(len(block.rows) for block in self._blocks)
 
     def _write_all(self) -> BaseException | None:
         """Waits until the rows so far are written, or the target has failed again; returns why."""
@@ -184,7 +196,7 @@ class Writer:
                 self._finish()
 
     def _error(self, failure: BaseException) -> LogError:
-        left = len(self.entries) + sum(len(block.rows) for block in self._blocks)
+        left = self._left()
         kept = (
             f"{left} row{'s' * (left > 1)} kept: flush() tries again, discard() gives up and returns them"
             if left
@@ -237,7 +249,7 @@ class Writer:
             self._writing = False
             self._failure = failure
             if failure is None:
-                self._done = asked
+                self._done, self._told = asked, None
             self._changed.notify_all()
 
     def _take(self, count: int) -> int:

@@ -98,7 +98,7 @@ def _those_collecting(slot: str) -> list[Taps]:
 
 
 class Taps(Mapping[str, list[Any]]):
-    """What a `callbax.tools.collect` block has seen: by name, the list of values in order.
+    """The values that passed the taps in a `callbax.tools.collect` block: by name, a list in order.
 
     A value has the structure that the tap was given, with NumPy arrays. A loop gives one value a step;
     a batch, one for all lanes, with their axes in front, the outermost first; and on several devices
