@@ -273,6 +273,7 @@ def test_where_a_wait_by_asking_fails_there_is_an_error(driver):
     program, arguments = swapping(1000)
     check(program, arguments)
     check(program, arguments)
+    driver.fake_delay(5000, 0)  # it asks again while the copies take so long
     driver.fake_fail(b"cuEventQuery", 2, fake_cuda.ILLEGAL_ADDRESS)
     with pytest.raises(FAILURES, match="cuEventQuery: CUDA_ERROR_ILLEGAL"):
         finish(program, *arguments)
