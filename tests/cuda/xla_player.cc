@@ -17,19 +17,24 @@ struct XLA_FFI_Error {
   std::string message;
 };
 
-// What XLA's functions tell a handler of its call.
-struct XLA_FFI_ExecutionContext {
+namespace {
+
+// What XLA's functions tell a handler of its call: what its type, which has another name from jaxlib 0.12 on,
+// stands for.
+struct Context {
   void* stream = nullptr;
   int32_t device = 0;
   void* state = nullptr;
 };
 
-namespace {
+template <class Args>
+Context& Of(Args* args) {
+  return *reinterpret_cast<Context*>(args->ctx);
+}
 
 XLA_FFI_Error* NewError(XLA_FFI_Error_Create_Args* args) {
   return new XLA_FFI_Error{args->errc, args->message};
 }
-void ReadError(XLA_FFI_Error_GetMessage_Args* args) { args->message = args->error->message.c_str(); }
 void DeleteError(XLA_FFI_Error_Destroy_Args* args) { delete args->error; }
 
 template <class Args>
@@ -37,20 +42,20 @@ XLA_FFI_Error* Lacks(Args*) {
   return new XLA_FFI_Error{XLA_FFI_Error_Code_UNIMPLEMENTED, "the player has none"};
 }
 XLA_FFI_Error* GetStream(XLA_FFI_Stream_Get_Args* args) {
-  if (args->ctx->stream == nullptr) return Lacks(args);
-  args->stream = args->ctx->stream;
+  if (Of(args).stream == nullptr) return Lacks(args);
+  args->stream = Of(args).stream;
   return nullptr;
 }
 XLA_FFI_Error* GetDevice(XLA_FFI_DeviceOrdinal_Get_Args* args) {
-  args->device_ordinal = args->ctx->device;
+  args->device_ordinal = Of(args).device;
   return nullptr;
 }
 XLA_FFI_Error* SetState(XLA_FFI_State_Set_Args* args) {
-  args->ctx->state = args->state;
+  Of(args).state = args->state;
   return nullptr;
 }
 XLA_FFI_Error* GetState(XLA_FFI_State_Get_Args* args) {
-  args->state = args->ctx->state;
+  args->state = Of(args).state;
   return nullptr;
 }
 
@@ -59,7 +64,6 @@ const XLA_FFI_Api* Api() {
     XLA_FFI_Api made{};
     made.struct_size = XLA_FFI_Api_STRUCT_SIZE;
     made.XLA_FFI_Error_Create = NewError;
-    made.XLA_FFI_Error_GetMessage = ReadError;
     made.XLA_FFI_Error_Destroy = DeleteError;
     made.XLA_FFI_State_Set = SetState;
     made.XLA_FFI_State_Get = GetState;
@@ -123,14 +127,14 @@ int Tell(XLA_FFI_Error* error, char* message, size_t size) {
 }
 
 int Play(Program* program, XLA_FFI_Handler* handler, XLA_FFI_ExecutionStage stage,
-         XLA_FFI_ExecutionContext* context, std::vector<XLA_FFI_Buffer*> operands,
+         Context context, std::vector<XLA_FFI_Buffer*> operands,
          std::vector<XLA_FFI_Buffer*> results, char* message, size_t size) {
   std::vector<XLA_FFI_ArgType> of_operands(operands.size(), XLA_FFI_ArgType_BUFFER);
   std::vector<XLA_FFI_RetType> of_results(results.size(), XLA_FFI_RetType_BUFFER);
   auto frame = std::make_unique<XLA_FFI_CallFrame>();
   frame->struct_size = XLA_FFI_CallFrame_STRUCT_SIZE;
   frame->api = Api();
-  frame->ctx = context;
+  frame->ctx = reinterpret_cast<decltype(frame->ctx)>(&context);
   frame->stage = stage;
   frame->args = {XLA_FFI_Args_STRUCT_SIZE, nullptr, static_cast<int64_t>(operands.size()),
                  of_operands.data(), reinterpret_cast<void**>(operands.data())};
@@ -140,9 +144,9 @@ int Play(Program* program, XLA_FFI_Handler* handler, XLA_FFI_ExecutionStage stag
                   static_cast<int64_t>(program->values.size()),
                   program->types.data(),          program->name_pointers.data(),
                   program->values.data()};
-  context->state = program->state;
+  context.state = program->state;
   const int code = Tell(handler(frame.get()), message, size);
-  program->state = context->state;
+  program->state = context.state;
   return code;
 }
 
@@ -174,9 +178,8 @@ void play_attribute(Program* program, const char* name, int type, int dtype, con
 
 // XLA's code of the error, whose message is written; 0: none.
 int play_instantiate(Program* program, char* message, size_t size) {
-  XLA_FFI_ExecutionContext context;
-  return Play(program, program->instantiate, XLA_FFI_ExecutionStage_INSTANTIATE, &context, {}, {},
-              message, size);
+  return Play(program, program->instantiate, XLA_FFI_ExecutionStage_INSTANTIATE, {}, {}, {}, message,
+              size);
 }
 
 // The buffers are those of the operands, and then those of the results.
@@ -194,10 +197,10 @@ int play_execute(Program* program, void* stream, int device, const PlayedBuffer*
                        of.data, of.rank, shapes.back().get()}));
     all[i >= operands].push_back(made.back().get());
   }
-  XLA_FFI_ExecutionContext context;
+  Context context;
   context.stream = stream;
   context.device = device;
-  return Play(program, program->execute, XLA_FFI_ExecutionStage_EXECUTE, &context, all[0], all[1],
+  return Play(program, program->execute, XLA_FFI_ExecutionStage_EXECUTE, context, all[0], all[1],
               message, size);
 }
 
