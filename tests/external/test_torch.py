@@ -13,6 +13,8 @@ from portable_differences import IS_PORTABLE
 import callbax as cb
 
 torch = pytest.importorskip("torch")
+# Torch calls what it deprecates itself, when it first differentiates forwards.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
 torch.set_num_threads(1)
 
 on_device = pytest.mark.parametrize("device", [False, True])
