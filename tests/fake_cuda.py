@@ -100,15 +100,19 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
+def address(capsule: object) -> int:
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return pointer(capsule, None)
+
+
 @functools.cache
 def handlers(kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Callbax's own for GPUs, shown CPU programs' frames as a GPU's; and their state's type."""
     from callbax import _native
 
     found, state = getattr(_native, f"cuda_{kind}_handlers")()
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    wrapper = ctypes.c_void_p(library().fake_wrap(pointer(found["execute"], None)))
+    wrapper = ctypes.c_void_p(library().fake_wrap(address(found["execute"])))
     return {**found, "execute": jax.ffi.pycapsule(wrapper)}, state
 
 

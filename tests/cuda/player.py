@@ -34,12 +34,6 @@ def _buffer(array: np.ndarray[Any, Any] | None) -> _Buffer:
     return _Buffer(_native.dtype_code(array.dtype.name), array.ndim, dims, array.ctypes.data)
 
 
-def _address(capsule: object) -> int:
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return pointer(capsule, None)
-
-
 def named(function: Any, operands: int) -> Any:
     """Registers a host function of so many arrays; the result has its name, and keeps it."""
     call, _ = HostCall.from_arguments(function, (0,) * operands, {})
@@ -63,7 +57,7 @@ class Program:
         new = self._library.play_new
         new.restype, new.argtypes = ctypes.c_void_p, [ctypes.c_void_p] * 3
         of = (stages["instantiate"], stages["execute"], state["type_info"])
-        self._program = ctypes.c_void_p(new(*map(_address, of)))
+        self._program = ctypes.c_void_p(new(*map(fake_cuda.address, of)))
         for name, value in attributes.items():
             self._set(name, value)
         self._run(self._library.play_instantiate)

@@ -143,9 +143,8 @@ arrays = st.builds(
 def play(platform, said, operands, results, kind="callback"):
     """Whatever the program says, this ends, with nothing left over."""
     try:
-        program = Program(platform, said, kind)
-        program(operands, results)
-        program.close()
+        with contextlib.closing(Program(platform, said, kind)) as program:
+            program(operands, results)
     except RuntimeError as error:
         assert error.args[1].startswith("callbax"), error
     _native.await_detached(60)

@@ -528,7 +528,7 @@ def test_a_failure_is_raised_by_the_next_barrier_and_no_row_is_lost(raises):
     log.close()
 
 
-def test_a_barrier_raises_a_failure_once(capfd):
+def test_a_barrier_raises_a_failure_once():
     target = Failing(0)
     with pytest.raises(tools.LogError), tools.Log(target) as log:
         log(0, x=1)
