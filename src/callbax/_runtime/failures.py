@@ -35,6 +35,7 @@ from callbax._runtime.errors import (
 )
 from callbax._runtime.exceptions import is_a
 from callbax._runtime.failure_log import describe, log_failure
+from callbax._runtime.hints import add_hint
 
 _MARK = re.compile(r"\[callbax error ([0-9a-f]+-\d+)\]")
 _MOST_KEPT = 64
@@ -117,6 +118,7 @@ def report(
         place = describe_lanes(callback, sizes, lane)
     if not notes_its_calls(call):
         note_call(exception, callback, place, arguments)
+    add_hint(exception, call, flavour)
     try:
         text = exceptions.format_exception(exception)
     except KeyboardInterrupt:
