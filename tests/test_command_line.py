@@ -184,3 +184,9 @@ def test_the_chapter_on_devices_provides_them():
 def test_other_chapters_do_not_exist():
     result = run("tour", "--chapter", "dessert")
     assert result.returncode == 2 and "invalid choice: 'dessert'" in result.stderr
+
+
+def test_run_names_what_it_misses():
+    result = run("run")
+    assert result.returncode == 2
+    assert result.stderr.endswith("the following arguments are required: program\n")

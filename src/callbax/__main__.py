@@ -106,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("-m", dest="module", action="store_true", help="the program is a module")
     run.add_argument("program", help="the script, or the module")
-    run.add_argument("rest", nargs=argparse.REMAINDER, help="the program's own arguments")
+    rest = run.add_argument("rest", nargs=argparse.REMAINDER, help="the program's own arguments")
+    rest.required = False  # as Python 3.11 says that they are, where the program is missing
     commands.add_parser("info", help="versions, platforms, what works, runtime statistics")
     return parser
 

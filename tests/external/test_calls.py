@@ -13,6 +13,7 @@ from jax import lax
 
 import callbax as cb
 from callbax._host import function
+from callbax._runtime.wrapper import Wrapper
 
 x = np.arange(4, dtype=np.float32)
 
@@ -316,3 +317,9 @@ def test_a_name_and_keywords_that_are_options():
     f = cb.external(lambda x, *, ordered=1.0: x * ordered, result=cb.like(0), name="ordering")
     np.testing.assert_array_equal(f(x), x)
     np.testing.assert_array_equal(f(x, ordered=np.float32(3)), 3 * x)
+
+
+def test_completion_shows_what_users_call():
+    names = {name for name in dir(cb.external(np.sin, result=cb.like(0))) if name[0] != "_"}
+    assert {"call_where", "def_vmap", "defjvp", "definition", "executor", "function"} <= names
+    assert not {name for name in vars(Wrapper) if name[0] != "_"} & names

@@ -247,3 +247,10 @@ def test_calls_show_under_their_names_in_profiles(tmp_path):
     from callbax._runtime import observation
 
     assert not any(observation._watchers.values())
+
+
+def test_an_interpreter_shows_them():
+    with cb.statistics() as statistics, cb.record_calls() as recording:
+        jax.jit(lambda x: cb.pure_callback(np.sin, x, x))(jnp.float32(1)).block_until_ready()
+    assert repr(statistics) == str(statistics) and "sin" in repr(statistics)
+    assert repr(recording) == "<callbax.Recording of 1 calls, 0 lost>"

@@ -305,7 +305,7 @@ def test_arguments():
         ),
         (
             TypeError,
-            "progress=3 is not a label, nor a Progress",
+            "progress=3 is not a label, nor a Progress, nor True",
             lambda: tools.map(jnp.sin, jnp.ones(2), progress=3),
         ),
         (
@@ -537,3 +537,11 @@ def test_map_in_batches_of_any_size(events):
     for size in (0, 1, 2, 5, 7):
         ours = tools.map(jnp.sin, xs, batch_size=size, progress=BAR)
         np.testing.assert_array_equal(ours, lax.map(jnp.sin, xs, batch_size=size))
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_true_is_a_bar_without_a_label_and_false_is_none(capsys, shown):
+    result = tools.map(lambda x: 2 * x, jnp.arange(3.0), progress=shown)
+    cb.effects_barrier()
+    assert (("100%  3/3" in capsys.readouterr().err)) is shown
+    assert np.array_equal(result, [0, 2, 4])

@@ -9,6 +9,7 @@ from typing import Any
 from callbax._callbacks import primitives
 from callbax._callbacks.batching import VMAP_METHODS
 from callbax._callbacks.flavours import PURE
+from callbax._runtime.errors import describe_function
 
 
 def pure_callback(
@@ -57,7 +58,7 @@ def pure_callback(
     if vmap_method not in VMAP_METHODS:
         raise ValueError(
             f"vmap_method must be one of the allowed methods {list(VMAP_METHODS)}, "
-            f"but got: {vmap_method}"
+            f"but got: {vmap_method}; in the callback {describe_function(callback)}"
         )
     return primitives.call(
         PURE,

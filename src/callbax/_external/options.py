@@ -211,6 +211,12 @@ def _check_choice(where: str, option: str, value: Any, choices: Sequence[Any]) -
         )
 
 
+_RESULTS = (
+    "a struct or a pytree of structs, a function of the abstract arguments, 'broadcast', "
+    "callbax.like(i), callbax.infer, or None"
+)
+
+
 def _result_rule(
     where: str, result: Any, signature: Signature | None, dtype: Any
 ) -> results.Result | None:
@@ -219,9 +225,8 @@ def _result_rule(
     if signature is None:
         if result is MISSING:
             raise TypeError(
-                f"external function {where} needs result=: a struct or a pytree of structs, a "
-                "function of the abstract arguments, 'broadcast', callbax.like(i), callbax.infer, or "
-                "None; or a signature= such as '(n,k),(k)->(n)'"
+                f"external function {where} needs result=: {_RESULTS}; or a signature= such as "
+                "'(n,k),(k)->(n)'"
             )
         if dtypes is not None and not isinstance(declared, results.Broadcast):
             raise TypeError(
@@ -244,7 +249,8 @@ def _declared(where: str, result: Any, dtypes: Any) -> results.Result | None:
     if result is None:
         return None
     if isinstance(result, str):
-        _check_choice(where, "result", result, ("broadcast",))
+        if result != "broadcast":
+            raise ValueError(f"external function {where}: result={result!r} is not {_RESULTS}")
         return results.Broadcast(None if dtypes is None else dtypes[0])
     if isinstance(result, results.Like):
         return result

@@ -133,10 +133,11 @@ class Like:
         try:
             found = args[self.argument] if isinstance(self.argument, int) else kwargs[self.argument]
         except (IndexError, KeyError):
+            names = [*map(str, range(len(args))), *(f"{name!r}" for name in sorted(kwargs))]
             raise TypeError(
-                f"{arguments.where} has the result like({self.argument!r}), but was called with "
-                f"{len(args)} positional arguments and the keyword arguments {sorted(kwargs)}. "
-                "Positional arguments are numbered from 0, and have no name here."
+                f"{arguments.where} has the result like({self.argument!r}), but the arguments of this "
+                f"call are {', '.join(names) or 'none'}. Positional ones are numbered from 0, and have "
+                "no name here."
             ) from None
         if not jax.tree.leaves(found):
             raise TypeError(

@@ -51,8 +51,8 @@ def _of_closures(function: Any) -> str:
     if not names:
         return ""
     return (
-        f"callbax: the callback has {', '.join(names)} from the function around it, which JAX is tracing: "
-        "there is no value in it yet. Give it to the callback as an argument"
+        f"callbax: the callback has {', '.join(names)} from the function around it, which JAX is "
+        "tracing: there is no value in it yet. Give it to the callback as an argument"
     )
 
 

@@ -110,6 +110,9 @@ class Statistics:
     def __iter__(self) -> Iterator[CallStatistics]:
         return iter(self.callbacks)
 
+    def __repr__(self) -> str:
+        return str(self)  # where an interpreter shows it
+
     def __str__(self) -> str:
         heads = ("callback", "calls", "seconds", "waiting", "bytes in", "bytes out", "errors")
         rows = [heads] + [
@@ -200,6 +203,9 @@ class Recording:
         self.calls: list[CallRecord] = []
         self.lost = 0
         self._limit = limit
+
+    def __repr__(self) -> str:
+        return f"<callbax.Recording of {len(self.calls)} calls, {self.lost} lost>"
 
     def __enter__(self) -> Recording:
         with _lock:

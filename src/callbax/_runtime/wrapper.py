@@ -29,6 +29,11 @@ class Wrapper:
     ignores_result: ClassVar[bool] = False
     declared: ClassVar[str] = "result_shape_dtypes"
 
+    def __dir__(self) -> list[str]:
+        """What users look for: not what the runtime asks it."""
+        asked = {name for name in vars(Wrapper) if not name.startswith("_")}
+        return [name for name in super().__dir__() if name not in asked]
+
     @property
     def description(self) -> str:
         """What messages call it."""

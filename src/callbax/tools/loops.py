@@ -22,13 +22,14 @@ def scan(
     reverse: bool = False,
     unroll: int | bool = 1,
     *,
-    progress: str | Progress | None = None,
+    progress: str | bool | Progress | None = None,
 ) -> tuple[Any, Any]:
     """`jax.lax.scan`, with a bar for each run.
 
     Args:
       f, init, xs, length, reverse, unroll: as for `jax.lax.scan`.
-      progress: the bar's label, or a `Progress`; None for no bar.
+      progress: the bar's label, or a `Progress`, or True for one without a label; None or False for
+        no bar.
 
     Returns:
       What `jax.lax.scan` returns.
@@ -71,7 +72,7 @@ def fori_loop(
     init_val: Any,
     *,
     unroll: int | bool | None = None,
-    progress: str | Progress | None = None,
+    progress: str | bool | Progress | None = None,
 ) -> Any:
     """`jax.lax.fori_loop`, with a bar for each run.
 
@@ -116,7 +117,7 @@ def while_loop(
     body_fun: Callable[[Any], Any],
     init_val: Any,
     *,
-    progress: str | Progress | None = None,
+    progress: str | bool | Progress | None = None,
 ) -> Any:
     """`jax.lax.while_loop`, with a bar for each run.
 
@@ -163,7 +164,7 @@ def map(
     xs: Any,
     *,
     batch_size: int | None = None,
-    progress: str | Progress | None = None,
+    progress: str | bool | Progress | None = None,
 ) -> Any:
     """`jax.lax.map`, with a bar for each run.
 

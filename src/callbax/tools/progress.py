@@ -128,12 +128,14 @@ def _write(progress: Progress) -> str:
     return json.dumps(list(dataclasses.astuple(progress)))
 
 
-def as_progress(progress: str | Progress | None) -> Progress | None:
+def as_progress(progress: str | bool | Progress | None) -> Progress | None:
     """What `progress=` of a loop means; None where nothing is shown."""
-    if isinstance(progress, str):
+    if isinstance(progress, bool):
+        progress = Progress() if progress else None
+    elif isinstance(progress, str):
         progress = Progress(label=progress)
     elif not isinstance(progress, Progress | None):
-        raise TypeError(f"progress={progress!r} is not a label, nor a Progress, nor None")
+        raise TypeError(f"progress={progress!r} is not a label, nor a Progress, nor True, False or None")
     return None if progress is None or progress.display == "none" else progress
 
 
