@@ -162,7 +162,11 @@ def test_a_signature_and_a_result_must_agree():
     ("keywords", "kind", "message"),
     [
         ({}, TypeError, "needs result="),
-        ({"result": "like"}, ValueError, "result='like' is not a struct or a .*, 'broadcast', callbax"),
+        (
+            {"result": "like"},
+            ValueError,
+            "result='like' is not a struct or a .*, 'broadcast', callbax",
+        ),
         ({"result": (3,)}, TypeError, r"result= .* a shape and a dtype.* has 3 of type int in it"),
         ({"result": np.float32}, TypeError, "a shape and a dtype.* has <class 'numpy.float32'>"),
         ({"result": None}, ValueError, "nothing would ever run it"),
@@ -208,7 +212,8 @@ def test_contradictory_options_are_refused_when_the_function_is_made(keywords, k
 def test_contradictions_in_a_call_are_errors_at_trace_time():
     like_second = cb.external(np.sort, result=cb.like(1))
     with pytest.raises(
-        TypeError, match=r"has the result like\(1\), but the arguments of this call are 0\. Positional"
+        TypeError,
+        match=r"has the result like\(1\), but the arguments of this call are 0\. Positional",
     ):
         jax.eval_shape(like_second, x)
     with pytest.raises(ValueError, match="dimension 1 is 3 in .*, but 2 in"):

@@ -118,5 +118,7 @@ def test_an_exception_that_is_raised_again_has_its_hint_once():
 
 
 def test_a_misspelt_vmap_method_is_refused_with_the_callback_s_name():
-    with pytest.raises(ValueError, match=r"but got: sequental; in the callback .*<lambda> \(.*:\d+\)"):
+    with pytest.raises(
+        ValueError, match=r"but got: sequental; in the callback .*<lambda> \(.*:\d+\)"
+    ):
         cb.pure_callback(lambda x: x, SCALAR, 1.0, vmap_method="sequental")

@@ -543,5 +543,5 @@ def test_map_in_batches_of_any_size(events):
 def test_true_is_a_bar_without_a_label_and_false_is_none(capsys, shown):
     result = tools.map(lambda x: 2 * x, jnp.arange(3.0), progress=shown)
     cb.effects_barrier()
-    assert (("100%  3/3" in capsys.readouterr().err)) is shown
+    assert ("100%  3/3" in capsys.readouterr().err) is shown
     assert np.array_equal(result, [0, 2, 4])

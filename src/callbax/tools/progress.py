@@ -135,7 +135,9 @@ def as_progress(progress: str | bool | Progress | None) -> Progress | None:
     elif isinstance(progress, str):
         progress = Progress(label=progress)
     elif not isinstance(progress, Progress | None):
-        raise TypeError(f"progress={progress!r} is not a label, nor a Progress, nor True, False or None")
+        raise TypeError(
+            f"progress={progress!r} is not a label, nor a Progress, nor True, False or None"
+        )
     return None if progress is None or progress.display == "none" else progress
 
 
