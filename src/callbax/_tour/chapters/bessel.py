@@ -134,12 +134,8 @@ def with_external() -> None:
     print("J1(z)   =", short_jv(1, z))
     print("J1''(z) =", second(z))
     assert np.allclose(short_jv(1, z), jv(1, z), rtol=1e-6)
-    assert np.allclose(
-        second(z),
-        jax.vmap(jax.hessian(partial(jv, 1)))(z),
-        rtol=1e-4,
-        atol=1e-6,
-    )
+    expected = scipy.special.jvp(1, np.arange(1.0, 5.0), 2)
+    assert np.allclose(second(z), expected, rtol=1e-4, atol=1e-6)
 
 
 @chapter.example()
@@ -151,10 +147,10 @@ def without_python() -> None:
     """
     special = callbax.scipy.special
     z = jnp.arange(1.0, 5.0)
+    second = jax.jit(jax.vmap(jax.hessian(partial(special.jv, 1.0))))
+    first = jax.jit(jax.vmap(jax.grad(partial(special.jv, 0.5))))
     print("J1(z)     =", jax.jit(special.jv)(1.0, z))
-    print("J1''(z)   =", jax.vmap(jax.hessian(partial(special.jv, 1.0)))(z))
-    print("J0.5'(z)  =", jax.vmap(jax.grad(partial(special.jv, 0.5)))(z))
+    print("J1''(z)   =", second(z))
+    print("J0.5'(z)  =", first(z))
     expected = scipy.special.jvp(0.5, np.arange(1.0, 5.0))
-    assert np.allclose(
-        jax.vmap(jax.grad(partial(special.jv, 0.5)))(z), expected, rtol=1e-5
-    )
+    assert np.allclose(first(z), expected, rtol=1e-5)
