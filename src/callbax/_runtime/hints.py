@@ -19,7 +19,12 @@ _OF_TRACERS = (
     jax.errors.TracerIntegerConversionError,
     jax.errors.UnexpectedTracerError,
 )
-_WITH_RESULT = ("pure_callback", "io_callback")
+_RESULT_FIRST = "its second argument is result_shape_dtypes; the callback gets what follows it"
+_GETS = {
+    "pure_callback": _RESULT_FIRST,
+    "io_callback": _RESULT_FIRST,
+    "watch": "the callback gets a callbax.debug.Batch first, and then the values",
+}
 
 
 def add_hint(exception: BaseException, call: Any, flavour: str) -> None:
@@ -35,11 +40,9 @@ def add_hint(exception: BaseException, call: Any, flavour: str) -> None:
         function = function.host_function
     if is_a(exception, _OF_TRACERS):
         hint = _of_closures(function)
-    elif flavour.endswith(_WITH_RESULT) and _is_of_arity(exception):
-        hint = (
-            f"callbax: the second argument of {full_name(flavour)} is result_shape_dtypes; the callback "
-            "gets what follows it"
-        )
+    elif _is_of_arity(exception):
+        gets = _GETS.get(flavour.rpartition(".")[2])
+        hint = f"callbax: of {full_name(flavour)}: {gets}" if gets else ""
     else:
         return
     if hint and hint not in notes_of(exception):
