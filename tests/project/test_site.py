@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import callbax
@@ -97,15 +98,36 @@ def test_each_argument_of_a_function_is_described_and_so_is_the_result():
 
 def test_each_error_is_named_by_its_class():
     for path in set(PUBLIC) - JAXS_OWN:
-        _, heading, rest = documentation(path).partition("Raises:\n")
-        first = rest.partition("\n")[0]
-        assert not heading or re.match(r" +[\w.]+(, [\w.]+)*: ", first), (path, first)
+        _, _, section = documentation(path).partition("Raises:\n")
+        indent = section[: len(section) - len(section.lstrip())]
+        for line in re.findall(rf"(?m)^{indent}(\S.*)", section.partition("\n\n")[0]):
+            assert re.match(r"[\w.]+(, [\w.]+)*: ", line), (path, line)
+
+
+def test_each_attribute_has_a_line_of_its_own():
+    for path in set(PUBLIC) - JAXS_OWN:
+        _, _, section = documentation(path).partition("Attributes:\n")
+        indent = section[: len(section) - len(section.lstrip())]
+        for line in re.findall(rf"(?m)^{indent}(\S.*)", section.partition("\n\n")[0]):
+            assert re.match(r"\w+: ", line), (path, line)
 
 
 def test_each_page_is_in_the_table_of_the_site():
     table = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2].partition("\n\n")[0]
     for page in [*DOCS.glob("*.md"), *DOCS.glob("api/*.md")]:
         assert re.search(rf"\s{re.escape(page.relative_to(DOCS).as_posix())}\n", table), page
+
+
+def test_the_page_on_installing_has_the_extras_and_what_each_brings():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    table = (DOCS / "installation.md").read_text().partition("| extra |")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1:3] for row in table.splitlines()[2:]]
+    assert sorted(re.findall(r"`([\w-]+)`", "".join(names for names, _ in rows))) == sorted(extras)
+    for names, brings in rows:
+        if "what" not in brings:
+            named = brings.lower().replace("pytorch", "torch").replace(",", " ").split()
+            assert sorted(named) == sorted(extras[names.strip(" `")])
 
 
 def test_a_name_that_is_a_modules_too_has_the_entry_of_the_function():

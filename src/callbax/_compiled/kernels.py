@@ -72,7 +72,8 @@ class KernelFunction(Wrapper):
 class Kernel(Offerable):
     """A kernel as a JAX function of arrays; `callbax.native(..., kernel=True)` makes it.
 
-    `callbax/kernel.h` says what a kernel is; [the page](compiled.md) has one that is compiled and called.
+    `callbax/kernel.h` says what a kernel is; [compiled code](../compiled.md#kernels)
+    has one that is compiled and called.
 
     >>> import ctypes, callbax as cb
     >>> address = ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p).value  # in place of a kernel's

@@ -62,7 +62,7 @@ class Ufunc(Generic[P, R]):
     """A NumPy universal function that JAX can call, differentiate and batch; see `callbax.ufunc`.
 
     Attributes:
-      ufunc, nin, nout: the original, and its numbers of arguments and results.
+      ufunc: the original, whose `nin` and `nout` it has, too.
       derivatives: the rules, one for each argument.
 
     >>> import callbax, numpy

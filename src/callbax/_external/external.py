@@ -36,7 +36,7 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
     """A host function as a JAX function; `callbax.external` makes it.
 
     It has the name, the docstring and the signature of the host function. Two are equal if they wrap
-    the same function with equal options and derivatives. `definition` is what is known of it.
+    the same function with equal options and derivatives.
 
     >>> import callbax
     >>> float(callbax.external(lambda x: 2 * x, result="broadcast")(1.5))

@@ -217,7 +217,9 @@ class BySignature:
 
 
 class _Infer:
-    """The sentinel `callbax.infer`.
+    """For `callbax.external(result=callbax.infer)`: the result is what one call on zeros returns.
+
+    The call is made while the program is traced, once for arguments of each structure, shape and dtype.
 
     >>> import numpy as np, callbax as cb
     >>> cb.external(np.cumsum, result=cb.infer)(np.ones(3, np.float32))

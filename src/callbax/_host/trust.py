@@ -49,7 +49,7 @@ class OptIn:
 _opted_in: weakref.WeakSet[OptIn] = weakref.WeakSet()  # guarded by _lock
 
 
-def allow(*names: str | Callable[..., Any] | Offerable) -> None:
+def allow(*names: str | Callable[..., Any]) -> None:
     """Lets programs that this process loads (`jax.export.deserialize`) call host functions by name.
 
     A loaded program names its host functions by module and name. It may call those that this process

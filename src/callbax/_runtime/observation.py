@@ -39,7 +39,8 @@ class CallStatistics:
       calls: how often it was called; each lane of a batch counts that is a call of its own.
       seconds: with the GIL: to make its arguments, in the function, and to take its results.
       waiting: seconds in which a call waited for the GIL.
-      bytes_in, bytes_out: of arguments and results.
+      bytes_in: of its arguments.
+      bytes_out: of its results.
       errors: how many calls by XLA failed.
 
     >>> import jax, numpy as np, callbax as cb
@@ -153,13 +154,17 @@ class CallRecord:
     """One call by XLA, as `callbax.record_calls` has it: of a function, or of all lanes of a batch.
 
     Attributes:
-      name, flavour: the function, with its file and line; the public function that called it.
+      name: the function, with its file and line.
+      flavour: the public function that called it.
       thread: the operating system's number, as of `threading.get_native_id()`.
       run: a number of the program's run on several devices; None on one, which XLA does not number.
-      begin, end: in seconds, as of `time.monotonic()`.
-      waiting, seconds: for the GIL; with it.
+      begin: in seconds, as of `time.monotonic()`.
+      end: likewise.
+      waiting: seconds in which it waited for the GIL.
+      seconds: those with the GIL.
       calls: of the function: 1, or the number of lanes.
-      bytes_in, bytes_out: of arguments and results.
+      bytes_in: of the arguments.
+      bytes_out: of the results.
       failed: whether it raised, or its result did not fit.
 
     >>> import jax, numpy as np, callbax as cb

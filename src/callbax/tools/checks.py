@@ -37,8 +37,8 @@ def raise_if(x: Any, predicate: Any, error: Callable[..., BaseException], *value
 
     Raises:
       TypeError: `predicate` is not boolean; `error` is an exception, or cannot be called.
-      The exception: from the call itself in eager code, and where the function is `checked`.
-        Otherwise JAX's error carries it, see `callbax.reraise`.
+      Exception: what `error` makes, from the call itself in eager code, and where the function is
+        `checked`. Otherwise JAX's error carries it, see `callbax.reraise`.
 
     >>> import jax, callbax
     >>> @checked

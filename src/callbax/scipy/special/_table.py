@@ -14,10 +14,9 @@ from callbax.scipy.special._functions import public_names, scipys_ufunc
 _PAGE = """\
 # Derivatives of `callbax.scipy.special`
 
-This page is generated, for SciPy {version}: `python -m callbax.scipy.special._table`.
-
-Of {functions} functions with {arguments} arguments, {known_functions} have a derivative in closed
-form with respect to at least one argument: {known_arguments} arguments in all.
+Every ufunc of `scipy.special`, and what its derivatives are. Of {functions} functions with
+{arguments} arguments, {known_functions} have a derivative in closed form with respect to at least
+one argument: {known_arguments} arguments in all.
 
 - **closed form**: by a rule, whose source is given. DLMF is the NIST Digital Library of
   Mathematical Functions, <https://dlmf.nist.gov>. Higher orders follow from the rules of the
@@ -31,6 +30,8 @@ form with respect to at least one argument: {known_arguments} arguments in all.
 | function | argument | derivative | source or reason |
 |---|---|---|---|
 {rows}
+
+This page is generated, for SciPy {version}: `python -m callbax.scipy.special._table`.
 """
 
 
