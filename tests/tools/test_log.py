@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import callbax as cb
 from callbax import tools
+from callbax.tools import _log_writer
 
 
 class Rows(list):
@@ -133,6 +134,28 @@ def test_lanes_with_steps_of_their_own_are_rows_of_their_own(log, rows):
         {"step": 2, "x[1]": 1.0, "rate": 0.5},
         {"step": 4, "x[0]": 0.0, "x[2]": 2.0, "rate": 0.5},
     ]
+
+
+def test_a_step_and_metrics_of_different_axes(log, rows):
+    numbers, xs = jnp.arange(2), jnp.arange(3.0)
+    jax.vmap(lambda i: jax.vmap(lambda x: log(i, x=x, i=i, both=x + i, w=jnp.ones(1)))(xs))(numbers)
+    log.flush()
+    shared = {"x[0,0]": 0.0, "x[0,1]": 1.0, "x[0,2]": 2.0, "w": np.ones(1)}
+    for i, row in enumerate(rows):
+        both = {f"both[{i},{x}]": x + i for x in range(3)}
+        assert row == {"step": i, **shared, **both, f"i[{i},0]": i}
+    rows.clear()
+    jax.vmap(lambda x: jax.vmap(lambda i: log(i, x=x))(numbers))(xs)
+    log.flush()
+    lanes = {"x[0,0]": 0.0, "x[1,0]": 1.0, "x[2,0]": 2.0}
+    assert rows == [{"step": 0, **lanes}, {"step": 1, **lanes}]
+
+
+def test_lanes_whose_step_is_no_number(log, rows):
+    jax.vmap(lambda i, x: log(i, x=x))(jnp.array([jnp.nan, 2.0, jnp.nan]), jnp.arange(3.0))
+    log.flush()
+    assert rows[0] == {"step": 2.0, "x[1]": 1.0}
+    assert np.isnan(rows[1].pop("step")) and rows[1] == {"x[0]": 0.0, "x[2]": 2.0}
 
 
 def mesh():
@@ -253,6 +276,16 @@ def test_what_cannot_be_logged(log):
         log(jnp.arange(2), x=1)
     with pytest.raises(ValueError, match="two columns would be called 'a/b'"):
         log(0, **{"a": {"b": 1}, "a/b": 2})
+    with pytest.raises(ValueError, match=r"'a\[0\]' could be an element of 'a' as well"):
+        log(0, **{"a": jnp.ones(2), "a[0]": 2})
+    with pytest.raises(TypeError, match="'x' must be .* but is of type ndarray of dtype .*float0"):
+        log(0, x=np.zeros((), jax.dtypes.float0))
+
+
+def test_names_that_only_look_like_elements(log, rows):
+    log(0, **{"a": 1.0, "a[0]": 2.0, "[0]": 3.0, "b]": 4.0})
+    log.flush()
+    assert rows == [{"step": 0, "a": 1.0, "a[0]": 2.0, "[0]": 3.0, "b]": 4.0}]
 
 
 # -- files and databases -----------------------------------------------------------------------------
@@ -553,6 +586,19 @@ def test_a_failure_that_has_passed_is_raised_all_the_same():
         cb.effects_barrier()
     assert [row["step"] for row in target] == [3]
     log.close()
+
+
+def test_rows_that_cannot_be_made_are_kept(log, rows, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_log_writer, "blocks", fail)
+        log(0, x=1)
+        with pytest.raises(tools.LogError, match="MemoryError.*1 row kept"):
+            log.flush()
+    log.flush()
+    assert rows == [{"step": 0, "x": 1}]
 
 
 def test_rows_can_be_given_up():

@@ -50,6 +50,14 @@ def test_odd_names_and_texts(path):
     assert [list(new), list(newer)] == [["step", "new 0"], ["step", "new 1"]]
 
 
+def test_half_of_a_surrogate_pair(path):
+    for step in range(2):
+        with tools.Log(path) as log:
+            log(step, **{"\ud800": 1}, file=os.fsdecode(b"a\xff"))
+    rows = [{name: str(value) for name, value in row.items()} for row in read(path)]
+    assert rows == [{"step": str(i), "\\ud800": "1", "file": "a\\udcff"} for i in range(2)]
+
+
 def test_a_text_may_be_longer_than_a_field_that_pythons_csv_reads(tmp_path):
     path = tmp_path / "metrics.csv"
     with tools.Log(path) as log:

@@ -72,13 +72,19 @@ class Columns:
         if jnp.ndim(step) != 0:
             raise ValueError(f"{log}: the step must be a scalar, but has shape {jnp.shape(step)}")
         for path, leaf in jax.tree_util.tree_flatten_with_path(metrics)[0]:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            name = _encodable(jax.tree_util.keystr(path, simple=True, separator="/"))
             if name in leaves or name in texts:
                 raise ValueError(f"{log}: two columns would be called {name!r}; give another name")
             if isinstance(leaf, str):
-                texts[name] = leaf
+                texts[name] = _encodable(leaf)
             else:
                 leaves[name] = _loggable(log, f"the metric {name!r}", leaf)
+        for name in (*leaves, *texts):
+            array = name.endswith("]") and name.rpartition("[")[0]
+            if array in leaves and jnp.ndim(leaves[array]):
+                raise ValueError(
+                    f"{log}: {name!r} could be an element of {array!r} as well; give another name"
+                )
         values = list(leaves.values())
         formats = tuple(_format(jax.typeof(value).dtype) for value in values)
         ranks = tuple(map(jnp.ndim, values))
@@ -106,12 +112,15 @@ class Columns:
             yield names, formats, (step.item(), *values)
             return
         row = tuple(values)
-        for one in np.unique(step).tolist():
+        steps, places = np.unique(step, return_inverse=True)
+        for place, one in enumerate(steps.tolist()):
             live = [True]
             for shape in lanes:
-                of_step = step == one
-                alike = np.broadcast_to(of_step, shape) if np.prod(shape) > 1 else of_step.any()
-                live += alike.ravel().tolist()
+                of_step = places.reshape(step.shape) == place
+                # What is shared along an axis is of the step if any lane of that axis is.
+                shared = tuple(axis for axis, size in enumerate(shape) if size == 1)
+                of_step = of_step.any(axis=shared, keepdims=True)
+                live += np.broadcast_to(of_step, shape).ravel().tolist()
             names_of_step, formats_of_step, values_of_step = (
                 tuple(itertools.compress(each, live)) for each in (names, formats, (one, *row))
             )
@@ -185,10 +194,17 @@ def _format(dtype: Any) -> str:
     return "%s"
 
 
+def _encodable(text: str) -> str:
+    """The text; what UTF-8 has no bytes for, such as a part of a file's name, as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _loggable(log: str, what: str, leaf: Any) -> Any:
     """The metric as an array of a type that NumPy has itself."""
     try:
         dtype = jax.typeof(leaf).dtype
+        if dtype == jax.dtypes.float0:
+            raise TypeError
     except TypeError:
         kind = type(leaf).__name__
         kind += f" of dtype {leaf.dtype}" if isinstance(leaf, np.ndarray) else ""

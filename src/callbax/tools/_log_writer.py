@@ -257,10 +257,14 @@ class Writer:
         with self._changed:
             entries = self.entries[:count]
             del self.entries[: len(entries)]
+        try:
+            self._blocks += blocks(entries, self.columns)
+        except BaseException:  # as for want of memory
+            self.entries[:0] = entries
+            raise
         if entries:
             size = sum(getattr(value, "nbytes", 0) for value in entries[0])
             self.limit = max(1, min(self._capacity, _MOST_BYTES // max(1, size)))
-        self._blocks += blocks(entries, self.columns)
         return count
 
     def _finish(self) -> None:
@@ -286,7 +290,7 @@ _of_the_parent: list[Any] = []  # open files and connections, which must not be 
 
 
 def _after_fork_in_child() -> None:
-    """The rows that wait are the parent's to write. A log starts anew, when it is used."""
+    """The rows that wait are the parent's. A log starts anew, when it is used."""
     for writer in _writers:
         _of_the_parent.append(writer.__dict__.copy())
         writer.entries.clear()
