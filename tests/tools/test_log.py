@@ -308,14 +308,21 @@ def test_csv(tmp_path):
     assert path.read_text() == "step,x\n0,1\n"
 
 
-def test_csv_of_something_else(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("name,age\nme,3\n", "has another first column than 'step'"),
+        ("step,x,x\n0,1,2\n", "has two columns of one name"),
+    ],
+)
+def test_csv_of_something_else(tmp_path, text, problem):
     path = tmp_path / "other.csv"
-    path.write_text("name,age\nme,3\n")
+    path.write_text(text)
     log = tools.Log(path)
     log(0, x=1)
-    with pytest.raises(tools.LogError, match="another first column than 'step'"):
+    with pytest.raises(tools.LogError, match=problem):
         log.flush()
-    assert path.read_text() == "name,age\nme,3\n"
+    assert path.read_text() == text
     assert log.discard() == [{"step": 0, "x": 1}]
     log.close()
 

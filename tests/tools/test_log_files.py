@@ -50,6 +50,16 @@ def test_odd_names_and_texts(path):
     assert [list(new), list(newer)] == [["step", "new 0"], ["step", "new 1"]]
 
 
+def test_a_link_stays_one(path):
+    real = path.with_name(f"real{path.suffix}")
+    path.symlink_to(real)
+    for step, name in enumerate("ab"):
+        with tools.Log(path) as log:
+            log(step, **{name: 1})
+    assert path.is_symlink()
+    assert [list(row) for row in read(real)] == [["step", "a"], ["step", "b"]]
+
+
 def test_half_of_a_surrogate_pair(path):
     for step in range(2):
         with tools.Log(path) as log:

@@ -90,7 +90,8 @@ class GrowingFile:
     @contextlib.contextmanager
     def replaced(self) -> Iterator[tuple[IO[str], IO[str]]]:
         """Files to read the old text from and write the new text to; it takes its place at the end."""
-        directory, name = os.path.split(self._path)
+        path = os.path.realpath(self._path)  # of a link, the file that it names
+        directory, name = os.path.split(path)
         handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
         try:
             with (
@@ -100,7 +101,7 @@ class GrowingFile:
                 yield old, new
             os.fchmod(handle, os.fstat(self._file).st_mode & 0o777)
             _lock(handle, fcntl.LOCK_EX)
-            os.replace(temporary, self._path)
+            os.replace(temporary, path)
         except BaseException:
             os.close(handle)
             os.unlink(temporary)
@@ -154,6 +155,10 @@ class CsvFile:
         if columns and columns[0] != "step":
             raise ValueError(
                 f"{self._path} has another first column than 'step'; say mode='w' to replace it"
+            )
+        if len(set(columns)) < len(columns):
+            raise ValueError(
+                f"{self._path} has two columns of one name; say mode='w' to replace it"
             )
         self._columns = columns
 
