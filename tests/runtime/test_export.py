@@ -17,7 +17,8 @@ from jax import export
 from jax.experimental import serialize_executable
 
 import callbax as cb
-from callbax import _jax, _native
+from callbax import _jax, _native, tools
+from callbax import host_callback as hcb
 from callbax._jax import saved_programs
 
 SCALAR = jax.ShapeDtypeStruct((), np.float32)
@@ -73,6 +74,19 @@ def fresh_debug(x):
     return x
 
 
+def watched(x):
+    cb.debug.watch(lambda batch, x: calls.append(float(x)), x)
+    return tools.raise_if(x, x < 0, lambda x: ValueError(x), x)
+
+
+def checked_in_branch(x):
+    return jax.lax.cond(x > 0, lambda x: tools.check_finite(x, "x"), lambda x: x, x)
+
+
+def tapped_with_device(x):
+    return hcb.id_tap(lambda x, _, device: calls.append(float(x)), x, tap_with_device=True)
+
+
 PROGRAMS = {
     "lambda": (lambda x: cb.pure_callback(lambda x: x + 1, SCALAR, x), 3),
     "closure": (lambda x: cb.pure_callback(adds(1), SCALAR, x), 3),
@@ -91,6 +105,9 @@ PROGRAMS = {
     "threads": (on_threads, 3),
     "call_where": (masked, 3),
     "native": (native, 2),
+    "watch": (watched, 2),
+    "check in branch": (checked_in_branch, 2),
+    "tap with device": (tapped_with_device, 2),
 }
 
 

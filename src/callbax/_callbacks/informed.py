@@ -12,6 +12,7 @@ from jax.sharding import SingleDeviceSharding
 from jax.tree_util import treedef_tuple
 
 from callbax import _jax
+from callbax._host import names
 from callbax._host.call import HostCall
 from callbax._host.function import Hashable
 from callbax._host.structure import Structure
@@ -74,6 +75,19 @@ def lower(
     **params: Any,
 ) -> Any:
     """Lowers a call of an Informed by `rule`, that of its flavour, once its device is known."""
+    # The calls that are made here, of functions that know it, are not in the jaxpr.
+    with names.exports_kept_by(host_call.function):
+        return _lower(primitive, rule, ctx, *operands, host_call=host_call, **params)
+
+
+def _lower(
+    primitive: Any,
+    rule: Callable[..., Any],
+    ctx: Any,
+    *operands: Any,
+    host_call: HostCall,
+    **params: Any,
+) -> Any:
     informed: Any = host_call.function
     if informed.is_conditional:
         always = host_call.with_function(dataclasses.replace(informed, is_conditional=False))

@@ -64,9 +64,11 @@ _this_thread = threading.local()
 def exports_kept_by(keeper: Any) -> Iterator[None]:
     """What is registered inside for an exported program lives as long as `keeper`.
 
-    For callees that are made while a program is lowered, so that its jaxpr does not have them.
+    For callees that are made while a program is lowered, so that its jaxpr does not have them. Within
+    another such block it is that one's keeper, since this one may have been made there.
     """
-    outer, _this_thread.keeper = _keeper(), keeper
+    outer = _keeper()
+    _this_thread.keeper = keeper if outer is None else outer
     try:
         yield
     finally:
