@@ -6,6 +6,7 @@ import io
 import logging
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -286,6 +287,51 @@ def test_jax_refuses_in_words_about_the_users_state():
         assert str(ours.value) == str(theirs.value)
     with pytest.raises(ValueError, match="scan got values with different leading axis sizes"):
         tools.scan(lambda c, x: (c, None), 0.0, (jnp.ones(2), jnp.ones(3)), progress=BAR)
+
+
+def test_a_loop_that_jax_refuses_has_no_bar(events):
+    for loop in (
+        lambda: tools.scan(lambda c, _: ((c, c), None), 1.0, length=3, progress=BAR),
+        lambda: tools.fori_loop(0, 3, lambda i, c: (c, c), 1.0, progress=BAR),
+        lambda: tools.while_loop(lambda c: c, lambda c: c, 1.0, progress=BAR),
+    ):
+        with pytest.raises(TypeError):
+            loop()
+        assert not bars._runs and not bars.innermost
+    BAR.step()  # counts, since there is no loop around it
+    BAR.close()
+    assert events == [("a", 1), ("a", "done", 1, "")]
+
+
+def test_what_a_loop_does_it_does_once(events):
+    done = []
+
+    def fail(x):
+        cb.debug.callback(done.append, x)
+        return tools.raise_if(x, x > 1, ValueError, x)
+
+    with jax.disable_jit(), pytest.raises(ValueError):
+        tools.fori_loop(0, 9, lambda i, x: fail(x + 1.0), 0.0, progress=BAR)
+    assert done == [1.0, 2.0]
+    assert events[-1] == ("a", 1) and not bars.innermost
+    done.clear()
+    with pytest.raises(ValueError):  # of the batch that is left over, which runs by itself
+        tools.map(fail, jnp.arange(3.0), batch_size=2, progress=BAR)
+    assert sorted(done) == [0.0, 1.0, 2.0]
+
+
+def test_lengths_that_are_no_python_integers(events):
+    assert tools.scan(lambda c, _: (c + 1, None), 0, length=3.0, progress=BAR)[0] == 3
+    assert events[-1] == ("a", "done", 3, "")
+    (size,) = jax.export.symbolic_shape("n")
+    program = jax.jit(lambda x: tools.scan(lambda c, x: (c + x, None), 0.0, x, progress=BAR)[0])
+    with pytest.warns(cb.ExportWarning):
+        exported = jax.export.export(program, disabled_checks=cb.EXPORT_CHECKS)(
+            jax.ShapeDtypeStruct((size,), np.float32)
+        )
+    assert exported.call(np.ones(4, np.float32)) == 4
+    cb.effects_barrier()
+    assert events[-1] == ("a", "done", 4, "")
 
 
 def test_arguments():

@@ -121,6 +121,19 @@ class Bars:
             self.innermost.clear()
             self._settle()
 
+    def leave(self, number: int) -> None:
+        """An exception has left the loop of that run, which may not have begun."""
+        with self._lock:
+            run = self._runs.get(number)
+            if run is None:
+                return
+            if run.state == "open":
+                del self._runs[number]
+            else:
+                run.end("stopped")
+            self._find_innermost(run.key, run.device)
+            self._settle()
+
     def _settle(self) -> None:
         """Takes what has ended from the displays; closes those that have nothing left to show."""
         for kind, rows in self._rows.items():

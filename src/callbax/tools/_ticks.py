@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -103,18 +103,30 @@ def end_run(number: Any, following: Any, steps: Any) -> None:
 class Counter:
     """The part of a loop that counts its steps: a state, and what happens to it in each step.
 
+    It is a context manager around the making of the loop, and, outside of programs, its run.
+
     Args:
-      steps: of the loop, a range, or its lower and upper bound, or None if it is not known.
+      steps: the lower and upper bound of the loop, or None if they are not known.
 
     Attributes:
       start: the state in which the loop begins: the steps done, and the step of the next call.
     """
 
-    def __init__(self, progress: Progress, steps: range | tuple[Any, Any] | None):
+    def __init__(self, progress: Progress, steps: tuple[Any, Any] | None):
         level = np.int32(nesting.level)
         self._key = progress.key
-        self._number, first = open_run(self._key, level, steps, device_index())
+        known = steps is not None and all(isinstance(bound, int) for bound in steps)
+        given = range(*steps) if steps is not None and known else jax.tree.map(jnp.asarray, steps)
+        self._number, first = open_run(self._key, level, given, device_index())
         self.start = jnp.int32(0), first
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not isinstance(self._number, jax.core.Tracer):
+            with bars.guarded():
+                bars.leave(int(self._number))
 
     @contextlib.contextmanager
     def step(self, state: Any) -> Iterator[Any]:

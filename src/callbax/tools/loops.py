@@ -51,15 +51,16 @@ def scan(
     def counted() -> tuple[Any, Any]:
         leaves = jax.tree.leaves(xs)
         steps = leaves[0].shape[0] if leaves else length
-        counter = Counter(shown, None if steps is None else range(operator.index(steps)))
+        with Counter(shown, None if steps is None else (0, steps)) as counter:
 
-        def step(state: Any, x: Any) -> Any:
-            with counter.step(state[0]) as count:
-                carry, y = f(state[1], x)
-                return (count, carry), y
+            def step(state: Any, x: Any) -> Any:
+                with counter.step(state[0]) as count:
+                    carry, y = f(state[1], x)
+                    return (count, carry), y
 
-        (count, carry), ys = jax.lax.scan(step, (counter.start, init), xs, length, reverse, unroll)
-        counter.end(count)
+            start = counter.start, init
+            (count, carry), ys = jax.lax.scan(step, start, xs, length, reverse, unroll)
+            counter.end(count)
         return carry, ys
 
     return _or_plain(counted, plain)
@@ -96,17 +97,15 @@ def fori_loop(
         return plain()
 
     def counted() -> Any:
-        static = isinstance(lower, int) and isinstance(upper, int)
-        counter = Counter(shown, range(lower, upper) if static else (lower, upper))
+        with Counter(shown, (lower, upper)) as counter:
 
-        def step(i: Any, state: Any) -> Any:
-            with counter.step(state[0]) as count:
-                return count, body_fun(i, state[1])
+            def step(i: Any, state: Any) -> Any:
+                with counter.step(state[0]) as count:
+                    return count, body_fun(i, state[1])
 
-        count, value = jax.lax.fori_loop(
-            lower, upper, step, (counter.start, init_val), unroll=unroll
-        )
-        counter.end(count)
+            start = counter.start, init_val
+            count, value = jax.lax.fori_loop(lower, upper, step, start, unroll=unroll)
+            counter.end(count)
         return value
 
     return _or_plain(counted, plain)
@@ -144,16 +143,15 @@ def while_loop(
         return plain()
 
     def counted() -> Any:
-        counter = Counter(shown, None if shown.total is None else range(shown.total))
+        with Counter(shown, None if shown.total is None else (0, shown.total)) as counter:
 
-        def step(state: Any) -> Any:
-            with counter.step(state[0]) as count:
-                return count, body_fun(state[1])
+            def step(state: Any) -> Any:
+                with counter.step(state[0]) as count:
+                    return count, body_fun(state[1])
 
-        count, value = jax.lax.while_loop(
-            lambda state: cond_fun(state[1]), step, (counter.start, init_val)
-        )
-        counter.end(count)
+            start = counter.start, init_val
+            count, value = jax.lax.while_loop(lambda state: cond_fun(state[1]), step, start)
+            counter.end(count)
         return value
 
     return _or_plain(counted, plain)
@@ -189,34 +187,38 @@ def map(
     if shown is None:
         return plain()
 
-    def counted() -> Any:
-        def over(function: Callable[[Any], Any], xs: Any) -> Any:
-            return scan(lambda _, x: ((), function(x)), (), xs, progress=shown)[1]
+    def over(function: Callable[[Any], Any], xs: Any) -> Any:
+        return scan(lambda _, x: ((), function(x)), (), xs, progress=shown)[1]
 
-        if batch_size is None:
-            return over(f, xs)
+    if batch_size is None:
+        return over(f, xs)
+    try:
         size = jax.tree.leaves(xs)[0].shape[0]
         batches, rest = divmod(size, operator.index(batch_size) or size + 1)
-        if not batches:
-            return jax.vmap(f)(xs)
         whole = size - rest
         in_batches = jax.tree.map(
             lambda x: x[:whole].reshape(batches, batch_size, *x.shape[1:]), xs
         )
-        ys = over(jax.vmap(f), in_batches)
-        ys = jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), ys)
-        if not rest:
-            return ys
-        last = jax.vmap(f)(jax.tree.map(lambda x: x[whole:], xs))
-        return jax.tree.map(lambda y, z: jnp.concatenate([y, z]), ys, last)
+    except _REFUSALS:
+        return plain()
+    if not batches:
+        return jax.vmap(f)(xs)
+    ys = over(jax.vmap(f), in_batches)
+    ys = jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), ys)
+    if not rest:
+        return ys
+    last = jax.vmap(f)(jax.tree.map(lambda x: x[whole:], xs))
+    return jax.tree.map(lambda y, z: jnp.concatenate([y, z]), ys, last)
 
-    return _or_plain(counted, plain)
+
+_REFUSALS = (TypeError, ValueError, IndexError, AttributeError)
 
 
 def _or_plain(counted: Callable[[], Any], plain: Callable[[], Any]) -> Any:
-    """What JAX refuses, it refuses in words about the user's own state: `plain` raises them."""
+    """What JAX refuses, it refuses in words about the user's own state: those of `plain`."""
     try:
         return counted()
-    except (TypeError, ValueError, IndexError, AttributeError):
-        plain()
+    except _REFUSALS:
+        if not jax.config.jax_disable_jit:  # where it is, the exception may be one of the steps
+            jax.eval_shape(plain)  # traced only: what a loop does, it does once
         raise
