@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -73,6 +74,24 @@ def devices(count: int) -> list[jax.Device]:
     if jax.device_count() < count:
         pytest.skip(f"needs {count} devices", allow_module_level=True)
     return jax.devices()[:count]
+
+
+def skip_unless_jax_has(dtype: Any) -> None:
+    """Skips the test where JAX's own callbacks do not take and give arrays of this type."""
+    if not _makes_the_round_trip(np.dtype(dtype)):
+        pytest.skip(f"JAX's callbacks do not do {np.dtype(dtype)} on {jax.default_backend()}")
+
+
+@functools.cache
+def _makes_the_round_trip(dtype: np.dtype) -> bool:
+    """On GPUs, JAX's callbacks take packed values, of 2 and 4 bits, for bytes."""
+    x = np.ones(5, dtype)
+    try:
+        with jax.enable_x64(True):
+            result = jax.jit(lambda x: jax.pure_callback(lambda x: x, x, x))(x)
+            return np.asarray(result).tobytes() == x.tobytes()
+    except Exception:  # noqa: BLE001 - however JAX says so
+        return False
 
 
 Program = Callable[[Library, "Recorder"], Any]

@@ -1,17 +1,21 @@
-"""What does not hold where JAX's callbacks call callbax's, on TPU or by CALLBAX_RUNTIME; and
-where callbax's differ from JAX's so that JAX's, on callbax's runtime, do not do it (helpers.INSTALLED).
+"""What does not hold where JAX's callbacks call callbax's, on TPU or by CALLBAX_RUNTIME; where arrays
+are copied to the host; and where callbax's differ from JAX's so that JAX's, on callbax's runtime, do
+not do it (helpers.INSTALLED).
 
 Each has its reason. What is portable has a row in the table of docs/sharp-bits.md.
 """
 
 import os
 
+import fake_cuda
 import jax
 import pytest
 
 IS_INSTALLED = os.environ.get("CALLBAX_PARITY") == "installed"
 PLATFORM = os.environ.get("JAX_PLATFORMS", "cpu").partition(",")[0]
 IS_PORTABLE = os.environ.get("CALLBAX_RUNTIME") == "portable" or PLATFORM not in ("cpu", "cuda")
+# The host's arrays are not XLA's memory.
+IS_COPIED = IS_PORTABLE or fake_cuda.IS_ON or PLATFORM != "cpu"
 
 # By reason: what the names of the tests begin with.
 EXPECTED = {
@@ -31,16 +35,18 @@ EXPECTED = {
         "compiled/test_native.py::test_functions_that_others_can_import_are_named_by_module",
         "compiled/test_native.py::test_user_data_takes_the_stable_name_away",
     ),
-    "JAX copies between XLA's memory and the arrays that it hands out": (
-        "runtime/test_out.py::test_the_array_is_the_result_after_the_first_call",
-        "runtime/test_views.py::test_arguments_are_xlas_memory_after_the_first_call",
-    ),
     "compiled functions run on one thread": (
         "compiled/test_native.py::test_a_large_call_is_split_over_threads_only_if",
         "compiled/test_native.py::test_threads_that_take_part[True]",
     ),
     "compiled functions run on one device": (
         "compiled/test_native.py::test_a_sharded_call_runs_where_its_items_are",
+    ),
+}
+EXPECTED_OF_COPIES = {
+    "arrays are copied between XLA's memory and the host's": (
+        "runtime/test_out.py::test_the_array_is_the_result_after_the_first_call",
+        "runtime/test_views.py::test_arguments_are_xlas_memory_after_the_first_call",
     ),
 }
 EXPECTED_OF_INSTALLED = {
@@ -68,6 +74,7 @@ def expect_differences(items):
     """Marks the tests that are expected to fail, and must."""
     expected = {
         **(EXPECTED if IS_PORTABLE else {}),
+        **(EXPECTED_OF_COPIES if IS_COPIED else {}),
         **(EXPECTED_OF_INSTALLED if IS_INSTALLED else {}),
     }
     for item in items:

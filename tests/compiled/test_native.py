@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import pytest
 import scipy
-from helpers import names_in
+from helpers import devices, names_in
 from jax import lax
 from scipy.special import cython_special
 
@@ -430,7 +430,7 @@ def test_user_data_takes_the_stable_name_away():
 
 
 def test_a_sharded_call_runs_where_its_items_are(library):
-    mesh = jax.make_mesh((8,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((8,), ("i",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices(8))
     sharding = jax.sharding.NamedSharding(mesh, jax.P("i"))
     x = jax.device_put(np.arange(16, dtype=np.float32), sharding)
     result = jax.jit(cb.native(library.cube, "double (double)"))(x)

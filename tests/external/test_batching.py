@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import devices
 from jax import lax
 
 import callbax as cb
@@ -378,7 +379,9 @@ def test_in_shard_map_and_remat(options):
             options = {"executor": executor}
         f = cb.external(lambda x: x * 2, result=cb.like(0), **options)
         f.defjvps(lambda t, ans, x: 2 * t)
-        mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+        mesh = jax.make_mesh(
+            (4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices(4)
+        )
         spec = jax.sharding.PartitionSpec("i")
 
         def shard(x):

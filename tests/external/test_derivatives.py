@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from external.derivative_routes import each
-from helpers import compile_count
+from helpers import compile_count, devices
 from jax.sharding import Mesh, PartitionSpec
 from jax.test_util import check_grads
 
@@ -228,7 +228,7 @@ def test_gradients_in_shard_map(route, check_vma):
     """Also for an argument that is the same on all devices: its cotangents are summed."""
     f, (_, weights) = route.make(), example()
     x = example(shape=(12,))[0]
-    mesh = Mesh(np.array(jax.devices()[:4]), ("i",))
+    mesh = Mesh(np.array(devices(4)), ("i",))
     split, whole = PartitionSpec("i"), PartitionSpec()
 
     def gradient(f):
@@ -300,7 +300,7 @@ def test_cotangents_of_broadcast_arguments_are_summed():
 def test_gradients_around_a_shard_map(route):
     """Without jit."""
     f, (x, weights) = route.make(), example(shape=(4, 3))
-    mesh, split = Mesh(np.array(jax.devices()[:4]), ("i",)), PartitionSpec("i")
+    mesh, split = Mesh(np.array(devices(4)), ("i",)), PartitionSpec("i")
 
     def gradient(f):
         mapped = jax.shard_map(jax.vmap(f), mesh=mesh, in_specs=split, out_specs=split)
@@ -326,7 +326,7 @@ def test_integer_results_in_shard_map(rule):
         result=lambda x: (x, struct(x.shape, np.int32)),
     )
     RULES[rule](f)
-    mesh, split = Mesh(np.array(jax.devices()[:4]), ("i",)), PartitionSpec("i")
+    mesh, split = Mesh(np.array(devices(4)), ("i",)), PartitionSpec("i")
     shard = jax.shard_map(lambda x: f(x)[0] * f(x)[1], mesh=mesh, in_specs=split, out_specs=split)
     x = np.linspace(-1, 2, 8)
     expected = np.cos(x) * np.sign(x)

@@ -4,13 +4,12 @@ for PyTorch see test_torch.py."""
 import sys
 
 import contract_functions as functions
-import fake_cuda
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import error_of
-from portable_differences import IS_PORTABLE
+from portable_differences import IS_COPIED, IS_PORTABLE
 
 import callbax as cb
 from callbax import _native
@@ -21,7 +20,7 @@ from callbax._runtime import platforms
 x = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 xlas_own_memory = pytest.mark.skipif(
-    fake_cuda.IS_ON or IS_PORTABLE, reason="the memory that the host sees is a copy there"
+    IS_COPIED, reason="the memory that the host sees is a copy there"
 )
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import devices
 from jax.sharding import NamedSharding, PartitionSpec
 
 import callbax as cb
@@ -120,7 +121,7 @@ def test_live_lanes_only():
 
 
 def test_each_device_of_a_manual_program_calls():
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices(8))
     spec = PartitionSpec("x")
     function = jax.shard_map(scanned, mesh=mesh, in_specs=spec, out_specs=spec)
     calls = seen_by(jax.jit(function), jnp.arange(8.0))
@@ -131,7 +132,7 @@ def test_each_device_of_a_manual_program_calls():
 
 
 def test_a_program_that_the_compiler_distributes_calls_once():
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices(8))
     xs = jax.device_put(jnp.arange(8.0), NamedSharding(mesh, PartitionSpec("x")))
     assert seen_by(jax.jit(lambda x: looked_at(0, x)), xs) == [(0, xs.tolist())]
 
@@ -223,7 +224,7 @@ def test_a_result_in_conditions_and_loops(take):
 
 
 def test_a_result_on_each_device(take):
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices(8))
     spec = PartitionSpec("x")
     function = jax.shard_map(
         lambda x: products(take)(x)[1] + 0 * x, mesh=mesh, in_specs=spec, out_specs=spec
@@ -234,7 +235,7 @@ def test_a_result_on_each_device(take):
 
 
 def test_a_result_in_a_program_that_the_compiler_distributes(take):
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices(8))
     xs = jax.device_put(jnp.ones(8), NamedSharding(mesh, PartitionSpec("x")))
     product, numbers = jax.jit(products(take))(xs)
     assert product.tolist() == [6.0] * 8 and numbers.tolist() == [1.0, 2.0, 3.0]
@@ -259,7 +260,9 @@ def test_what_it_cannot_have():
 
 
 def test_a_program_that_is_partly_manual_has_no_order(take):
-    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    mesh = jax.make_mesh(
+        (4, 2), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2, devices=devices(8)
+    )
     spec = PartitionSpec("x")
     function = jax.shard_map(
         lambda x: x * take(), mesh=mesh, in_specs=spec, out_specs=spec, axis_names={"x"}

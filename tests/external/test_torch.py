@@ -1,6 +1,5 @@
 """arrays="torch" and derivative="torch": host functions of PyTorch's tensors."""
 
-import fake_cuda
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import error_of
 from jax.test_util import check_grads
-from portable_differences import IS_PORTABLE
+from portable_differences import IS_COPIED
 
 import callbax as cb
 
@@ -45,7 +44,7 @@ def test_tensors_of_each_dtype_in_and_out(dtype, device):
         assert actual.dtype == dtype
 
 
-@pytest.mark.skipif(fake_cuda.IS_ON or IS_PORTABLE, reason="XLA's memory is not the host's there")
+@pytest.mark.skipif(IS_COPIED, reason="XLA's memory is not the host's there")
 def test_tensors_are_over_xlas_memory():
     found = []
 

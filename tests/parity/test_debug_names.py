@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from helpers import devices
 from jax.sharding import NamedSharding, PartitionSpec
 
 import callbax
@@ -15,7 +16,7 @@ def test_all_names_are_there():
 
 
 def test_shardings_are_inspected():
-    mesh = jax.make_mesh((2,), ("d",), devices=jax.devices()[:2])
+    mesh = jax.make_mesh((2,), ("d",), devices=devices(2))
     sharding = NamedSharding(mesh, PartitionSpec("d"))
     x = jax.device_put(jnp.arange(4), sharding)
     seen = []

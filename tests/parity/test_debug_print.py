@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import EACH_LIBRARY, EAGER_AND_JIT, LIBRARIES, both, run
+from helpers import EACH_LIBRARY, EAGER_AND_JIT, LIBRARIES, both, run, skip_unless_jax_has
 from jax.experimental import pallas as pl
 
 EACH_FORM = pytest.mark.parametrize("ordered", [False, True])
@@ -91,6 +91,7 @@ def test_specs_apply_to_arrays(transform, fmt, value, line):
 @pytest.mark.parametrize("shape", [(), (2,)], ids=str)
 def test_values_of_every_kind_print_as_in_jax(transform, dtype, shape):
     """Printed lines are those of JAX for every dtype."""
+    skip_unless_jax_has(dtype)
     assert len(prints(transform, "{x}", x=jnp.ones(shape, dtype))) == 1
 
 

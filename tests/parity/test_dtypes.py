@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import CALLBAX, both, both_in_any_order, both_raise, run
+from helpers import CALLBAX, both, both_in_any_order, both_raise, run, skip_unless_jax_has
 
 pytestmark = pytest.mark.sampled(8)
 
@@ -54,6 +54,7 @@ def values(name, shape):
 @SHAPES
 def test_every_dtype_and_shape_goes_in_and_comes_out(name, shape):
     """int2/int4/uint2/uint4/float4_e2m1fn in and out; bfloat16, bool, complex; 0-d, zero-size."""
+    skip_unless_jax_has(dtype_of(name))
 
     def program(library, record):
         def host(x):
@@ -76,6 +77,7 @@ def test_every_dtype_and_shape_goes_in_and_comes_out(name, shape):
 @flavours.each(flavours.ALL)
 def test_narrow_dtypes_through_every_flavour(name, call):
     """int2/int4/uint2/uint4/float4_e2m1fn in and out, through each flavour and without jit."""
+    skip_unless_jax_has(dtype_of(name))
 
     @both
     def outcome(library, record):
@@ -97,6 +99,7 @@ def test_narrow_dtypes_through_every_flavour(name, call):
 @pytest.mark.parametrize("lane", [(), (3,)], ids=["scalar lanes", "odd lanes"])
 def test_every_dtype_under_sequential_vmap_with_odd_lanes(name, lane):
     """Lanes of sub-byte types need not start at a byte of the packed array."""
+    skip_unless_jax_has(dtype_of(name))
 
     def program(library, record):
         def host(x):
@@ -163,6 +166,7 @@ def test_results_that_broadcast_one_element():
 @pytest.mark.parametrize("name", NARROW + ["bfloat16"])
 def test_fortran_ordered_results_of_narrow_dtypes(name):
     """Packed sub-byte results of any layout."""
+    skip_unless_jax_has(dtype_of(name))
     expected = values(name, (3, 5))
 
     @both
@@ -296,6 +300,8 @@ def test_float0_is_neither_given_nor_taken_for_another_dtype(flavour, declared, 
         struct = jax.ShapeDtypeStruct((3,), declared)
         return getattr(library, flavour)(lambda: np.zeros(3, returned), struct)
 
+    if flavour == "pure_callback" and declared == FLOAT0 and jax.default_backend() != "cpu":
+        pytest.skip("JAX does not look at results without data, which carry the failure")
     phrase = f"Expected: {np.dtype(declared)}, Actual: {np.dtype(returned)}"
     both_raise(program, jax.errors.JaxRuntimeError, phrase)
 

@@ -1,6 +1,7 @@
 """What a failing callback leaves behind: messages, the exception itself, a usable process."""
 
 import array
+import contextlib
 import functools
 import gc
 import inspect
@@ -502,3 +503,36 @@ def test_reraise_leaves_an_exception_its_own_cause():
         cb.pure_callback(fails, SCALAR, 1.0).block_until_ready()
     assert str(caught.value.__cause__) == "root"
     assert type(caught.value.__context__) is jax.errors.JaxRuntimeError
+
+
+EMPTY = jax.ShapeDtypeStruct((3,), jax.dtypes.float0)
+COMPILED = {
+    "without jit": lambda f, x: f,
+    "jit": lambda f, x: jax.jit(f),
+    "ahead of time": lambda f, x: jax.jit(f).lower(x).compile(),
+    "beside an argument": lambda f, x: jax.jit(lambda x: (f(x), x)),
+}
+
+
+@pytest.mark.parametrize("is_ready", [True, False], ids=["ready", "computing"])
+@pytest.mark.parametrize("transform", COMPILED)
+@pytest.mark.parametrize("flavour", ["pure_callback", "io_callback"])
+@pytest.mark.parametrize("results", [EMPTY, (EMPTY, EMPTY)], ids=["one", "two"])
+def test_a_call_whose_results_have_no_data_raises(flavour, results, transform, is_ready):
+    """Nobody waits for those, and what fails on a thread of XLA's, or on a GPU, comes with results."""
+    busy = jax.jit(lambda x: jax.lax.fori_loop(0, 8, lambda i, x: jnp.sin(x @ x), x)[0, 0])
+
+    def fails(x, empty):
+        raise KeyError("boom")
+
+    def call(x):
+        return getattr(cb, flavour)(fails, results, x, np.zeros(3, EMPTY.dtype))
+
+    program = COMPILED[transform](call, jnp.float32(1))
+    for _ in range(2):
+        x = jnp.float32(1) if is_ready else busy(jnp.ones((600, 600)))
+        with pytest.raises(Exception) as caught:
+            jax.block_until_ready(program(x))
+        assert cb.original_exception(caught.value).args == ("boom",)
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            cb.effects_barrier()  # on the portable runtime it raises, too

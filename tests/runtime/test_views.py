@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import error_of, finish
+from helpers import devices, error_of, finish
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
@@ -458,7 +458,7 @@ def test_many_threads_at_one_program():
 
 
 def sharded(callback, collective):
-    mesh = Mesh(np.array(jax.devices()[:4]), ("i",))
+    mesh = Mesh(np.array(devices(4)), ("i",))
 
     def local(x):
         result = cb.pure_callback(views(callback), x, x)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import compile_count
+from helpers import compile_count, devices
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -152,7 +152,7 @@ def test_a_batched_while_loop_takes_until_the_last_lane_has_ended(batches):
 
 
 def mesh():
-    return jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices(8))
 
 
 @pytest.mark.parametrize("check_vma", [True, False])

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import devices
 from jax.sharding import NamedSharding, PartitionSpec
 
 import callbax as cb
@@ -159,7 +160,7 @@ def test_lanes_whose_step_is_no_number(log, rows):
 
 
 def mesh():
-    return jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices(8))
 
 
 def test_each_device_of_shard_map_logs_in_its_order(log, rows):

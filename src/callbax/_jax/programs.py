@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from jax._src.interpreters import pxla
 from jax._src.lib import _jax as _jaxlib
 
@@ -37,6 +38,24 @@ def disable_programs(marker_types: tuple[type, ...], message: str) -> None:
             if any(isinstance(kept, marker_types) for kept in program.keepalive or ()):
                 program.in_handler = refuse
     _jaxlib.PjitFunctionCache.clear_all()
+
+
+# -- programs whose results have no data -----------------------------------------------------------
+def look_at_results(program: Any) -> None:
+    """Has calls of the program raise what has failed in it, if all that it returns is of float0.
+
+    JAX makes such results without a look at the booleans that XLA has for them, which carry the failure
+    of a program on another platform than CPU, or on a thread of XLA's. Calls wait for these now.
+    """
+    results = program.out_handler
+    avals = getattr(results, "out_avals", ())
+    if avals and all(getattr(aval, "dtype", None) == jax.dtypes.float0 for aval in avals):
+        results.handlers = [handler.pre_wrap(_when_ready) for handler in results.handlers]
+
+
+def _when_ready(array: Any) -> Any:
+    array.block_until_ready()
+    return array
 
 
 # -- programs on several devices -----------------------------------------------------------------

@@ -19,6 +19,7 @@ from jax._src.interpreters import pxla
 from jax._src.lib import xla_client as _xla_client
 
 from callbax import _jax, _native
+from callbax._jax import programs
 
 
 def has_backends() -> bool:
@@ -113,6 +114,8 @@ class Mark(enum.Enum):
     HAS_DETACHED_EFFECTS = enum.auto()
     # It is told when a call of it begins and ends.
     IS_A_RUN = enum.auto()
+    # It calls back, so it may fail.
+    CALLS_BACK = enum.auto()
 
 
 def mark_calls(
@@ -137,6 +140,7 @@ def mark_calls(
     Returns whether the call that is being lowered must itself keep a failure on a thread of XLA's,
     since the program has no results that would carry it.
     """
+    _jax.keep_alive(ctx, Mark.CALLS_BACK)
     shared_run = _jax.device_count(ctx) > 1
     on_calling_thread = holds_jax_arrays or keeps_objects
     if shared_run or on_calling_thread or effectful:
@@ -233,6 +237,8 @@ def _wait_for_inputs() -> bool:
         if has(self, Mark.ENDS_WITH_ITS_EFFECTS):
             self.in_handler = _ReadyInputs(self.in_handler, self)
             self.has_unordered_effects = True
+        if has(self, Mark.CALLS_BACK):
+            programs.look_at_results(self)
 
     @functools.wraps(handle_tokens)
     def wait_for_end(self: Any, token_bufs: Any, sharded_token: Any) -> None:
