@@ -1,4 +1,7 @@
-"""A hook of mkdocs: the first paragraph of a page is what search engines show of it."""
+"""A hook of mkdocs: what search engines show of a page, and what the site's own search shows first.
+
+A page is described by its first paragraph.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     found = PARAGRAPH.search(markdown.strip())
     if found is not None:
         page.meta.setdefault("description", html.escape(_shortened(_plain(found[1]))))
+    if page.file.src_uri.startswith("api/"):
+        page.meta.setdefault("search", {"boost": 2})
 
 
 def _plain(paragraph: str) -> str:
