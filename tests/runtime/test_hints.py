@@ -87,13 +87,17 @@ FUNCTIONS = {
 def test_a_forgotten_result_is_named(call, functions):
     for count, function in enumerate(FUNCTIONS[functions], 1):
         (hint,) = hints_of(failure(jax.jit(functools.partial(call, function)), *(1.0, 2.0)[:count]))
-        assert hint.startswith(f"callbax: of callbax.{call.__name__}: its second argument is result")
+        assert hint.startswith(
+            f"callbax: of callbax.{call.__name__}: its second argument is result"
+        )
 
 
 def test_a_forgotten_batch_is_named():
     watches = jax.jit(lambda x: cb.debug.watch(lambda value: None, x))
     (hint,) = hints_of(failure(watches, 1.0))
-    assert hint.startswith("callbax: of callbax.debug.watch: the callback gets a callbax.debug.Batch")
+    assert hint.startswith(
+        "callbax: of callbax.debug.watch: the callback gets a callbax.debug.Batch"
+    )
 
 
 @pytest.mark.parametrize(
