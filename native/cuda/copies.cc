@@ -77,9 +77,9 @@ class Pieces final : public SplitWork {
 
 // The two blocks, each as far as a copy may be using it.
 struct Turns {
-  Turns(PinnedPool& pool, CudaContext context) {
+  Turns(PinnedPool& pool, CudaContext context, CudaStream stream) {
     for (auto& block : blocks) {
-      StagingBlock* taken = pool.TakeLocked(context, kTurn);
+      StagingBlock* taken = pool.TakeLocked(context, stream, kTurn);
       if (taken == nullptr) return;
       block = std::make_unique<HeldBlock>(pool, taken);
     }
@@ -110,7 +110,7 @@ void StreamCopies::ToDeviceThrough(char* locked, CudaPointer device, const char*
 
 bool StreamCopies::ToHostInTurn(PinnedPool& pool, CudaContext context, char* host,
                                 CudaPointer device, size_t bytes) const {
-  Turns turns(pool, context);
+  Turns turns(pool, context, stream_);
   if (!turns.complete) return false;
   const auto size = [=](size_t turn) { return std::min(kTurn, bytes - turn * kTurn); };
   const auto begin = [&](size_t turn) {
@@ -132,7 +132,7 @@ bool StreamCopies::ToHostInTurn(PinnedPool& pool, CudaContext context, char* hos
 
 bool StreamCopies::ToDeviceInTurn(PinnedPool& pool, CudaContext context, CudaPointer device,
                                   const char* source, size_t bytes) const {
-  Turns turns(pool, context);
+  Turns turns(pool, context, stream_);
   if (!turns.complete) return false;
   for (size_t turn = 0; turn * kTurn < bytes; ++turn) {
     HeldBlock& held = turns.at(turn);

@@ -51,8 +51,8 @@ PinnedPool& PinnedPool::Get(const CudaDriver& driver) {
   return *pool;
 }
 
-StagingBlock* PinnedPool::Take(CudaContext context, size_t bytes) {
-  StagingBlock* block = TakeLocked(context, bytes);
+StagingBlock* PinnedPool::Take(CudaContext context, CudaStream stream, size_t bytes) {
+  StagingBlock* block = TakeLocked(context, stream, bytes);
   return block != nullptr ? block : TakeOrdinary(context, bytes);
 }
 
@@ -69,16 +69,16 @@ StagingBlock* PinnedPool::TakeOrdinary(CudaContext context, size_t bytes) {
   return WithEvent(std::move(block));
 }
 
-StagingBlock* PinnedPool::TakeLocked(CudaContext context, size_t bytes) {
+StagingBlock* PinnedPool::TakeLocked(CudaContext context, CudaStream stream, size_t bytes) {
   const size_t size = RoundUp(bytes);
   for (;;) {
     Blocks unwanted;
     std::unique_lock<std::mutex> lock(mutex_);
     CollectPassed(&unwanted);
     StagingBlock* block = TakeIdle(context, size);
-    const Room room = block ? Room::kThere : LookForRoom(size, &unwanted);
+    Room room = block ? Room::kThere : LookForRoom(size, &unwanted);
     if (!block && room == Room::kThere) bytes_.held += size;
-    if (room == Room::kWait) WaitForOldest(&lock);
+    if (room == Room::kWait && !WaitForOldest(stream, &lock)) room = Room::kNone;
     if (lock.owns_lock()) lock.unlock();
     Free(unwanted);
     if (block || room == Room::kNone) return block;
@@ -148,7 +148,6 @@ void PinnedPool::Return(StagingBlock* block) noexcept {
 void PinnedPool::ReturnBehind(StagingBlock* block, CudaStream stream) {
   CALLBAX_CUDA(driver_, cuEventRecord, block->event, stream);
   std::lock_guard<std::mutex> lock(mutex_);
-  block->number = ++given_back_;
   in_flight_[stream].push_back(block);
   if (!block->locked) return;
   bytes_.held -= block->size;
@@ -200,35 +199,20 @@ PinnedPool::Room PinnedPool::LookForRoom(size_t size, Blocks* unwanted) {
   return Room::kFreed;
 }
 
-StagingBlock* PinnedPool::TakeOldestInFlight() {
-  auto oldest = in_flight_.end();
-  for (auto stream = in_flight_.begin(); stream != in_flight_.end(); ++stream) {
-    if (oldest == in_flight_.end() ||
-        stream->second.front()->number < oldest->second.front()->number) {
-      oldest = stream;
-    }
-  }
-  if (oldest == in_flight_.end()) return nullptr;
-  StagingBlock* block = oldest->second.front();
-  oldest->second.pop_front();
-  if (oldest->second.empty()) in_flight_.erase(oldest);
-  return block;
-}
-
 // Nobody else can free the block meanwhile: it is not in the table, but still counted as in flight.
-void PinnedPool::WaitForOldest(std::unique_lock<std::mutex>* lock) {
-  StagingBlock* block = TakeOldestInFlight();
+bool PinnedPool::WaitForOldest(CudaStream stream, std::unique_lock<std::mutex>* lock) {
+  const auto found = in_flight_.find(stream);
+  if (found == in_flight_.end()) return false;
+  StagingBlock* block = found->second.front();
+  found->second.pop_front();
+  if (found->second.empty()) in_flight_.erase(found);
   ++bytes_.waits;
-  if (block == nullptr) {  // others wait for all that is counted
-    settled_.wait(*lock);
-    return;
-  }
   lock->unlock();
   const CudaResult result = driver_.cuEventSynchronize(block->event);
   lock->lock();
   if (block->locked) bytes_.in_flight -= block->size;
   Settle(block, result);
-  settled_.notify_all();
+  return true;
 }
 
 // Of a block that is not counted any more, and not in a table: what becomes of it, by the result of asking
@@ -254,7 +238,6 @@ void PinnedPool::Free(const Blocks& blocks) noexcept {
       driver_.cuMemFreeHost(block->memory);
       std::lock_guard<std::mutex> lock(mutex_);
       leaving_ -= block->size;
-      settled_.notify_all();
     }
     delete block;
   }

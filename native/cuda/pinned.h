@@ -11,16 +11,18 @@
 //   idle       free to be held by a call of the same context: events belong to one;
 //   lost       after an error of the driver, since a copy may still use it. It is never freed.
 //
-// At the limit, idle blocks of other sizes make room, and then the oldest in flight are waited for. If all
-// memory is held by calls, which may wait for this one, the block is of ordinary memory: slow, but right.
+// At the limit, idle blocks of other sizes make room, and then the oldest in flight on the call's own stream
+// are waited for. Nothing else is, and the block is of ordinary memory then: slow, but right. Calls that
+// hold memory may wait for this one, and another device's stream may be behind a collective that this
+// device comes to only after the call. On its own stream the call's device has already joined all that is
+// before the call. All devices come to collectives in the same order, so the one that is furthest behind
+// can always go on.
 //
 // Thread safety: any thread, with the context current, and without the GIL where it may wait. Nothing
 // waits, locks pages or frees them with the mutex held.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
-#include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
@@ -38,7 +40,6 @@ struct StagingBlock {
   bool locked = true;  // in the limit; else ordinary memory
   CudaContext context = nullptr;
   CudaEvent event = nullptr;
-  uint64_t number = 0;  // in the order in which blocks were given back behind a stream
   bool kept = false;    // by an array, after its call; guarded by the pool's mutex
 };
 
@@ -55,10 +56,10 @@ class PinnedPool {
   // That of the process, never destroyed. Throws if CALLBAX_PINNED_LIMIT is not a number.
   static PinnedPool& Get(const CudaDriver& driver);
 
-  // A block of at least that size. Throws CudaError or std::bad_alloc.
-  StagingBlock* Take(CudaContext context, size_t bytes);
+  // A block of at least that size, for a call on that stream. Throws CudaError or std::bad_alloc.
+  StagingBlock* Take(CudaContext context, CudaStream stream, size_t bytes);
   // The same of page-locked memory, or null if there is none; of ordinary memory.
-  StagingBlock* TakeLocked(CudaContext context, size_t bytes);
+  StagingBlock* TakeLocked(CudaContext context, CudaStream stream, size_t bytes);
   StagingBlock* TakeOrdinary(CudaContext context, size_t bytes);
 
   // Whether an array may keep a page-locked block of that size after its call.
@@ -89,22 +90,20 @@ class PinnedPool {
   StagingBlock* TakeIdle(CudaContext context, size_t size);
   void CollectPassed(Blocks* unwanted);
   Room LookForRoom(size_t size, Blocks* unwanted);
-  StagingBlock* TakeOldestInFlight();
   void Settle(StagingBlock* block, CudaResult result);
 
   void Free(const Blocks& blocks) noexcept;
-  void WaitForOldest(std::unique_lock<std::mutex>* lock);
+  // False, at once, if none is in flight there.
+  bool WaitForOldest(CudaStream stream, std::unique_lock<std::mutex>* lock);
 
   const CudaDriver& driver_;
   const size_t limit_;
   std::mutex mutex_;
-  std::condition_variable settled_;  // what somebody waited for, or freed
   std::multimap<std::pair<CudaContext, size_t>, StagingBlock*> idle_;  // guarded by mutex_
   std::map<CudaStream, std::deque<StagingBlock*>> in_flight_;  // oldest first; guarded by mutex_
   Blocks retired_;          // of ordinary memory, which wait for a thread with a context; guarded by mutex_
   PinnedStatistics bytes_;  // guarded by mutex_
-  size_t leaving_ = 0;       // bytes that are being freed; guarded by mutex_
-  uint64_t given_back_ = 0;  // guarded by mutex_
+  size_t leaving_ = 0;      // bytes that are being freed; guarded by mutex_
 };
 
 // A block as long as a call, or an array of its memory, holds it. It is lost if a copy has begun then that

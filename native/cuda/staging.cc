@@ -111,7 +111,8 @@ Staging::Array Staging::Place(Buffer* buffer, size_t bytes, bool is_kept) {
 HeldBlock* Staging::Take(size_t bytes, bool is_kept) {
   const bool may_be_locked = !is_kept || pool_->MayKeep(bytes);
   StagingBlock* block =
-      may_be_locked ? pool_->Take(context_, bytes) : pool_->TakeOrdinary(context_, bytes);
+      may_be_locked ? pool_->Take(context_, copies_.stream(), bytes)
+                    : pool_->TakeOrdinary(context_, bytes);
   blocks_.push_back(std::make_shared<HeldBlock>(*pool_, block));
   return blocks_.back().get();
 }

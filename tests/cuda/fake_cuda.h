@@ -48,6 +48,7 @@ struct World {
   long pageable_copies = 0;
   int copy_us = 0, event_us = 0;  // delays
   bool capturing = false;
+  bool holding = false;  // kernels of fake_hold
 };
 World& world();  // all of it is guarded by its mutex
 

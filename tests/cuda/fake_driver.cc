@@ -261,6 +261,25 @@ void fake_scale(uintptr_t out, uintptr_t in, long count, float factor, CUstream_
   });
 }
 
+// A kernel on XLA's stream of that device which ends when it is let go: a collective, of which this is the
+// first device.
+void fake_hold(int device) {
+  CUstream_st* stream = StreamOf(device);
+  World& w = world();
+  std::lock_guard<std::mutex> lock(w.mutex);
+  w.holding = true;
+  Begin(stream, [&w] {
+    std::unique_lock<std::mutex> waiting(w.mutex);
+    w.changed.wait(waiting, [&w] { return !w.holding; });
+  });
+}
+
+void fake_let_go() {
+  std::lock_guard<std::mutex> lock(world().mutex);
+  world().holding = false;
+  world().changed.notify_all();
+}
+
 // A stream, and memory, of another library, on that device.
 CUstream_st* fake_stream(int device, int number) { return StreamOf(device, number); }
 

@@ -53,11 +53,10 @@ def test_at_the_limit_the_oldest_block_in_flight_is_waited_for(run):
     done = run(
         """
 small = program(1000)
-inputs = [jax.device_put(np.full(1000, 2, np.float32), device) for device in jax.devices()[:4]]
-for x in inputs:
-    small(x).block_until_ready()  # compiled
+x = jnp.full(1000, 2, np.float32)
+small(x).block_until_ready()  # compiled
 driver.fake_delay(0, 100_000)
-for x in inputs:
+for _ in range(4):
     print(np.asarray(small(x))[-1])
 found = _native.cuda_statistics()
 print(found["waits"] > 0, driver.fake_most_locked_bytes())
@@ -66,6 +65,35 @@ print(found["waits"] > 0, driver.fake_most_locked_bytes())
     )
     *values, waited, most = output(done)
     assert values == ["3.0"] * 4 and waited == "True" and int(most) <= 8 << 10
+
+
+def test_at_the_limit_another_device_is_not_waited_for(run):
+    """Its stream may be behind a collective, which waits for this one."""
+    done = run(
+        """
+def meet(x):
+    driver.fake_hold(1)
+    return x + 1
+
+def first():
+    ended.append(np.asarray(collective(inputs[1])))
+
+struct = jax.ShapeDtypeStruct((1000,), np.float32)
+collective, small = jax.jit(lambda x: callbax.pure_callback(meet, struct, x)), program(1000)
+inputs = [jax.device_put(np.full(1000, 2, np.float32), device) for device in jax.devices()[:2]]
+ended = []
+thread = threading.Thread(target=first)
+thread.start()
+while _native.cuda_statistics().get("in_flight_bytes", 0) == 0:
+    time.sleep(0.01)
+print(np.asarray(small(inputs[0]))[-1], len(ended))
+driver.fake_let_go()
+thread.join()
+print(ended[0][-1], _native.cuda_statistics()["waits"], driver.fake_most_locked_bytes())
+""",
+        CALLBAX_PINNED_LIMIT=str(8 << 10),
+    )
+    assert output(done) == ["3.0", "0", "3.0", "0", str(8 << 10)]
 
 
 def test_beyond_the_limit_ordinary_memory_serves(run):
