@@ -8,6 +8,8 @@ import pytest
 from helpers import EAGER_AND_JIT, both, both_in_any_order, both_raise, devices
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+import callbax
+
 P = PartitionSpec
 SPLIT = P("i")
 MESH = Mesh(np.array(devices(4)), ("i",))
@@ -104,6 +106,36 @@ def test_ordered_debug_in_eager_shard_map_runs_shard_by_shard(flavour):
         assert outcome.calls == SHARDS
     else:
         assert outcome.printed == ["[0. 1.]", "[2. 3.]", "[4. 5.]", "[6. 7.]"]
+
+
+@pytest.mark.parametrize(
+    ("specs", "axes"),
+    [
+        ((P("i"), P()), {"i", "j"}),
+        ((P("j"), P("i")), {"i", "j"}),
+        ((P(), P()), {"i", "j"}),
+        ((P("j"), P()), {"j"}),
+    ],
+    ids=str,
+)
+def test_debug_in_eager_shard_map_sees_what_it_sees_under_jit(specs, axes):
+    """Each device calls, also with arguments that are the same on several; JAX's leaves devices out."""
+
+    def calls(transform):
+        seen = []
+
+        def f(x, y):
+            callbax.debug.callback(lambda x, y: seen.append((x.tolist(), y.tolist())), x, y)
+            return x
+
+        mapped = jax.shard_map(f, mesh=SQUARE, in_specs=specs, out_specs=specs[0], axis_names=axes)
+        jax.block_until_ready(transform(mapped)(jnp.arange(4.0), jnp.arange(4.0)))
+        callbax.effects_barrier()
+        return sorted(seen)
+
+    eager = calls(lambda f: f)
+    assert len(eager) == 2 ** len(axes)
+    assert eager == calls(jax.jit)
 
 
 def test_ordered_io_keeps_its_order_per_shard():

@@ -115,11 +115,21 @@ def call_per_shard_when_eager(primitive: Any) -> None:
     def rule(mesh: Any, *args: Any, **params: Any) -> Any:
         with core.eval_context():
             shards = [list(arg) for arg in args]
-            for i in range(mesh.size):
-                primitive.impl(*(shard[i] for shard in shards), **params)
+            # With `check_vma` an array has a shard for each position on the axes along which it varies.
+            of_device = [arg.sharding.devices_indices_map(arg.shape) for arg in args]
+            for device in _manual_part(mesh):
+                places = [indices[device][0].start or 0 for indices in of_device]
+                primitive.impl(*(s[i] for s, i in zip(shards, places, strict=True)), **params)
         return []
 
     _shard_map.eager_rules[primitive] = rule
+
+
+def _manual_part(mesh: Any) -> list[Any]:
+    """The devices at index 0 of the axes over which JAX's own partitioner works."""
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    part = [slice(None if name in manual else 1) for name in mesh.axis_names]
+    return list(mesh.devices[tuple(part)].flat)
 
 
 def consumes_no_keys(primitive: Any) -> None:
