@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import ad_checkpoint
 from jax.experimental import sparse
 
 import callbax as cb
@@ -219,3 +220,50 @@ def test_an_exception_that_overrides_with_traceback():
     with pytest.raises(jax.errors.JaxRuntimeError) as info:
         cb.pure_callback(function, SCALAR, 1.0).block_until_ready()
     assert isinstance(cb.original_exception(info.value), Odd)
+
+
+def test_arguments_may_have_any_name(capsys):
+    """`self` and the like are names of the user's arguments as any other."""
+    names = ["self", "function", "flavour", "callback_name", "params"]
+    values = {name: jnp.float32(i) for i, name in enumerate(names)}
+    text = " ".join(f"{{{name}}}" for name in names)
+
+    def total(**values):
+        return np.float32(sum(values.values()))
+
+    seen = []
+    for run in (lambda f: f(**values), lambda f: jax.jit(f)(**values)):
+        run(lambda **values: cb.debug.print(text, **values))
+        run(
+            lambda **values: cb.debug.callback(
+                lambda **values: seen.append(total(**values)), **values
+            )
+        )
+        for call in (cb.pure_callback, cb.io_callback):
+            assert run(lambda call=call, **values: call(total, SCALAR, **values)) == 10
+        assert run(cb.external(total, result=SCALAR)) == 10
+        with cb.installed():
+            run(lambda **values: jax.debug.print(text, **values))
+    cb.effects_barrier()
+    assert seen == [10, 10]
+    assert capsys.readouterr().out == "0.0 1.0 2.0 3.0 4.0\n" * 4
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: cb.pure_callback(np.sin, SCALAR, x),
+        cb.external(np.sin, result="broadcast"),
+        cb.ufunc(np.sin),
+    ],
+    ids=["pure", "external", "ufunc"],
+)
+def test_an_operation_is_at_the_line_that_called_callbax(call, capsys):
+    """In what JAX says about programs, and in profiles."""
+
+    def function(x):
+        return x * call(jax.lax.stop_gradient(x))
+
+    ad_checkpoint.print_saved_residuals(function, 1.0)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if " from " in line)
+    assert __file__ in line

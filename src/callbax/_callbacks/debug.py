@@ -245,7 +245,7 @@ class ResultIgnored(Wrapper):
     def __hash__(self) -> int:
         return hash(Hashable(self.func))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> None:
         self.func(*args, **kwargs)
 
 

@@ -22,7 +22,7 @@ from callbax._callbacks.results import avals_of, check_callable, structs_of
 from callbax._host.call import HostCall
 from callbax._host.function import Hashable
 from callbax._host.structure import Structure
-from callbax._jax import control_flow, eager, live_lanes, per_shard, while_loops
+from callbax._jax import control_flow, eager, live_lanes, per_shard, reductions, while_loops
 from callbax._runtime import detached, errors, failure_log, surroundings
 
 
@@ -91,6 +91,8 @@ def _define(flavour: Flavour) -> Any:
         _jax.consumes_no_keys(primitive)
     if flavour.effect is None:
         _jax.register_dead_code_rule(primitive, autodiff.eliminate)
+        name = errors.full_name(flavour.public_name)
+        reductions.host_calls[primitive] = lambda params: f"{name} of {params['host_call']}"
     if flavour.effect is not None and not flavour.of_jax:
         control_flow.keep_effects(primitive, batching.IN_CONTROL_FLOW)
     if flavour.masked_operand is not None:
@@ -105,6 +107,7 @@ def _define(flavour: Flavour) -> Any:
 PRIMITIVES = {flavour: _define(flavour) for flavour in FLAVOURS}
 while_loops.keep_effects_in_while_loops()
 live_lanes.mask_conditions_and_loops()
+reductions.refuse_host_calls()
 
 
 def bind(

@@ -81,7 +81,7 @@ class Printer(Wrapper):
                 return None
         return self.fmt.format if self.has_fields else None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> None:
         format_numbers = self._format_numbers
         if format_numbers is None or not (are_numbers(args) and are_numbers(kwargs.values())):
             self._emit(self.text(args, kwargs))

@@ -22,7 +22,7 @@ import numpy as np
 from callbax import _jax
 from callbax._compiled import error_state, loop_lowering
 from callbax._compiled.derivatives import Derivatives
-from callbax._jax import per_shard
+from callbax._jax import per_shard, reductions
 
 
 class LoopSource(Protocol):
@@ -203,3 +203,4 @@ _primitive.def_impl(partial(_jax.apply_primitive, _primitive))
 _jax.primitive_jvps[_primitive] = _jvp
 _jax.primitive_batchers[_primitive] = _batch
 _jax.register_lowering(_primitive, loop_lowering.lower)
+reductions.host_calls[_primitive] = lambda params: f"the compiled function {params['loop']}"

@@ -84,7 +84,7 @@ class Ufunc(Generic[P, R]):
             f"`{self._title}` as a JAX function. Its own documentation:\n\n{self.ufunc.__doc__}"
         )
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if kwargs or len(args) != self.nin:
             by_name = f" and {', '.join(kwargs)} by name" if kwargs else ""
             raise TypeError(

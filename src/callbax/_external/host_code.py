@@ -215,7 +215,7 @@ class ComplexOnly(Around):
     expected: tuple[bool, ...]
     owner: str | None = dataclasses.field(default=None, compare=False)  # as in Layout
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         result = self.function.value(*args, **kwargs)
         if result is not None:  # else it has written into out=
             for leaf, is_expected in zip(jax.tree.leaves(result), self.expected, strict=False):

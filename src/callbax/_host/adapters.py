@@ -31,7 +31,7 @@ class WithArrays(Around):
     on_device: bool = False
     out: bool = False
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         library = libraries.find(self.library)
         gpu = _native.device_of_call() if self.on_device else None
         with contextlib.nullcontext() if gpu is None else library.on_stream(*gpu):
@@ -94,7 +94,7 @@ class ResultOnly(Around):
     name: str | None = None
     objects: list[Any] | None = dataclasses.field(default=None, compare=False)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         pair = self.function.value(*args, **kwargs)
         if type(pair) is not tuple or len(pair) != 2:
             raise CallbackResultError(

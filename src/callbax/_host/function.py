@@ -113,7 +113,7 @@ class HostFunction(Wrapper):
         if self.name is not None:
             _give_name(self)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 
     @property

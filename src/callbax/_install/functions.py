@@ -79,7 +79,7 @@ class _Shown(Wrapper):
     def description(self) -> str:
         return f"print({self.text.fmt!r})"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> None:
         args, kwargs = jax.tree.map(as_shown, (args, kwargs))
         self.text.show(*args, **kwargs)
 

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax._src import traceback_util
+from jax._src import source_info_util, traceback_util
 from jax._src.debugger import core
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = (PACKAGE, os.path.dirname(os.path.abspath(jax.__file__)) + os.sep)
+
+# Operations are the user's: messages, profiles and programs name the line that called callbax.
+source_info_util.register_exclusion(PACKAGE)
 
 
 def line_of_caller() -> tuple[str, int]:

@@ -38,7 +38,7 @@ class Print:
     has_fields: bool
     record: Any  # for jax.debug.log
 
-    def show(self, *args: Any, **kwargs: Any) -> None:
+    def show(self, /, *args: Any, **kwargs: Any) -> None:
         """What JAX calls."""
         _debugging._format_print_callback(
             self.fmt, dict(self.options), self.has_fields, self.record, *args, **kwargs
