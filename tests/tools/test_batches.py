@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import dataclasses
 import gc
 import itertools
 import threading
@@ -417,6 +418,10 @@ def test_an_empty_source(prefetch):
         ({"a": np.datetime64("2020")}, "batch 0['a'] of Batches(list) has the dtype datetime64"),
         (np.zeros(2, [("x", int)]), "batch 0 of Batches(list) has the dtype [('x', '<i8')]"),
         (np.zeros(2, np.longdouble), "batch 0 of Batches(list) has the dtype float128"),
+        (
+            np.zeros(2, jax.dtypes.float0),
+            "batch 0 of Batches(list) has the dtype [('float0', 'V')]",
+        ),
     ],
 )
 def test_what_is_not_a_batch(batch, problem, prefetch):
@@ -474,6 +479,21 @@ def test_the_very_exception_surfaces_each_time(prefetch):
             assert error_of(batches) is mine
         assert "callbax: raised where Batches(numbers) read batch 2" in mine.__notes__
         assert batches.position == 2
+
+
+def test_an_exception_that_takes_no_notes_surfaces(prefetch):
+    @dataclasses.dataclass(frozen=True)
+    class Frozen(Exception):
+        value: int
+
+    def numbers():
+        yield np.float32(0)
+        raise Frozen(3)
+
+    with tools.Batches(numbers(), prefetch=prefetch) as batches:
+        take(batches, 1)
+        error = error_of(batches)
+    assert error == Frozen(3) and "read batch 1" in error.__notes__[0]
 
 
 def test_an_exception_in_the_first_batch_is_raised_at_once(prefetch):

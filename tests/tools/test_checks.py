@@ -1,5 +1,6 @@
 """raise_if and checked: which exception comes from where, under each transformation."""
 
+import dataclasses
 import functools
 import logging
 
@@ -209,6 +210,29 @@ def test_how_the_exception_is_made(arguments, expected, transform):
     with pytest.raises(ValueError) as raised:
         tools.checked(transform(function))(x)
     assert expected in str(raised.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    value: object = None
+
+
+@pytest.mark.parametrize("arguments", [(), (3.0,)])
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap], ids=["", "jit", "vmap"])
+def test_an_exception_that_refuses_to_be_changed(arguments, transform):
+    function = transform(lambda x: tools.raise_if(x, x > 0, Frozen, *arguments))
+    with pytest.raises(Frozen) as raised:
+        tools.checked(function)(jnp.ones(2) if transform is jax.vmap else 1.0)
+    assert raised.value == Frozen(*arguments)
+    assert raised.value.args[0] == (arguments or raised.value.args)[0]
+    assert raised.value.__notes__[0].startswith("callbax: raised by raise_if at ")
+
+
+def test_a_wrong_number_of_values_is_said_of_the_error_alone():
+    with pytest.raises(TypeError, match="1 was given") as raised:
+        tools.checked(jax.jit(lambda x: tools.raise_if(x, x > 0, lambda: ValueError(), x)))(1.0)
+    (note,) = raised.value.__notes__
+    assert note.startswith("callbax: raised by what should make the error of raise_if at ")
 
 
 def test_a_predicate_may_be_an_array_and_x_anything():

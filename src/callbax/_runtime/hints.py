@@ -36,6 +36,8 @@ def add_hint(exception: BaseException, call: Any, flavour: str) -> None:
       flavour: its public function.
     """
     function = attribute(call, "function")
+    if is_a(function, Wrapper) and function.is_quiet:
+        return  # it is not about a callback, but meant as it is
     while is_a(function, Wrapper) and function.host_function is not function:
         function = function.host_function
     if is_a(exception, _OF_TRACERS):

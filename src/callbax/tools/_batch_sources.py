@@ -79,7 +79,8 @@ class Form:
             native = np.dtype(dtype).newbyteorder("=")
             with contextlib.suppress(TypeError):  # JAX has not this one
                 jax.typeof(np.empty((), native))
-                return self._narrowed.get(native, native)
+                if native != jax.dtypes.float0:
+                    return self._narrowed.get(native, native)
         raise TypeError(
             f"{place} of {self._name} has the dtype {dtype}, of which JAX has no plain arrays"
         )

@@ -1,4 +1,4 @@
-"""Where a check stands in the code, and which lanes of which device it has failed for."""
+"""Where a check stands in the code, which lanes of which device it has failed for, and notes about it."""
 
 from __future__ import annotations
 
@@ -43,3 +43,8 @@ def describe_place(batch: debug.Batch) -> str:
     lanes = describe_lanes(batch)
     device = "" if batch.device is None else f", on {batch.device}"
     return (f", in {lanes}" if lanes else "") + device
+
+
+def add_note(exception: BaseException, note: str) -> None:
+    """Like the method, also for a class that refuses to set attributes, as frozen dataclasses do."""
+    exception.__dict__["__notes__"] = [*exception.__dict__.get("__notes__", ()), note]

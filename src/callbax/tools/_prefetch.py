@@ -25,6 +25,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from callbax.tools._places import add_note
+
 _LOOK_UP_SECONDS = 0.05  # how often one who waits lets Ctrl-C come through
 _EXIT_SECONDS = 1.0  # how long the end of the process waits for reads
 
@@ -52,7 +54,7 @@ class Reader:
                 self._number += 1
                 return self._number - 1, prepared
         except BaseException as error:
-            error.add_note(f"callbax: raised where {self._name} read batch {self._number}")
+            add_note(error, f"callbax: raised where {self._name} read batch {self._number}")
             raise
         return None
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from callbax import debug, effects_barrier, reraise
-from callbax.tools._places import describe_place, line_of_caller
+from callbax.tools._places import add_note, describe_place, line_of_caller
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -83,7 +83,7 @@ def _raise(batch: debug.Batch, error: Any, where: str, values: Any) -> None:
         arguments = jax.tree.map(lambda leaf: leaf[lane] if _is_array(leaf) else leaf, values)
         exception = error(*arguments)
     except Exception as failure:
-        failure.add_note(f"callbax: raised by what should make the error of raise_if at {where}")
+        add_note(failure, f"callbax: raised by what should make the error of raise_if at {where}")
         raise
     if not isinstance(exception, BaseException):
         raise TypeError(
@@ -91,8 +91,8 @@ def _raise(batch: debug.Batch, error: Any, where: str, values: Any) -> None:
             f"{type(exception).__name__}"
         )
     if not values and not exception.args:
-        exception.args = (f"the predicate of raise_if at {where} holds",)
-    exception.add_note(f"callbax: raised by raise_if at {where}{describe_place(batch)}")
+        BaseException.__init__(exception, f"the predicate of raise_if at {where} holds")
+    add_note(exception, f"callbax: raised by raise_if at {where}{describe_place(batch)}")
     raise exception
 
 

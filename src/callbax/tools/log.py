@@ -14,6 +14,7 @@ from callbax.tools._log_rows import Columns
 from callbax.tools._log_targets import describe_target, opener
 from callbax.tools._log_writer import LogError as LogError
 from callbax.tools._log_writer import Writer
+from callbax.tools._places import add_note
 
 
 class Log:
@@ -146,7 +147,7 @@ class Log:
         try:
             self.close()
         except LogError as second:
-            error.add_note(f"The log failed as well: {second}")
+            add_note(error, f"The log failed as well: {second}")
 
     def __repr__(self) -> str:
         return f"<{self._writer.name}>"

@@ -105,8 +105,9 @@ class Taps(Mapping[str, list[Any]]):
     that run the program each for itself, one for each device, in the order of their numbers.
 
     Attributes:
-      gradients: by name, the gradients with respect to these values, in the same order. It has no
-        entry for a value that no backward pass has reached.
+      gradients: by name, the gradients with respect to these values, in the same order, if backward
+        passes come in the opposite order of their forward passes, as in `jax.grad`. It has no entry
+        for a value that no backward pass has reached.
       live: by name, for each value a mask of its lanes. False are those that JAX has computed
         only because others needed it, in a condition or loop under `vmap`.
 
