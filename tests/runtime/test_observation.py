@@ -254,3 +254,29 @@ def test_an_interpreter_shows_them():
         jax.jit(lambda x: cb.pure_callback(np.sin, x, x))(jnp.float32(1)).block_until_ready()
     assert repr(statistics) == str(statistics) and "sin" in repr(statistics)
     assert repr(recording) == "<callbax.Recording of 1 calls, 0 lost>"
+
+
+@pytest.mark.parametrize(
+    ("limit", "error"), [(-1, ValueError), (1.5, TypeError), (None, TypeError), ("3", TypeError)]
+)
+def test_a_limit_that_is_none_leaves_nothing_behind(limit, error):
+    run = jax.jit(call(doubled))
+    with pytest.raises(error):
+        cb.record_calls(limit)
+    for most in (np.int64(2), 2**70):
+        with cb.record_calls(most) as recording:
+            run(X).block_until_ready()
+        assert len(recording.calls) == 1
+
+
+@pytest.mark.parametrize("make", [cb.statistics, cb.record_calls])
+def test_one_object_is_used_once_at_a_time(make):
+    run, counts = jax.jit(call(doubled)), make()
+    with counts:
+        with pytest.raises(RuntimeError, match=f"already: {make.__name__}\\(\\) makes "), counts:
+            pass
+        run(X).block_until_ready()
+    found = counts.calls if make is cb.record_calls else list(counts)
+    assert len(found) == 1
+    with counts:
+        run(X).block_until_ready()

@@ -702,5 +702,14 @@ def test_a_barrier_calls_what_it_was_given():
     end()
     cb.effects_barrier()
     assert calls == [1, 1]
-    with pytest.raises(TypeError, match=r"callbax.on_barrier must be callable"):
-        cb.on_barrier(3)
+    for give in (cb.on_barrier, cb.on_failure):
+        with pytest.raises(TypeError, match=f"callbax.{give.__name__} must be callable"):
+            give(3)
+
+
+def test_a_function_of_a_barrier_may_wait_for_effects():
+    calls = []
+    end = cb.on_barrier(lambda: (calls.append(1), cb.effects_barrier()))
+    cb.effects_barrier()
+    end()
+    assert calls == [1]

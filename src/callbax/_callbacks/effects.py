@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from callbax._callbacks.results import check_callable
 from callbax._jax import barriers as tokens
 from callbax._runtime import (
     barriers,
@@ -75,7 +74,6 @@ def on_barrier(function: Callable[[], object]) -> Callable[[], None]:
     >>> end()
     >>> callbax.effects_barrier()
     """
-    check_callable("on_barrier", function)
     return barriers.add(function)
 
 

@@ -9,17 +9,23 @@ from callbax._runtime import exceptions, streams
 
 
 class Listeners:
-    """Functions, in the order in which they were added.
+    """Functions that a public function has been given, in the order in which they were added.
 
     Each method is one step under the GIL, so there is no lock: a garbage collection, which comes in the
     middle of anything, may take a function away.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, given_to: str) -> None:
+        self._given_to = given_to
         self._functions: dict[object, Callable[..., Any]] = {}
 
     def add(self, function: Callable[..., Any]) -> Callable[[], None]:
         """Adds a function, which may be there already; returns what takes it away."""
+        if not callable(function):
+            raise TypeError(
+                f"the argument of callbax.{self._given_to} must be callable, but got an object of type "
+                f"{type(function)}"
+            )
         key = object()
         self._functions[key] = function
 
@@ -33,7 +39,7 @@ class Listeners:
         return iter(list(self._functions.values()))
 
 
-_of_failures = Listeners()
+_of_failures = Listeners("on_failure")
 
 
 def on_failure(listener: Callable[[BaseException], Any]) -> Callable[[], None]:
@@ -47,6 +53,9 @@ def on_failure(listener: Callable[[BaseException], Any]) -> Callable[[], None]:
 
     Returns:
       A function without arguments that ends this.
+
+    Raises:
+      TypeError: `listener` cannot be called.
 
     >>> import jax, callbax
     >>> def broken(x):

@@ -7,6 +7,8 @@ would be without.
 from __future__ import annotations
 
 import dataclasses
+import operator
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,6 +81,10 @@ class Statistics:
 
     def __enter__(self) -> Statistics:
         with _lock:
+            if self._found is None:
+                raise RuntimeError(
+                    "these statistics are counting already: statistics() makes others"
+                )
             _watch(_TOTALS, 1)
             self._before = {name: numbers for name, _, numbers in _native.call_totals(False)}
             self._found = None
@@ -207,17 +213,24 @@ class Recording:
     def __init__(self, limit: int):
         self.calls: list[CallRecord] = []
         self.lost = 0
-        self._limit = limit
+        self._limit = operator.index(limit)
+        if self._limit < 0:
+            raise ValueError(f"limit={limit} is negative")
 
     def __repr__(self) -> str:
         return f"<callbax.Recording of {len(self.calls)} calls, {self.lost} lost>"
 
     def __enter__(self) -> Recording:
         with _lock:
+            if self in _recordings:
+                raise RuntimeError(
+                    "this recording is running already: record_calls() makes another"
+                )
             _distribute()
             _recordings.append(self)
             _watch(_RECORDS, 1)
-            _native.limit_records(max(recording._limit for recording in _recordings))
+            most = max(recording._limit for recording in _recordings)
+            _native.limit_records(min(most, sys.maxsize))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -260,6 +273,10 @@ def record_calls(limit: int = 1_000_000) -> Recording:
 
     Returns:
       A `Recording`: its `calls` are the records.
+
+    Raises:
+      TypeError: `limit` is not an integer.
+      ValueError: it is negative.
 
     >>> import jax, numpy as np, callbax as cb
     >>> sine = jax.jit(lambda x: cb.pure_callback(np.sin, x, x))
