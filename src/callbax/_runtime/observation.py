@@ -275,8 +275,7 @@ def record_calls(limit: int = 1_000_000) -> Recording:
       A `Recording`: its `calls` are the records.
 
     Raises:
-      TypeError: `limit` is not an integer.
-      ValueError: it is negative.
+      TypeError, ValueError: `limit` is not an integer, or negative.
 
     >>> import jax, numpy as np, callbax as cb
     >>> sine = jax.jit(lambda x: cb.pure_callback(np.sin, x, x))
