@@ -23,10 +23,15 @@ const DlpackTensor& TensorIn(nb::handle capsule) {
   return static_cast<DlpackManaged*>(PyCapsule_GetPointer(capsule.ptr(), kDlpackName))->tensor;
 }
 
+bool IsOnHost(const DlpackDevice& device) {
+  return device.type == kDlpackCpu || device.type == kDlpackCudaHost;
+}
+
 // From libraries that do not know versions, too.
 nb::object CapsuleOf(nb::handle object, nb::handle stream) {
+  const auto device = nb::cast<std::pair<int32_t, int32_t>>(object.attr("__dlpack_device__")());
   nb::dict arguments;
-  if (!stream.is_none()) arguments["stream"] = stream;
+  if (!stream.is_none() && !IsOnHost({device.first, device.second})) arguments["stream"] = stream;
   try {
     return object.attr("__dlpack__")(nb::arg("max_version") = nb::make_tuple(1, 0), **arguments);
   } catch (nb::python_error& error) {
@@ -69,11 +74,10 @@ bool IsContiguous(const DlpackTensor& tensor) {
 }  // namespace
 
 nb::object FromDlpack(nb::handle object, nb::object stream) {
-  const auto device = nb::cast<std::pair<int32_t, int32_t>>(object.attr("__dlpack_device__")());
-  const bool on_host = device.first == kDlpackCpu || device.first == kDlpackCudaHost;
-  nb::object capsule = CapsuleOf(object, on_host ? nb::none() : stream);
+  nb::object capsule =
+      PyCapsule_CheckExact(object.ptr()) ? nb::borrow(object) : CapsuleOf(object, stream);
   const DlpackTensor& tensor = TensorIn(capsule);
-  if (on_host) return NumpyArrayOver(tensor, capsule);
+  if (IsOnHost(tensor.device)) return NumpyArrayOver(tensor, capsule);
   if (!IsContiguous(tensor)) {
     throw nb::buffer_error("an array on a GPU must be contiguous, in C order");
   }

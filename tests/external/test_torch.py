@@ -83,6 +83,23 @@ def test_results_that_numpy_does_not_take_from_torch(device):
 
 
 @on_device
+@pytest.mark.parametrize("layout", ["sparse", "sparse_csr"])
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta:UserWarning")
+def test_tensors_that_are_not_dense_are_refused(layout, device):
+    sparse = of_tensors(lambda a: getattr(a, f"to_{layout}")(), device=device)
+    error = error_of(jax.jit(sparse), x)
+    assert type(error) is cb.CallbackResultError
+    assert f"layout torch.{layout}" in str(error) and ".to_dense()" in str(error)
+
+
+@on_device
+def test_views_of_tensors_are_results(device):
+    for function in (lambda a: a.T.clone().T, lambda a: a[:1].expand(2, 3), lambda a: a.flip(0)):
+        result = jax.jit(of_tensors(function, device=device))(x)
+        np.testing.assert_array_equal(result, function(torch.tensor(x)).numpy())
+
+
+@on_device
 @pytest.mark.parametrize("method", ["sequential", "expand_dims", "broadcast_all"])
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch.func.jvp itself
 def test_derivatives_are_pytorchs(method, device):

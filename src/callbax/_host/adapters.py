@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import all_leaves
 
 from callbax import _native
 from callbax._host import libraries, trust
@@ -35,11 +37,14 @@ class WithArrays(Around):
         library = libraries.find(self.library)
         gpu = _native.device_of_call() if self.on_device else None
         with contextlib.nullcontext() if gpu is None else library.on_stream(*gpu):
-            args, kwargs = jax.tree.map(lambda leaf: _given(library, leaf), (args, kwargs))
+            args = [_give(library, arg) for arg in args]
+            kwargs = {name: _give(library, arg) for name, arg in kwargs.items()}
             value = self.function.value(*args, **kwargs)
             if self.out and _is_same(value, kwargs["out"]):
                 return None
             stream = None if gpu is None else gpu[1]
+            if all_leaves([value]):
+                return library.take(value, stream)
             return jax.tree.map(lambda leaf: library.take(leaf, stream), value)
 
     def around(self, function: Any) -> WithArrays:
@@ -73,8 +78,10 @@ class WithArrays(Around):
         return {"arrays": self.library, "on_device": on_device, "out": out, "of": name}
 
 
-def _given(library: libraries.Library, leaf: Any) -> Any:
-    return library.give(leaf) if isinstance(leaf, (np.ndarray, _native.DeviceArray)) else leaf
+def _give(library: libraries.Library, tree: Any) -> Any:
+    if isinstance(tree, (np.ndarray, _native.DeviceArray)):
+        return library.give(tree)
+    return tree if all_leaves([tree]) else jax.tree.map(functools.partial(_give, library), tree)
 
 
 def _is_same(value: Any, out: Any) -> bool:

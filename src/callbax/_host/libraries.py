@@ -11,6 +11,8 @@ import functools
 import importlib
 import importlib.util
 import math
+import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -18,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from callbax import _native
+from callbax._runtime.errors import CallbackResultError
 
 
 class Library(Protocol):
@@ -76,24 +79,44 @@ class Torch(Dlpack):
 
     def __init__(self) -> None:
         self._torch: Any = importlib.import_module("torch")
+        self._dlpack: Any = importlib.import_module("torch.utils.dlpack")
+        self._streams: dict[tuple[int, int], Any] = {}  # of XLA, by GPU and number
 
+    # By capsules: what else PyTorch asks of an object costs several times as much.
     def give(self, array: Any) -> Any:
-        return self._torch.from_dlpack(super().give(array))
+        return self._dlpack.from_dlpack(super().give(array).__dlpack__(stream=_NO_ORDER))
 
-    def on_stream(self, gpu: int, stream: int) -> AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def on_stream(self, gpu: int, stream: int) -> Iterator[None]:
         cuda = self._torch.cuda
-        return cuda.stream(cuda.ExternalStream(stream, device=gpu))  # type: ignore[no-any-return]
+        if (external := self._streams.get((gpu, stream))) is None:
+            external = self._streams[gpu, stream] = cuda.ExternalStream(stream, device=gpu)
+        if cuda.current_device() != gpu:
+            with cuda.stream(external):
+                yield
+            return
+        before = cuda.current_stream(gpu)
+        cuda.set_stream(external)
+        try:
+            yield
+        finally:
+            cuda.set_stream(before)
 
     def take(self, value: Any, stream: int | None) -> Any:
         if not isinstance(value, self._torch.Tensor):
             return super().take(value, stream)
+        if value.layout is not self._torch.strided:
+            raise CallbackResultError(
+                f"it returned a tensor of the layout {value.layout}, but arrays of JAX are dense; return "
+                "its .to_dense()"
+            )
         value = value.detach().resolve_conj().resolve_neg()
         if stream is None:
-            return super().take(value.cpu(), None)
-        if value.is_cuda:
+            value = value.cpu()
+        elif external := self._streams.get((value.get_device(), stream)):
             # PyTorch is not to use the memory again before it is copied.
-            value.record_stream(self._torch.cuda.current_stream(value.device))
-        return super().take(value.contiguous(), _NO_ORDER if value.is_cuda else None)
+            value.record_stream(external)
+        return _native.from_dlpack(self._dlpack.to_dlpack(value.contiguous()))
 
 
 class CudaArrayInterface(Dlpack):
@@ -117,6 +140,7 @@ class Cupy(CudaArrayInterface):
 
     def __init__(self) -> None:
         self._cupy: Any = importlib.import_module("cupy")
+        self._streams: dict[tuple[int, int], Any] = {}  # of XLA, by GPU and number
 
     def give(self, array: Any) -> Any:
         array = super().give(array)
@@ -127,11 +151,18 @@ class Cupy(CudaArrayInterface):
         pointer = self._cupy.cuda.MemoryPointer(memory, 0)
         return self._cupy.ndarray(array.shape, array.dtype, pointer)
 
-    def on_stream(self, gpu: int, stream: int) -> AbstractContextManager[Any]:
-        stack = contextlib.ExitStack()
-        stack.enter_context(self._cupy.cuda.Device(gpu))
-        stack.enter_context(self._cupy.cuda.ExternalStream(stream, gpu))
-        return stack
+    @contextlib.contextmanager
+    def on_stream(self, gpu: int, stream: int) -> Iterator[None]:
+        if (external := self._streams.get((gpu, stream))) is None:
+            external = self._streams[gpu, stream] = self._external(gpu, stream)
+        with self._cupy.cuda.Device(gpu), external:
+            yield
+
+    def _external(self, gpu: int, stream: int) -> Any:
+        with warnings.catch_warnings():
+            # CuPy 14 deprecates it for Stream.from_external, whose streams end XLA's with themselves.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return self._cupy.cuda.ExternalStream(stream, gpu)
 
     def take(self, value: Any, stream: int | None) -> Any:
         if isinstance(value, self._cupy.ndarray):
