@@ -40,7 +40,7 @@ struct StagingBlock {
   bool locked = true;  // in the limit; else ordinary memory
   CudaContext context = nullptr;
   CudaEvent event = nullptr;
-  bool kept = false;    // by an array, after its call; guarded by the pool's mutex
+  bool kept = false;  // by an array, after its call; guarded by the pool's mutex
 };
 
 // In bytes; what is of ordinary memory is not counted but as `ordinary`.
@@ -101,7 +101,7 @@ class PinnedPool {
   std::mutex mutex_;
   std::multimap<std::pair<CudaContext, size_t>, StagingBlock*> idle_;  // guarded by mutex_
   std::map<CudaStream, std::deque<StagingBlock*>> in_flight_;  // oldest first; guarded by mutex_
-  Blocks retired_;          // of ordinary memory, which wait for a thread with a context; guarded by mutex_
+  Blocks retired_;  // of ordinary memory, which wait for a thread with a context; guarded by mutex_
   PinnedStatistics bytes_;  // guarded by mutex_
   size_t leaving_ = 0;      // bytes that are being freed; guarded by mutex_
 };

@@ -146,6 +146,7 @@ Result cuMemHostAlloc(void** memory, size_t bytes, unsigned) {
   ENTER
   *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (*memory == MAP_FAILED) return kOutOfMemory;
+  madvise(*memory, bytes, MADV_DONTFORK);  // nobody promises that a child has it
   std::memset(*memory, 0xAB, bytes);
   World& w = world();
   w.locked[reinterpret_cast<uintptr_t>(*memory)] = bytes;
