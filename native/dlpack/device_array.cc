@@ -192,8 +192,7 @@ void DefineDeviceArrays(nb::module_& m) {
       "The GPU, and XLA's stream, of the call on this thread whose function gets arrays there.");
   m.def("from_dlpack", &FromDlpack, nb::arg("object"), nb::arg("stream") = nb::none(),
         nb::sig("def from_dlpack(object: object, stream: int | None = None) -> object"),
-        "A NumPy array over an array on the host, or a DeviceArray over one on a GPU; of what exports "
-        "itself by DLPack, or of its capsule.");
+        "A NumPy array, or a DeviceArray on a GPU, over what exports itself by DLPack, or a capsule.");
 }
 
 }  // namespace callbax

@@ -160,8 +160,7 @@ def device_of_call() -> tuple[int, int] | None:
 
 def from_dlpack(object: object, stream: int | None = None) -> object:
     """
-    A NumPy array over an array on the host, or a DeviceArray over one on a GPU; of what exports itself by
-    DLPack, or of its capsule.
+    A NumPy array, or a DeviceArray on a GPU, over what exports itself by DLPack, or a capsule.
     """
 
 def cuda_problem() -> str:

@@ -37,7 +37,7 @@ class WithArrays(Around):
         library = libraries.find(self.library)
         gpu = _native.device_of_call() if self.on_device else None
         with contextlib.nullcontext() if gpu is None else library.on_stream(*gpu):
-            args = [_give(library, arg) for arg in args]
+            args = tuple(_give(library, arg) for arg in args)
             kwargs = {name: _give(library, arg) for name, arg in kwargs.items()}
             value = self.function.value(*args, **kwargs)
             if self.out and _is_same(value, kwargs["out"]):
