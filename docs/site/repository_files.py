@@ -24,7 +24,10 @@ PAGES = {  # where each page of the repository is on the site, below docs/
     "benchmarks/README.md": "benchmarks/README.md",
     "examples/README.md": "examples/README.md",
 }
-SHOWN_ON = {"examples/recipes": "recipes.md"}  # folders, by the page that shows what is in them
+SHOWN_AS = {  # what is not a page: the page that shows what is in a folder; a file that browsers show
+    "examples/recipes": "recipes.md",
+    "LICENSE": "LICENSE.txt",
+}
 ORIGINS = {there: here for here, there in PAGES.items()}
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?\)")
 CODE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
@@ -69,12 +72,12 @@ def _target(origin: str, link: str) -> str | None:
     if "://" in link or link.startswith("mailto:"):
         return None
     path = posixpath.normpath(posixpath.join(posixpath.dirname(origin), link))
-    return path if (ROOT / path).is_file() or path in SHOWN_ON else None
+    return path if (ROOT / path).is_file() or path in SHOWN_AS else None
 
 
 def _place(path: str) -> str:
     """Where a file of the repository is on the site, below docs/."""
-    return PAGES.get(path) or SHOWN_ON.get(path) or path.removeprefix("docs/")
+    return PAGES.get(path) or SHOWN_AS.get(path) or path.removeprefix("docs/")
 
 
 def _linked(file: File) -> set[str]:

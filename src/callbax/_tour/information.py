@@ -24,6 +24,9 @@ from callbax._tour.pages import Page
 # Optional packages, and what each is imported as.
 EXTRAS = {
     "rich": "rich",
+    "tqdm": "tqdm",
+    "flatbuffers": "flatbuffers",
+    "torch": "torch",
     "scipy": "scipy",
     "scikit-learn": "sklearn",
     "jax-tvm-ffi": "jax_tvm_ffi",
