@@ -190,7 +190,7 @@ void LockedBlocksAreHandedOutOnce() {
     const auto stream = reinterpret_cast<CudaStream>(&streams[thread]);
     for (int i = 0; i < 2000; ++i) {
       const size_t bytes = size_t{4096} << (i % 4);
-      StagingBlock* block = pool.Take(context, bytes);
+      StagingBlock* block = pool.Take(context, stream, bytes);
       Check(block->context == context && block->size >= bytes, "a block is as it was wanted");
       std::memset(block->memory, thread, bytes);
       Check(block->memory[bytes - 1] == thread, "nobody else writes to a block");
