@@ -451,6 +451,24 @@ def test_a_display_that_fails_is_given_up(caplog, log_fails):
     ]
 
 
+def test_a_stream_that_nobody_reads_ends_the_bars_alone(caplog):
+    pytest.importorskip("rich")
+
+    class Unread(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    bar = tools.Progress(label="a", display="rich")
+    try:
+        with contextlib.redirect_stderr(Unread()):
+            loop = tools.scan(lambda x, _: (jnp.sin(x), None), 1.0, length=3, progress=bar)
+            assert loop[0] == plain(1.0)
+    finally:
+        bars._displays.pop("rich", None)
+        bars._broken.clear()
+    assert "'rich' has failed, and is off from now on: BrokenPipeError" in caplog.text
+
+
 def test_lines_of_text(capsys, monkeypatch):
     bars._displays.pop("text", None)
     scan(1.0)

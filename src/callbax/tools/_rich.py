@@ -17,11 +17,18 @@ _BAR = (8, 40)  # the least and the greatest width
 _STYLES = {"done": "green", "stopped": "red"}
 
 
+class _Console(Console):
+    """rich's own console ends the process when nobody reads its stream any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError("nobody reads the bars any more")
+
+
 class Rich:
     """Bars on the console of stderr."""
 
     def __init__(self, console: Console | None = None):
-        self._console = console or Console(stderr=True)
+        self._console = console or _Console(stderr=True)
         self._live: Live | None = None
 
     def show(self, rows: Sequence[Run]) -> None:
