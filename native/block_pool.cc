@@ -33,11 +33,11 @@ struct Idle {
 struct BlockPool {
   std::mutex mutex;
   std::condition_variable changed;
-  std::multimap<size_t, Idle> idle;          // by size; guarded by mutex
-  std::unordered_map<void*, size_t> sizes;   // of the blocks handed out; guarded by mutex
-  size_t idle_bytes = 0;                     // guarded by mutex
-  size_t live_bytes = 0;                     // guarded by mutex
-  bool reaper_runs = false;                  // guarded by mutex
+  std::multimap<size_t, Idle> idle;         // by size; guarded by mutex
+  std::unordered_map<void*, size_t> sizes;  // of the blocks handed out; guarded by mutex
+  size_t idle_bytes = 0;                    // guarded by mutex
+  size_t live_bytes = 0;                    // guarded by mutex
+  bool reaper_runs = false;                 // guarded by mutex
 };
 
 BlockPool* pool_instance = nullptr;

@@ -99,27 +99,27 @@ struct CallSite {
 
   const int64_t id = ++site_ids;  // no other site of this process has it
   std::shared_ptr<Callback> callback;
-  std::string flavour;        // "pure_callback", ...: for messages
+  std::string flavour;  // "pure_callback", ...: for messages
   Lanes lanes;
-  bool canonicalize = false;  // 64-bit results may be narrowed: x64 was off when this was traced
-  bool shared_run = false;    // the program runs on several devices
-  int64_t number = 0;         // of numbered_calls, if it does
-  bool no_results = false;    // whatever result buffers there are, the callback has none
+  bool canonicalize = false;    // 64-bit results may be narrowed: x64 was off when this was traced
+  bool shared_run = false;      // the program runs on several devices
+  int64_t number = 0;           // of numbered_calls, if it does
+  bool no_results = false;      // whatever result buffers there are, the callback has none
   bool ignores_result = false;  // what the callback returns
-  bool unheard = false;       // no result of the program could carry its failure
-  bool on_device = false;     // the function gets its arrays in the memory of a GPU
-  bool elsewhere = false;     // the program is one of another platform
-  bool deferred = false;      // its failures reach it by its results alone, whatever thread calls
-  bool detached = false;      // on GPUs, its program goes on without it
-  bool fence = false;         // nothing is called; a result is True (_jax/per_shard.py)
-  bool widened = false;       // the first operand has one dimension more, the last, of size 1
-  std::string casting;        // which results of another dtype are converted; "" for none
-  bool views = false;         // arguments are views of XLA's memory
-  bool out = false;           // the function writes its results in place
-  std::vector<int64_t> empty;  // positions of float0 results, which XLA has as booleans
-  SettingsPtr settings;       // of the trace, for XLA's threads; null: none
-  bool needs_pool = false;    // the function computes with arrays of the client that calls it
-  bool trusted = false;       // the last call has kept no view; guarded by the GIL
+  bool unheard = false;         // no result of the program could carry its failure
+  bool on_device = false;       // the function gets its arrays in the memory of a GPU
+  bool elsewhere = false;       // the program is one of another platform
+  bool deferred = false;        // its failures reach it by its results alone, whatever thread calls
+  bool detached = false;        // on GPUs, its program goes on without it
+  bool fence = false;           // nothing is called; a result is True (_jax/per_shard.py)
+  bool widened = false;         // the first operand has one dimension more, the last, of size 1
+  std::string casting;          // which results of another dtype are converted; "" for none
+  bool views = false;           // arguments are views of XLA's memory
+  bool out = false;             // the function writes its results in place
+  std::vector<int64_t> empty;   // positions of float0 results, which XLA has as booleans
+  SettingsPtr settings;         // of the trace, for XLA's threads; null: none
+  bool needs_pool = false;      // the function computes with arrays of the client that calls it
+  bool trusted = false;         // the last call has kept no view; guarded by the GIL
   std::vector<SpareArrays> spare;  // for each operand, and with `out` for each result
 };
 

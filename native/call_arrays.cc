@@ -73,7 +73,8 @@ CallArrays::Kind CallArrays::KindOf(size_t i, const Dtype& dtype) const {
   if (!result && !site_.views) return Kind::kCopy;
   // XLA packs these, or they are lanes of a buffer that is unpacked for the time of the call.
   if (dtype.packed()) return result ? Kind::kScratch : Kind::kReadOnlyCopy;
-  const bool trial = trial_ && CountElements(buffer(i).rank, buffer(i).dims) * dtype.itemsize <= kTrialLimit;
+  const bool trial =
+      trial_ && CountElements(buffer(i).rank, buffer(i).dims) * dtype.itemsize <= kTrialLimit;
   if (result) return trial ? Kind::kTrialScratch : Kind::kWritableView;
   return trial ? Kind::kTrialCopy : Kind::kView;
 }
@@ -86,16 +87,12 @@ PyObject* CallArrays::Take(size_t i) {
     return nullptr;
   }
   switch (KindOf(i, *dtype)) {
-    case Kind::kCopy:
-      return TakeArgument(site_.spare[i], *dtype, buffer(i));
+    case Kind::kCopy: return TakeArgument(site_.spare[i], *dtype, buffer(i));
     case Kind::kReadOnlyCopy:
-    case Kind::kTrialCopy:
-      return NewReadOnlyCopy(*dtype, buffer(i));
-    case Kind::kView:
-      return TakeView(site_.spare[i], *dtype, buffer(i), false);
+    case Kind::kTrialCopy: return NewReadOnlyCopy(*dtype, buffer(i));
+    case Kind::kView: return TakeView(site_.spare[i], *dtype, buffer(i), false);
     case Kind::kScratch:
-    case Kind::kTrialScratch:
-      return NewScratch(*dtype, buffer(i));
+    case Kind::kTrialScratch: return NewScratch(*dtype, buffer(i));
     case Kind::kWritableView:
       PrepareToWrite(*dtype, buffer(i));
       return TakeView(site_.spare[i], *dtype, buffer(i), true);
@@ -129,20 +126,15 @@ bool CallArrays::TakeResults(PyObject* value) {
 
 void CallArrays::Return(size_t i) {
   switch (KindOf(i, dtype(i))) {
-    case Kind::kCopy:
-      return ReturnArgument(site_.spare[i], dtype(i), buffer(i), arguments_[i]);
-    case Kind::kView:
-      return ReturnView(site_.spare[i], dtype(i), buffer(i), false, arguments_[i]);
+    case Kind::kCopy: return ReturnArgument(site_.spare[i], dtype(i), buffer(i), arguments_[i]);
+    case Kind::kView: return ReturnView(site_.spare[i], dtype(i), buffer(i), false, arguments_[i]);
     case Kind::kWritableView:
       return ReturnView(site_.spare[i], dtype(i), buffer(i), true, arguments_[i]);
     case Kind::kReadOnlyCopy:
     case Kind::kTrialCopy:
     case Kind::kScratch:
-    case Kind::kTrialScratch:
-      return Py_DECREF(arguments_[i]);
-    case Kind::kOnDevice:
-      device_->Expire(arguments_[i]);
-      return Py_DECREF(arguments_[i]);
+    case Kind::kTrialScratch: return Py_DECREF(arguments_[i]);
+    case Kind::kOnDevice: device_->Expire(arguments_[i]); return Py_DECREF(arguments_[i]);
   }
 }
 

@@ -59,8 +59,8 @@ bool ImportRow(const Row& row) {
   if (!type) return false;
   PyArray_Descr* descr = nullptr;
   if (!PyArray_DescrConverter(type.ptr(), &descr)) return false;
-  dtypes[row.code] = Dtype{row.name, row.bits,        row.is_signed,
-                           descr,    descr->type_num, PyDataType_ELSIZE(descr), row.nan};
+  dtypes[row.code] = Dtype{
+      row.name, row.bits, row.is_signed, descr, descr->type_num, PyDataType_ELSIZE(descr), row.nan};
   return true;
 }
 

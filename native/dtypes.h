@@ -12,8 +12,8 @@ struct Dtype {
   bool is_signed = false;  // sub-byte integers only: sign-extend on unpacking
   void* descr = nullptr;   // PyArray_Descr*, owned
   int type_num = -1;
-  int64_t itemsize = 0;    // as NumPy stores an element
-  uint64_t nan = 0;        // the bits of a NaN (of complex types, of each part); 0: it has none
+  int64_t itemsize = 0;  // as NumPy stores an element
+  uint64_t nan = 0;      // the bits of a NaN (of complex types, of each part); 0: it has none
 
   bool packed() const { return bits < 8; }
   int64_t stored_bytes(int64_t count) const { return (count * bits + 7) / 8; }

@@ -71,7 +71,8 @@ Failure ReportFailure(PyObject* target, const std::string& flavour, int64_t call
   PyErr_Clear();
   const std::string name = TextOf(target);
   return {"callbax." + flavour + ": the callback " +
-              (name.empty() ? "that cannot be named" : name) + " failed, and so did reporting it: " + trouble,
+              (name.empty() ? "that cannot be named" : name) +
+              " failed, and so did reporting it: " + trouble,
           poison != 0};
 }
 

@@ -68,8 +68,7 @@ bool Schedule(void* context, void (*task)(void*), void* data) {
 ThreadPool PoolOfHelpers() noexcept { return {nullptr, Processors, Schedule}; }
 
 bool OnPoolThread() noexcept {
-  return !is_helper &&
-         (GilScope::OnForeignThread() || PyGILState_GetThisThreadState() == nullptr);
+  return !is_helper && (GilScope::OnForeignThread() || PyGILState_GetThisThreadState() == nullptr);
 }
 
 bool RunOnHelper(std::function<void()> task) {

@@ -26,7 +26,9 @@ class HostAttributes {
   }
   void Read(const char* name, std::vector<int64_t>* out) const {
     if (!values_.contains(name)) return;
-    for (nb::handle value : nb::object(values_[name])) out->push_back(nb::cast<int64_t>(nb::int_(value)));
+    for (nb::handle value : nb::object(values_[name])) {
+      out->push_back(nb::cast<int64_t>(nb::int_(value)));
+    }
   }
 
  private:
@@ -103,7 +105,8 @@ void Define(nb::module_& m, const char* name, const char* doc, Call call) {
 
 // Adds the classes CallbackSite and LoopSite.
 void DefineHostSites(nb::module_& m) {
-  Define<CallSite>(m, "CallbackSite", "A callback's call in a program, made by JAX.", &CallCallback);
+  Define<CallSite>(m, "CallbackSite", "A callback's call in a program, made by JAX.",
+                   &CallCallback);
   Define<LoopSite>(m, "LoopSite", "A loop's call in a program, made by JAX.", &CallLoopSite);
 }
 

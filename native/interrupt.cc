@@ -169,8 +169,7 @@ CallInFlight::~CallInFlight() {
 
 bool CloseCalls(double seconds) noexcept {
   closing = true;
-  const auto deadline =
-      std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
   while (in_flight.load() > 0) {
     if (std::chrono::steady_clock::now() > deadline) return false;
     std::this_thread::sleep_for(milliseconds{1});
@@ -222,7 +221,7 @@ bool LookForInterrupt() noexcept {
 }
 
 void InterruptMainThread() noexcept {
-  static PyObject* ours = nullptr;  // compared only
+  static PyObject* ours = nullptr;                 // compared only
   PyObject* hook = PySys_GetObject("excepthook");  // borrowed
   if (hook != nullptr && hook != ours) {
     try {

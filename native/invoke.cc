@@ -17,9 +17,7 @@
 namespace callbax {
 namespace {
 
-PyObject* Target(const CallSite& site) {
-  return static_cast<PyObject*>(site.callback->target());
-}
+PyObject* Target(const CallSite& site) { return static_cast<PyObject*>(site.callback->target()); }
 
 // Runs of several devices in which a callback has failed. In such a run the failing device must not
 // leave its peers waiting in a collective, so it completes with poisoned results and calls nothing
@@ -193,10 +191,10 @@ Outcome InvokeObserved(CallSite& site, const std::vector<Buffer>& operands,
 Outcome Invoke(CallSite& site, const std::vector<Buffer>& operands,
                const std::vector<Buffer>& results, int64_t run_id, Device* device) noexcept {
   if (watched.load(std::memory_order_relaxed) != 0) {
-    return InvokeObserved<ObservedCall, CallInPython>(site, operands, results, run_id,
-                                                       device);
+    return InvokeObserved<ObservedCall, CallInPython>(site, operands, results, run_id, device);
   }
-  return InvokeObserved<UnobservedCall, UnobservedInPython>(site, operands, results, run_id, device);
+  return InvokeObserved<UnobservedCall, UnobservedInPython>(site, operands, results, run_id,
+                                                            device);
 }
 
 }  // namespace callbax

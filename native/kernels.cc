@@ -64,7 +64,8 @@ bool RunKernel(const CallSite& site, const std::vector<Buffer>& operands,
     cursor.Seek(lane, operands, results);
     Repoint(cursor.operands(), &arguments);
     Repoint(cursor.results(), &outputs);
-    failure->code = Call(reinterpret_cast<callbax_kernel>(kernel.function), call, &failure->message);
+    failure->code =
+        Call(reinterpret_cast<callbax_kernel>(kernel.function), call, &failure->message);
     if (failure->code == 0) continue;
     failure->call = {site.lanes.sizes.empty() ? -1 : lane, cursor.sizes(), cursor.operands()};
     return false;

@@ -120,8 +120,8 @@ class ExpandedBuffers {
   void Load() {
     for (size_t i = 0; i < whole_.size(); ++i) {
       if (storage_[i].empty()) continue;
-      Unpack(*FindDtype(whole_[i].dtype), packed_[i].data,
-             static_cast<int64_t>(storage_[i].size()), whole_[i].data);
+      Unpack(*FindDtype(whole_[i].dtype), packed_[i].data, static_cast<int64_t>(storage_[i].size()),
+             whole_[i].data);
     }
   }
   void Store() {

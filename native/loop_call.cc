@@ -80,7 +80,8 @@ Outcome PythonGuard::Judge(const std::vector<Buffer>& operands,
   const Loop& loop = *site_.loop;
   CallInFlight in_flight;
   if (!in_flight.allowed()) {
-    return {false, "callbax: " + loop.name() + " was interrupted: the interpreter is shutting down"};
+    return {false,
+            "callbax: " + loop.name() + " was interrupted: the interpreter is shutting down"};
   }
   GilScope gil;
   if (InterruptWaits() && !PyErr_Occurred()) Interrupted();

@@ -14,7 +14,7 @@ namespace {
 // A helper takes 5-20 us to start; below this, one thread is faster.
 constexpr float kWorthSplitting = 60e3f;  // ns
 // Large enough to hide the counters, small enough to even out threads of unequal speed.
-constexpr float kChunk = 25e3f;           // ns
+constexpr float kChunk = 25e3f;  // ns
 // Timing costs 50 ns, so short calls are not timed.
 constexpr int64_t kTimedItems = 128;
 // The first items of an unknown loop, with which its cost is measured.
@@ -92,7 +92,8 @@ class Chunks {
 };
 
 void HelpWithChunks(void* data) {
-  const std::unique_ptr<std::shared_ptr<Chunks>> chunks(static_cast<std::shared_ptr<Chunks>*>(data));
+  const std::unique_ptr<std::shared_ptr<Chunks>> chunks(
+      static_cast<std::shared_ptr<Chunks>*>(data));
   (*chunks)->Help();
 }
 
@@ -142,7 +143,8 @@ void RunLoop(LoopSite& site, const LoopCall& call, const ThreadPool& pool, LoopG
   const float known = site.cost.load(std::memory_order_relaxed);
   const auto items = static_cast<float>(call.count);
   // One item cannot be split, and what is known to be short need not be timed.
-  if (call.count < 2 || (known > 0 && known * items < kWorthSplitting && call.count < kTimedItems)) {
+  if (call.count < 2 ||
+      (known > 0 && known * items < kWorthSplitting && call.count < kTimedItems)) {
     RunRange(call, 0, call.count);
     return;
   }

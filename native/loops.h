@@ -30,9 +30,9 @@ namespace callbax {
 using LoopFunction = void (*)(char** args, const intptr_t* dims, const intptr_t* steps, void* data);
 
 struct LoopArgument {
-  int code = 0;              // XLA's data type, as the loop reads or writes it
+  int code = 0;  // XLA's data type, as the loop reads or writes it
   int64_t itemsize = 0;
-  std::vector<int> core;     // which core dimensions it has, in order
+  std::vector<int> core;  // which core dimensions it has, in order
 };
 
 constexpr size_t kMaxLoopArguments = 32;
@@ -44,10 +44,10 @@ struct Loop final : Callee {
 
   LoopFunction function = nullptr;
   void* data = nullptr;
-  size_t operands = 0;                  // the first of `arguments`; the others are results
+  size_t operands = 0;  // the first of `arguments`; the others are results
   std::vector<LoopArgument> arguments;
   size_t core_dimensions = 0;
-  bool may_raise = false;               // sets Python exceptions (taking the GIL itself)
+  bool may_raise = false;  // sets Python exceptions (taking the GIL itself)
 };
 
 // One call of a loop in one executable: the state that XLA keeps for it.
@@ -74,10 +74,10 @@ struct LoopBuffer {
 
 struct LoopCall {
   const Loop* loop;
-  int64_t count;                              // items
-  bool converts;                              // some buffer is narrower than the loop's type
-  int64_t core_sizes[kMaxCoreDimensions];     // as many as the loop has
-  LoopBuffer buffers[kMaxLoopArguments];      // as many as the loop has arguments
+  int64_t count;                           // items
+  bool converts;                           // some buffer is narrower than the loop's type
+  int64_t core_sizes[kMaxCoreDimensions];  // as many as the loop has
+  LoopBuffer buffers[kMaxLoopArguments];   // as many as the loop has arguments
 };
 
 // What must be done on each thread that runs a part of a loop.

@@ -18,9 +18,9 @@
 
 namespace callbax {
 
-void DefineHostSites(nb::module_& m);  // host_sites.cc
+void DefineHostSites(nb::module_& m);     // host_sites.cc
 void DefineDeviceArrays(nb::module_& m);  // dlpack/device_array.cc
-void DefineCuda(nb::module_& m);       // cuda/cuda_module.cc
+void DefineCuda(nb::module_& m);          // cuda/cuda_module.cc
 
 namespace {
 
@@ -66,13 +66,15 @@ Registration RegisterLoop(const std::string& name, nb::object target, uintptr_t 
   loop->may_raise = may_raise;
   const size_t count = operands.size() + results.size();
   if (count > kMaxLoopArguments || results.empty() || (!core.empty() && core.size() != count)) {
-    throw nb::value_error("a loop needs a result, at most 32 arguments, and core dimensions for each");
+    throw nb::value_error(
+        "a loop needs a result, at most 32 arguments, and core dimensions for each");
   }
   for (size_t i = 0; i < count; ++i) {
     const int code = i < operands.size() ? operands[i] : results[i - operands.size()];
     const Dtype* dtype = FindDtype(code);
     if (dtype == nullptr || dtype->packed()) {
-      throw nb::value_error(("a loop cannot have arguments of XLA's type " + std::to_string(code)).c_str());
+      throw nb::value_error(
+          ("a loop cannot have arguments of XLA's type " + std::to_string(code)).c_str());
     }
     loop->arguments.push_back({code, dtype->itemsize, core.empty() ? std::vector<int>{} : core[i]});
     for (int dimension : loop->arguments.back().core) {
@@ -113,11 +115,11 @@ std::pair<uintptr_t, uintptr_t> LoopOfUfunc(nb::handle ufunc, int index) {
   return loop;
 }
 
-nb::object ScalarUfunc(const std::string& name, const std::string& doc, const std::string& signature,
-                       uintptr_t function, uintptr_t user_data, nb::handle owner) {
-  PyObject* ufunc =
-      MakeScalarUfunc(name, doc, signature, reinterpret_cast<void*>(function),
-                      reinterpret_cast<void*>(user_data), owner.ptr());
+nb::object ScalarUfunc(const std::string& name, const std::string& doc,
+                       const std::string& signature, uintptr_t function, uintptr_t user_data,
+                       nb::handle owner) {
+  PyObject* ufunc = MakeScalarUfunc(name, doc, signature, reinterpret_cast<void*>(function),
+                                    reinterpret_cast<void*>(user_data), owner.ptr());
   if (ufunc == nullptr) nb::raise_python_error();
   return nb::steal(ufunc);
 }
@@ -217,23 +219,22 @@ NB_MODULE(_native, m) {
       .def_prop_ro("name", [](const Registration& self) { return self.callee->name(); })
       .def_prop_ro("target", [](const Registration& self) { return TargetOf(self.callee); })
       .def("keep_context", &Registration::KeepContext, nb::arg("context").none(),
-           "Sets the contextvars.Context of calls that are compiled from now on, on XLA's threads.");
+           "Sets the contextvars.Context of calls compiled from now on, on XLA's threads.");
 
   m.def("register_callback", &RegisterCallback, nb::arg("name"), nb::arg("target"),
         nb::arg("function"), nb::arg("keywords").none(),
         nb::arg("kernel") = std::pair<uintptr_t, uintptr_t>(),
-        "Enters a callback under a name, unless a living callee has it; returns the one that has it.");
+        "Enters a callback under a name, unless a living callee has it; returns its holder.");
   m.def("register_loop", &RegisterLoop, nb::arg("name"), nb::arg("target"), nb::arg("function"),
         nb::arg("data"), nb::arg("operands"), nb::arg("results"), nb::arg("core"),
         nb::arg("may_raise"),
-        "Enters a loop under a name, unless a living callee has it; returns the one that has it.");
+        "Enters a loop under a name, unless a living callee has it; returns its holder.");
   m.def("lookup", &Lookup, nb::arg("name"), nb::sig("def lookup(name: str) -> object | None"),
         "The living target of that name, or None.");
   m.def("set_hooks", &SetHooks, nb::arg("report"), nb::arg("convert"), nb::arg("resolve"),
         nb::arg("enter_worker"), nb::arg("clear_tracebacks"), nb::arg("report_kept"),
         nb::arg("go_deeper"), nb::arg("configure"), nb::arg("follow_tracing"),
-        nb::arg("keep_failure"),
-        "Sets the Python functions that the runtime calls.");
+        nb::arg("keep_failure"), "Sets the Python functions that the runtime calls.");
   m.def("set_loop_hooks", &SetLoopHooks, nb::arg("enter"), nb::arg("leave"), nb::arg("judge"),
         "Sets the Python functions that loops may need.");
   m.def("dtype_code", &DtypeCode, nb::arg("name"), "XLA's code of a dtype, by its name; -1: none.");
@@ -273,7 +274,7 @@ NB_MODULE(_native, m) {
   m.def("limit_records", &LimitRecords, nb::arg("limit"),
         "Keeps at most so many records of calls; forgets those that there are.");
   m.def("take_records", &Records,
-        "([(target, flavour, thread, run, begin, end, numbers as in call_totals)], how many were lost).");
+        "([(target, flavour, thread, run, begin, end, numbers as in call_totals)], number lost).");
   m.def("statistics", &Statistics, "Counts of what the runtime holds.");
   m.def(
       "numbered_calls", [] { return numbered_calls.load(); },

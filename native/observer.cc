@@ -66,8 +66,8 @@ void CallInPython::Enter() {
   call_.record_->of_call.waiting = entered_ - call_.record_->begin;
   PyObject* annotate = GetHooks().annotate;
   if (!(call_.watch() & kAnnotations) || annotate == nullptr) return;
-  annotation_ = PyObject_CallOneArg(
-      annotate, static_cast<PyObject*>(call_.record_->callback->target()));
+  annotation_ =
+      PyObject_CallOneArg(annotate, static_cast<PyObject*>(call_.record_->callback->target()));
   if (annotation_ == nullptr) PyErr_Clear();  // a profile that fails is not the program's failure
 }
 

@@ -22,10 +22,10 @@ enum Watch : int { kTotals = 1, kRecords = 2, kAnnotations = 4 };
 inline std::atomic<int> watched{0};
 
 struct CallTotals {
-  int64_t calls = 0;     // of the function: one for each lane
-  int64_t errors = 0;    // batches that have failed count as one
-  int64_t python = 0;    // nanoseconds from the first argument to the last result
-  int64_t waiting = 0;   // nanoseconds for the GIL
+  int64_t calls = 0;    // of the function: one for each lane
+  int64_t errors = 0;   // batches that have failed count as one
+  int64_t python = 0;   // nanoseconds from the first argument to the last result
+  int64_t waiting = 0;  // nanoseconds for the GIL
   int64_t bytes_in = 0, bytes_out = 0;
 };
 
@@ -33,9 +33,9 @@ struct CallTotals {
 struct CallRecord {
   std::shared_ptr<Callback> callback;
   std::string flavour;
-  int64_t thread = 0;    // the operating system's number
-  int64_t run = 0;       // XLA's id of the program's run; kNoRun if it is not known
-  int64_t begin = 0;     // in nanoseconds of a clock that starts anywhere
+  int64_t thread = 0;  // the operating system's number
+  int64_t run = 0;     // XLA's id of the program's run; kNoRun if it is not known
+  int64_t begin = 0;   // in nanoseconds of a clock that starts anywhere
   int64_t end = 0;
   CallTotals of_call;
 };
@@ -92,7 +92,8 @@ class CallInPython {
 
 // In their places while nothing is watched.
 struct UnobservedCall {
-  UnobservedCall(const CallSite&, const std::vector<Buffer>&, const std::vector<Buffer>&, int64_t) {}
+  UnobservedCall(const CallSite&, const std::vector<Buffer>&, const std::vector<Buffer>&, int64_t) {
+  }
   void Fail() {}
 };
 struct UnobservedInPython {

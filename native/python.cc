@@ -10,7 +10,7 @@ namespace {
 // Never destroyed: worker threads may outlive static destructors.
 struct Graveyard {
   std::mutex mutex;
-  std::vector<PyObject*> objects;   // guarded by mutex
+  std::vector<PyObject*> objects;    // guarded by mutex
   std::atomic<bool> waiting{false};  // a pending call is scheduled or objects are queued
 };
 

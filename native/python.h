@@ -59,20 +59,20 @@ void ReleasePending();
 
 // Functions of the Python half of the runtime, set once when callbax is imported (see _start.py).
 struct Hooks {
-  PyObject* report = nullptr;         // see failures.report
+  PyObject* report = nullptr;   // see failures.report
   PyObject* convert = nullptr;  // (target, value, shapes, dtypes, canonicalize, casting) -> arrays
-  PyObject* resolve = nullptr;        // (name) -> Registration, or why there is none
-  PyObject* enter_worker = nullptr;   // () -> None, once on each XLA worker thread
+  PyObject* resolve = nullptr;  // (name) -> Registration, or why there is none
+  PyObject* enter_worker = nullptr;      // () -> None, once on each XLA worker thread
   PyObject* clear_tracebacks = nullptr;  // (exception) -> None
-  PyObject* report_kept = nullptr;    // (target, positions, operands, moves, exception | None) -> None
-  PyObject* go_deeper = nullptr;      // (level) -> () -> None, which goes back
-  PyObject* configure = nullptr;      // (configuration) -> None, on XLA's threads
-  PyObject* follow_tracing = nullptr;  // () -> None, on XLA's threads
-  PyObject* keep_failure = nullptr;   // (message) -> None: the next barrier raises it
-  PyObject* annotate = nullptr;       // (target) -> what is left when its call has ended
-  PyObject* enter_loop = nullptr;     // (policy) -> None, on each thread before a checked loop
-  PyObject* leave_loop = nullptr;     // (policy) -> None, on each thread after a checked loop
-  PyObject* judge_loop = nullptr;     // (loop's owner, policy, flags) -> None, or raises
+  PyObject* report_kept = nullptr;       // (target, positions, operands, moves, exception?) -> None
+  PyObject* go_deeper = nullptr;         // (level) -> () -> None, which goes back
+  PyObject* configure = nullptr;         // (configuration) -> None, on XLA's threads
+  PyObject* follow_tracing = nullptr;    // () -> None, on XLA's threads
+  PyObject* keep_failure = nullptr;      // (message) -> None: the next barrier raises it
+  PyObject* annotate = nullptr;          // (target) -> what is left when its call has ended
+  PyObject* enter_loop = nullptr;        // (policy) -> None, on each thread before a checked loop
+  PyObject* leave_loop = nullptr;        // (policy) -> None, on each thread after a checked loop
+  PyObject* judge_loop = nullptr;        // (loop's owner, policy, flags) -> None, or raises
 };
 Hooks& GetHooks() noexcept;
 

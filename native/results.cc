@@ -93,13 +93,15 @@ bool Holds(int64_t number) {
 }
 
 // Python's own numbers, where _host/results.py converts them too.
-[[gnu::noinline]] Written WritePythonScalar(const CallSite& site, PyObject* value, const Dtype& dtype,
-                          const Buffer& target) {
+[[gnu::noinline]] Written WritePythonScalar(const CallSite& site, PyObject* value,
+                                            const Dtype& dtype, const Buffer& target) {
   const bool casts = !site.casting.empty();
   if (PyFloat_CheckExact(value)) {
     const double number = PyFloat_AS_DOUBLE(value);
     if (dtype.type_num == NPY_DOUBLE) return Put<double>(number, target);
-    if (dtype.type_num == NPY_FLOAT && (site.canonicalize || casts)) return Put<float>(number, target);
+    if (dtype.type_num == NPY_FLOAT && (site.canonicalize || casts)) {
+      return Put<float>(number, target);
+    }
     return Written::kNotDirectly;
   }
   const bool is_bool = PyBool_Check(value);
@@ -114,7 +116,9 @@ bool Holds(int64_t number) {
       if (dtype.itemsize == sizeof number) return Put<int64_t>(number, target);
       break;
     case NPY_INT:
-      if ((site.canonicalize || casts) && Holds<int32_t>(number)) return Put<int32_t>(number, target);
+      if ((site.canonicalize || casts) && Holds<int32_t>(number)) {
+        return Put<int32_t>(number, target);
+      }
       break;
     case NPY_FLOAT:
       if (casts && Holds<float>(number)) return Put<float>(number, target);
@@ -122,8 +126,7 @@ bool Holds(int64_t number) {
     case NPY_DOUBLE:
       if (casts && Holds<double>(number)) return Put<double>(number, target);
       break;
-    default:
-      break;
+    default: break;
   }
   return Written::kNotDirectly;
 }
@@ -227,12 +230,9 @@ bool WriteResults(const CallSite& site, PyObject* value, const std::vector<Buffe
     return WriteThroughPython(site, value, results, device);
   }
   switch (WriteDirectly(site, value, results)) {
-    case Written::kYes:
-      return true;
-    case Written::kFailed:
-      return false;
-    case Written::kNotDirectly:
-      return WriteThroughPython(site, value, results, nullptr);
+    case Written::kYes: return true;
+    case Written::kFailed: return false;
+    case Written::kNotDirectly: return WriteThroughPython(site, value, results, nullptr);
   }
   return false;
 }
@@ -256,7 +256,8 @@ void Poison(const std::vector<Buffer>& results, Device* device) noexcept {
     const Dtype* dtype = FindDtype(target.dtype);
     if (dtype == nullptr) continue;
     if (device != nullptr) {  // all ones are a NaN of types with more than a byte
-      const auto byte = static_cast<uint8_t>(dtype->bits == 8 || dtype->nan == 0 ? dtype->nan : 0xFF);
+      const auto byte =
+          static_cast<uint8_t>(dtype->bits == 8 || dtype->nan == 0 ? dtype->nan : 0xFF);
       device->Fill(target, byte);
       continue;
     }

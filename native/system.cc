@@ -80,7 +80,7 @@ class Arrivals {
   bool Poll(int timeout) {
     pollfd reading{ends_[0], POLLIN, 0};
     const bool ready = poll(&reading, 1, timeout) > 0;
-    if (ready && (reading.revents & POLLIN) == 0) {  // somebody has closed it: nothing arrives again
+    if (ready && (reading.revents & POLLIN) == 0) {  // it is closed: nothing arrives again
       if (timeout != 0) {
         for (;;) pause();
       }
@@ -94,7 +94,7 @@ class Arrivals {
 #endif
 
 Arrivals sigints;
-struct sigaction handler_before {};
+struct sigaction handler_before{};
 void (*sigint_heard)() = nullptr;
 
 // Async-signal-safe.
@@ -146,7 +146,7 @@ Symbol KeepLibraryOf(void* address) {
 }
 
 SigintHandler HandlerOfSigint() noexcept {
-  struct sigaction current {};
+  struct sigaction current{};
   if (sigaction(SIGINT, nullptr, &current) != 0) return SigintHandler::kNone;
   if (current.sa_flags & SA_SIGINFO) {
     return current.sa_sigaction == HandleSigint ? SigintHandler::kHeard : SigintHandler::kOther;
@@ -177,7 +177,7 @@ void BlockSignals() noexcept {
 }
 
 void EndBySigint() noexcept {
-  struct sigaction original {};
+  struct sigaction original{};
   original.sa_handler = SIG_DFL;
   sigaction(SIGINT, &original, nullptr);
   kill(getpid(), SIGINT);

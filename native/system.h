@@ -19,7 +19,7 @@ int64_t ThreadNumber() noexcept;
 
 struct Symbol {
   std::string name;     // empty if the linker does not know it
-  std::string library;  // the file; empty for code that no file holds, such as a compiler's at run time
+  std::string library;  // the file; empty for code in no file, such as a compiler's at run time
 };
 
 // Finds the function at an address, and keeps the shared library that holds it loaded for the life of

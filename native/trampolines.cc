@@ -60,7 +60,8 @@ void Run(char** args, intptr_t count, const intptr_t* steps, const ScalarFunctio
   constexpr size_t kResult = sizeof...(Arguments);
   char* at[] = {args[K]..., args[kResult]};
   for (; count > 0; --count) {
-    Element<Result>(at[kResult]) = Call<Tail, Result, Arguments...>(callee, Element<Arguments>(at[K])...);
+    Element<Result>(at[kResult]) =
+        Call<Tail, Result, Arguments...>(callee, Element<Arguments>(at[K])...);
     ((at[K] += steps[K]), ...);
     at[kResult] += steps[kResult];
   }
@@ -112,23 +113,23 @@ class Table {
 
   template <size_t I, size_t... K>
   static constexpr LoopFunction At(std::index_sequence<K...>) {
-    return RunScalars<Tail, std::tuple_element_t<I % kResults, ResultTypes>,
-                std::tuple_element_t<I / kResults / Power(kArguments, K) % kArguments,
-                                     ArgumentTypes>...>;
+    return RunScalars<
+        Tail, std::tuple_element_t<I % kResults, ResultTypes>,
+        std::tuple_element_t<I / kResults / Power(kArguments, K) % kArguments, ArgumentTypes>...>;
   }
   template <size_t... I>
   static constexpr std::array<LoopFunction, sizeof...(I)> All(std::index_sequence<I...>) {
     return {At<I>(std::make_index_sequence<N>{})...};
   }
 
-  static constexpr auto kLoops =
-      All(std::make_index_sequence<kResults * Power(kArguments, N)>{});
+  static constexpr auto kLoops = All(std::make_index_sequence<kResults * Power(kArguments, N)>{});
 };
 
 // Among the functions of one to `Most` arguments.
 template <class Tail, class ResultTypes, class ArgumentTypes, size_t Most>
 LoopFunction FindIn(const std::string& arguments, char result, char tail) {
-  if constexpr (Most == 0) return nullptr;
+  if constexpr (Most == 0)
+    return nullptr;
   else if (arguments.size() != Most) {
     return FindIn<Tail, ResultTypes, ArgumentTypes, Most - 1>(arguments, result, tail);
   } else if (tail != Tail::kLetter) {
@@ -157,13 +158,13 @@ LoopFunction FindScalarLoop(const std::string& signature) noexcept {
   const LoopFunction found[] = {
       FindIn<NoTail, Real, Real, 4>(arguments, result, tail),
       FindIn<NoTail, Doubles, Types<double, ComplexDouble, int32_t, int64_t>, 3>(arguments, result,
-                                                                                tail),
+                                                                                 tail),
       FindIn<NoTail, Floats, Types<float, ComplexFloat, int32_t, int64_t>, 3>(arguments, result,
-                                                                             tail),
+                                                                              tail),
       FindIn<ZeroTail, Doubles, Types<double, ComplexDouble, int64_t>, 4>(arguments, result, tail),
       FindIn<ZeroTail, Floats, Floats, 4>(arguments, result, tail),
       FindIn<UserDataTail, Types<double>, Types<double, int32_t, int64_t>, 4>(arguments, result,
-                                                                             tail),
+                                                                              tail),
   };
   for (LoopFunction loop : found) {
     if (loop != nullptr) return loop;

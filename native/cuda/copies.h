@@ -27,8 +27,8 @@ class StreamCopies {
   // nothing done, if there are no blocks for it.
   bool ToHostInTurn(PinnedPool& pool, CudaContext context, char* host, CudaPointer device,
                     size_t bytes) const;
-  bool ToDeviceInTurn(PinnedPool& pool, CudaContext context, CudaPointer device,
-                      const char* source, size_t bytes) const;
+  bool ToDeviceInTurn(PinnedPool& pool, CudaContext context, CudaPointer device, const char* source,
+                      size_t bytes) const;
 
   // Puts the event behind all that has begun; waits for it.
   void Record(CudaEvent event) const;

@@ -40,8 +40,8 @@ void TellOfLongCall(const std::shared_ptr<Callback>& callback) {
   if (!keeps_interpreter.allowed()) return;
   const PyGILState_STATE gil = PyGILState_Ensure();
   {
-    const nb::object told = nb::steal(PyObject_CallOneArg(
-        tell_of_long_call, static_cast<PyObject*>(callback->target())));
+    const nb::object told = nb::steal(
+        PyObject_CallOneArg(tell_of_long_call, static_cast<PyObject*>(callback->target())));
     if (!told) PyErr_WriteUnraisable(tell_of_long_call);
   }
   PyGILState_Release(gil);

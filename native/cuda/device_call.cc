@@ -57,7 +57,9 @@ CudaStream StreamOf(uintptr_t number) { return reinterpret_cast<CudaStream>(numb
 class CudaDevice : public Device, public StreamOrder {
  public:
   CudaDevice(const CudaDriver& driver, CudaStream stream, int ordinal)
-      : driver_(driver), stream_(stream), ordinal_(ordinal),
+      : driver_(driver),
+        stream_(stream),
+        ordinal_(ordinal),
         current_{ordinal, reinterpret_cast<uintptr_t>(stream)},
         outer_(std::exchange(device_of_call, &current_)) {}
   ~CudaDevice() override { device_of_call = outer_; }
@@ -89,7 +91,8 @@ class CudaDevice : public Device, public StreamOrder {
                CopyFromHost(result, given, bytes);
              }
              return nb::none();
-           }).is_valid();
+           })
+        .is_valid();
   }
 
   bool Join() override {
@@ -102,7 +105,8 @@ class CudaDevice : public Device, public StreamOrder {
                if (copied) Order(stream_, StreamOf(other));
              }
              return nb::none();
-           }).is_valid();
+           })
+        .is_valid();
   }
 
   void Fill(const Buffer& result, uint8_t byte) noexcept override {
@@ -148,8 +152,8 @@ class CudaDevice : public Device, public StreamOrder {
 
   // From ordinary memory: the driver has read it when it returns.
   void CopyFromHost(const Buffer& result, nb::handle value, size_t bytes) {
-    const nb::object array = nb::steal(
-        PyArray_FROM_OF(value.ptr(), NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED));
+    const nb::object array =
+        nb::steal(PyArray_FROM_OF(value.ptr(), NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED));
     if (!array.is_valid()) throw nb::python_error();
     const void* data = PyArray_DATA(reinterpret_cast<PyArrayObject*>(array.ptr()));
     CALLBAX_CUDA(driver_, cuMemcpyHtoDAsync_v2, Address(result.data), data, bytes, stream_);

@@ -44,9 +44,8 @@ size_t RoundUp(size_t bytes) {
 PinnedPool& PinnedPool::Get(const CudaDriver& driver) {
   static PinnedPool* pool = new PinnedPool(driver, Limit());
   // A forked child may free arrays that keep blocks.
-  static const int registered = pthread_atfork([] { pool->mutex_.lock(); },
-                                               [] { pool->mutex_.unlock(); },
-                                               [] { pool->mutex_.unlock(); });
+  static const int registered = pthread_atfork(
+      [] { pool->mutex_.lock(); }, [] { pool->mutex_.unlock(); }, [] { pool->mutex_.unlock(); });
   static_cast<void>(registered);
   return *pool;
 }

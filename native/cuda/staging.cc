@@ -33,7 +33,7 @@ Staging::Staging(const CudaDriver& driver, CudaStream stream, std::vector<Buffer
 }
 
 Staging::~Staging() {
-  if (!is_intact_) return;  // nobody knows when the copies that have begun end: their blocks are lost
+  if (!is_intact_) return;  // nobody knows when its copies end: their blocks are lost
   try {
     GiveBack();
   } catch (const CudaError&) {
@@ -110,9 +110,8 @@ Staging::Array Staging::Place(Buffer* buffer, size_t bytes, bool is_kept) {
 
 HeldBlock* Staging::Take(size_t bytes, bool is_kept) {
   const bool may_be_locked = !is_kept || pool_->MayKeep(bytes);
-  StagingBlock* block =
-      may_be_locked ? pool_->Take(context_, copies_.stream(), bytes)
-                    : pool_->TakeOrdinary(context_, bytes);
+  StagingBlock* block = may_be_locked ? pool_->Take(context_, copies_.stream(), bytes)
+                                      : pool_->TakeOrdinary(context_, bytes);
   blocks_.push_back(std::make_shared<HeldBlock>(*pool_, block));
   return blocks_.back().get();
 }
@@ -172,8 +171,8 @@ void Staging::SendFrom(Result* result, const char* source) {
   } else if (own->locked) {
     own.is_copied = true;
     copies_.ToDeviceThrough(result->host, result->device, source, result->bytes, context_);
-  } else if (result->bytes < kLarge || !copies_.ToDeviceInTurn(*pool_, context_, result->device,
-                                                               source, result->bytes)) {
+  } else if (result->bytes < kLarge ||
+             !copies_.ToDeviceInTurn(*pool_, context_, result->device, source, result->bytes)) {
     if (source != result->host) CopySplit(result->host, source, result->bytes);
     own.is_copied = true;
     copies_.ToDevice(result->device, result->host, result->bytes);

@@ -83,16 +83,16 @@ class Staging {
   void GiveBack();
 
   const StreamCopies copies_;
-  PinnedPool* pool_ = nullptr;        // null if no array has data
-  CudaContext context_ = nullptr;     // likewise
+  PinnedPool* pool_ = nullptr;     // null if no array has data
+  CudaContext context_ = nullptr;  // likewise
   std::vector<std::shared_ptr<HeldBlock>> blocks_;
-  char* small_ = nullptr;             // where the next small array is
+  char* small_ = nullptr;  // where the next small array is
   HeldBlock* small_block_ = nullptr;
-  HeldBlock* awaited_ = nullptr;      // whose event is behind the operands; null if none travel
-  std::vector<Operand> in_;           // these have no arrays without data
+  HeldBlock* awaited_ = nullptr;  // whose event is behind the operands; null if none travel
+  std::vector<Operand> in_;       // these have no arrays without data
   std::vector<Result> out_;
-  std::exception_ptr failure_;        // of a result that was sent
-  bool is_intact_ = false;  // the operands have come, and no copy has failed since
+  std::exception_ptr failure_;  // of a result that was sent
+  bool is_intact_ = false;      // the operands have come, and no copy has failed since
 };
 
 }  // namespace callbax

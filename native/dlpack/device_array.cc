@@ -56,8 +56,13 @@ std::unique_ptr<Exported<Managed>> NewExport(const DeviceArray& array, nb::handl
     stride *= exported->shape[i];
   }
   exported->owner = self.ptr();
-  exported->managed.tensor = {array.data(), array.device(), static_cast<int32_t>(array.shape().size()),
-                              DlpackTypeOf(array.code()), nullptr, nullptr, 0};
+  exported->managed.tensor = {array.data(),
+                              array.device(),
+                              static_cast<int32_t>(array.shape().size()),
+                              DlpackTypeOf(array.code()),
+                              nullptr,
+                              nullptr,
+                              0};
   return exported;
 }
 
@@ -83,12 +88,17 @@ DeviceArray::DeviceArray(nb::handle array)
 
 DeviceArray::DeviceArray(int code, void* data, std::vector<int64_t> shape, DlpackDevice device,
                          bool writable, nb::object owner)
-    : code_(code), data_(data), shape_(std::move(shape)), device_(device), writable_(writable),
+    : code_(code),
+      data_(data),
+      shape_(std::move(shape)),
+      device_(device),
+      writable_(writable),
       owner_(std::move(owner)) {}
 
 void DeviceArray::CheckAlive() const {
   if (expired_) {
-    throw nb::buffer_error("this array belongs to a call that has ended: its memory is XLA's again");
+    throw nb::buffer_error(
+        "this array belongs to a call that has ended: its memory is XLA's again");
   }
 }
 
@@ -133,8 +143,8 @@ void DeviceArray::Admit(nb::handle stream) const {
   }
 }
 
-nb::object DeviceArray::Export(nb::handle_t<DeviceArray> self, nb::object stream, nb::object max_version,
-                               nb::object device, nb::object copy) {
+nb::object DeviceArray::Export(nb::handle_t<DeviceArray> self, nb::object stream,
+                               nb::object max_version, nb::object device, nb::object copy) {
   const auto& array = *nb::inst_ptr<DeviceArray>(self);
   array.CheckAlive();
   if (!copy.is_none() && nb::cast<bool>(copy)) {
@@ -167,7 +177,8 @@ void DefineDeviceArrays(nb::module_& m) {
       .def_prop_ro("stream", &DeviceArray::Stream, nb::sig("def stream(self) -> int | None"),
                    "XLA's stream, which the memory belongs to; None: no GPU's.")
       .def_prop_ro(
-          "pointer", [](const DeviceArray& self) { return reinterpret_cast<uintptr_t>(self.data()); },
+          "pointer",
+          [](const DeviceArray& self) { return reinterpret_cast<uintptr_t>(self.data()); },
           "The address of the memory.")
       .def_prop_ro("__cuda_array_interface__", &DeviceArray::CudaInterface,
                    nb::sig("def __cuda_array_interface__(self) -> dict"),
@@ -179,9 +190,10 @@ void DefineDeviceArrays(nb::module_& m) {
       .def("__dlpack__", &DeviceArray::Export, nb::kw_only(), nb::arg("stream") = nb::none(),
            nb::arg("max_version") = nb::none(), nb::arg("dl_device") = nb::none(),
            nb::arg("copy") = nb::none(),
-           nb::sig("def __dlpack__(self, *, stream: int | None = None, max_version: tuple[int, int] | "
-                   "None = None, dl_device: tuple[int, int] | None = None, copy: bool | None = None) "
-                   "-> object"));
+           nb::sig(
+               "def __dlpack__(self, *, stream: int | None = None, max_version: tuple[int, int] | "
+               "None = None, dl_device: tuple[int, int] | None = None, copy: bool | None = None) "
+               "-> object"));
   m.def(
       "device_of_call",
       []() -> nb::object {
@@ -192,7 +204,8 @@ void DefineDeviceArrays(nb::module_& m) {
       "The GPU, and XLA's stream, of the call on this thread whose function gets arrays there.");
   m.def("from_dlpack", &FromDlpack, nb::arg("object"), nb::arg("stream") = nb::none(),
         nb::sig("def from_dlpack(object: object, stream: int | None = None) -> object"),
-        "A NumPy array, or a DeviceArray on a GPU, over what exports itself by DLPack, or a capsule.");
+        "A NumPy array, or a DeviceArray on a GPU, over what exports itself by DLPack, or a "
+        "capsule.");
 }
 
 }  // namespace callbax

@@ -61,8 +61,8 @@ class DeviceArray {
   nb::object Stream() const;
   nb::object CudaInterface() const;
   // A capsule, which holds `self`. Throws nb::builtin_exception or nb::python_error.
-  static nb::object Export(nb::handle_t<DeviceArray> self, nb::object stream, nb::object max_version,
-                           nb::object device, nb::object copy);
+  static nb::object Export(nb::handle_t<DeviceArray> self, nb::object stream,
+                           nb::object max_version, nb::object device, nb::object copy);
 
  private:
   void CheckAlive() const;

@@ -11,10 +11,12 @@ namespace {
 
 // XLA's codes of types, and DLPack's. DLPack has none for packed types that all libraries agree on.
 constexpr std::pair<int, uint8_t> kTypes[] = {
-    {2, 0},   {3, 0},   {4, 0},   {5, 0},                                // integers
-    {6, 1},   {7, 1},   {8, 1},   {9, 1},                                // without sign
-    {10, 2},  {11, 2},  {12, 2},  {16, 4},  {15, 5},  {18, 5},  {1, 6},  // float, bfloat, complex, bool
-    {29, 7},  {28, 8},  {23, 9},  {20, 10}, {25, 11}, {19, 12}, {24, 13}, {33, 14}};  // float8
+    {2, 0},  {3, 0},  {4, 0},  {5, 0},                                            // integers
+    {6, 1},  {7, 1},  {8, 1},  {9, 1},                                            // without sign
+    {10, 2}, {11, 2}, {12, 2}, {16, 4},                                           // float, bfloat
+    {15, 5}, {18, 5}, {1, 6},                                                     // complex, bool
+    {29, 7}, {28, 8}, {23, 9}, {20, 10}, {25, 11}, {19, 12}, {24, 13}, {33, 14},  // float8
+};
 
 }  // namespace
 
@@ -23,7 +25,8 @@ DlpackType DlpackTypeOf(int code) {
     if (known == code) return {type, static_cast<uint8_t>(FindDtype(code)->bits), 1};
   }
   const Dtype* dtype = FindDtype(code);
-  throw nb::buffer_error((std::string("DLPack has no type for ") + (dtype ? dtype->name : "this")).c_str());
+  throw nb::buffer_error(
+      (std::string("DLPack has no type for ") + (dtype ? dtype->name : "this")).c_str());
 }
 
 int CodeOfDlpack(const DlpackType& type) {

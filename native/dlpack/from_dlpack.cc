@@ -19,7 +19,9 @@ const DlpackTensor& TensorIn(nb::handle capsule) {
     }
     return managed->tensor;
   }
-  if (!PyCapsule_IsValid(capsule.ptr(), kDlpackName)) throw nb::buffer_error("not a DLPack capsule");
+  if (!PyCapsule_IsValid(capsule.ptr(), kDlpackName)) {
+    throw nb::buffer_error("not a DLPack capsule");
+  }
   return static_cast<DlpackManaged*>(PyCapsule_GetPointer(capsule.ptr(), kDlpackName))->tensor;
 }
 
@@ -50,12 +52,13 @@ nb::object NumpyArrayOver(const DlpackTensor& tensor, const nb::object& owner) {
   char* data = tensor.data ? static_cast<char*>(tensor.data) + tensor.byte_offset : nothing;
   auto* descr = static_cast<PyArray_Descr*>(dtype->descr);
   Py_INCREF(descr);
-  nb::object array = nb::steal(PyArray_NewFromDescr(
-      &PyArray_Type, descr, tensor.rank, shape.data(),
-      tensor.strides != nullptr ? strides.data() : nullptr, data, 0, nullptr));
+  nb::object array = nb::steal(
+      PyArray_NewFromDescr(&PyArray_Type, descr, tensor.rank, shape.data(),
+                           tensor.strides != nullptr ? strides.data() : nullptr, data, 0, nullptr));
   if (!array) nb::raise_python_error();
   // Steals the owner, also when it fails.
-  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.ptr()), owner.inc_ref().ptr()) < 0) {
+  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.ptr()), owner.inc_ref().ptr()) <
+      0) {
     nb::raise_python_error();
   }
   return array;
@@ -82,7 +85,8 @@ nb::object FromDlpack(nb::handle object, nb::object stream) {
     throw nb::buffer_error("an array on a GPU must be contiguous, in C order");
   }
   std::vector<int64_t> shape(tensor.shape, tensor.shape + tensor.rank);
-  return nb::cast(DeviceArray(CodeOfDlpack(tensor.type), static_cast<char*>(tensor.data) + tensor.byte_offset,
+  return nb::cast(DeviceArray(CodeOfDlpack(tensor.type),
+                              static_cast<char*>(tensor.data) + tensor.byte_offset,
                               std::move(shape), tensor.device, true, capsule));
 }
 

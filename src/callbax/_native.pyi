@@ -13,7 +13,7 @@ class Registration:
     def target(self) -> object: ...
     def keep_context(self, context: object | None) -> None:
         """
-        Sets the contextvars.Context of calls that are compiled from now on, on XLA's threads.
+        Sets the contextvars.Context of calls compiled from now on, on XLA's threads.
         """
 
 def register_callback(
@@ -24,7 +24,7 @@ def register_callback(
     kernel: tuple[int, int] = (0, 0),
 ) -> Registration:
     """
-    Enters a callback under a name, unless a living callee has it; returns the one that has it.
+    Enters a callback under a name, unless a living callee has it; returns its holder.
     """
 
 def register_loop(
@@ -38,7 +38,7 @@ def register_loop(
     may_raise: bool,
 ) -> Registration:
     """
-    Enters a loop under a name, unless a living callee has it; returns the one that has it.
+    Enters a loop under a name, unless a living callee has it; returns its holder.
     """
 
 def lookup(name: str) -> object | None:
@@ -197,7 +197,7 @@ def limit_records(limit: int) -> None:
 
 def take_records() -> tuple:
     """
-    ([(target, flavour, thread, run, begin, end, numbers as in call_totals)], how many were lost).
+    ([(target, flavour, thread, run, begin, end, numbers as in call_totals)], number lost).
     """
 
 def statistics() -> dict:

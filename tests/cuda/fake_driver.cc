@@ -187,7 +187,8 @@ Result cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, size
   return 0;
 }
 
-Result cuMemsetD8Async(unsigned long long to, unsigned char byte, size_t bytes, CUstream_st* stream) {
+Result cuMemsetD8Async(unsigned long long to, unsigned char byte, size_t bytes,
+                       CUstream_st* stream) {
   ENTER
   char* const out = Alias(to, bytes);
   Begin(stream, [=] { std::memset(out, byte, bytes); });

@@ -28,36 +28,27 @@ int DeviceOf(XLA_FFI_CallFrame* frame) {
 size_t Bits(XLA_FFI_DataType dtype) {
   switch (dtype) {
     case XLA_FFI_DataType_TOKEN:
-    case XLA_FFI_DataType_INVALID:
-      return 0;
+    case XLA_FFI_DataType_INVALID: return 0;
     case XLA_FFI_DataType_S1:
-    case XLA_FFI_DataType_U1:
-      return 1;
+    case XLA_FFI_DataType_U1: return 1;
     case XLA_FFI_DataType_S2:
-    case XLA_FFI_DataType_U2:
-      return 2;
+    case XLA_FFI_DataType_U2: return 2;
     case XLA_FFI_DataType_S4:
     case XLA_FFI_DataType_U4:
-    case XLA_FFI_DataType_F4E2M1FN:
-      return 4;
+    case XLA_FFI_DataType_F4E2M1FN: return 4;
     case XLA_FFI_DataType_S16:
     case XLA_FFI_DataType_U16:
     case XLA_FFI_DataType_F16:
-    case XLA_FFI_DataType_BF16:
-      return 16;
+    case XLA_FFI_DataType_BF16: return 16;
     case XLA_FFI_DataType_S32:
     case XLA_FFI_DataType_U32:
-    case XLA_FFI_DataType_F32:
-      return 32;
+    case XLA_FFI_DataType_F32: return 32;
     case XLA_FFI_DataType_S64:
     case XLA_FFI_DataType_U64:
     case XLA_FFI_DataType_F64:
-    case XLA_FFI_DataType_C64:
-      return 64;
-    case XLA_FFI_DataType_C128:
-      return 128;
-    default:
-      return 8;
+    case XLA_FFI_DataType_C64: return 64;
+    case XLA_FFI_DataType_C128: return 128;
+    default: return 8;
   }
 }
 

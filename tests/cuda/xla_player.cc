@@ -126,9 +126,9 @@ int Tell(XLA_FFI_Error* error, char* message, size_t size) {
   return error->code;
 }
 
-int Play(Program* program, XLA_FFI_Handler* handler, XLA_FFI_ExecutionStage stage,
-         Context context, std::vector<XLA_FFI_Buffer*> operands,
-         std::vector<XLA_FFI_Buffer*> results, char* message, size_t size) {
+int Play(Program* program, XLA_FFI_Handler* handler, XLA_FFI_ExecutionStage stage, Context context,
+         std::vector<XLA_FFI_Buffer*> operands, std::vector<XLA_FFI_Buffer*> results, char* message,
+         size_t size) {
   std::vector<XLA_FFI_ArgType> of_operands(operands.size(), XLA_FFI_ArgType_BUFFER);
   std::vector<XLA_FFI_RetType> of_results(results.size(), XLA_FFI_RetType_BUFFER);
   auto frame = std::make_unique<XLA_FFI_CallFrame>();
@@ -140,9 +140,11 @@ int Play(Program* program, XLA_FFI_Handler* handler, XLA_FFI_ExecutionStage stag
                  of_operands.data(), reinterpret_cast<void**>(operands.data())};
   frame->rets = {XLA_FFI_Rets_STRUCT_SIZE, nullptr, static_cast<int64_t>(results.size()),
                  of_results.data(), reinterpret_cast<void**>(results.data())};
-  frame->attrs = {XLA_FFI_Attrs_STRUCT_SIZE,      nullptr,
+  frame->attrs = {XLA_FFI_Attrs_STRUCT_SIZE,
+                  nullptr,
                   static_cast<int64_t>(program->values.size()),
-                  program->types.data(),          program->name_pointers.data(),
+                  program->types.data(),
+                  program->name_pointers.data(),
                   program->values.data()};
   context.state = program->state;
   const int code = Tell(handler(frame.get()), message, size);
@@ -178,13 +180,13 @@ void play_attribute(Program* program, const char* name, int type, int dtype, con
 
 // XLA's code of the error, whose message is written; 0: none.
 int play_instantiate(Program* program, char* message, size_t size) {
-  return Play(program, program->instantiate, XLA_FFI_ExecutionStage_INSTANTIATE, {}, {}, {}, message,
-              size);
+  return Play(program, program->instantiate, XLA_FFI_ExecutionStage_INSTANTIATE, {}, {}, {},
+              message, size);
 }
 
 // The buffers are those of the operands, and then those of the results.
-int play_execute(Program* program, void* stream, int device, const PlayedBuffer* buffers, int operands,
-                 int results, char* message, size_t size) {
+int play_execute(Program* program, void* stream, int device, const PlayedBuffer* buffers,
+                 int operands, int results, char* message, size_t size) {
   std::vector<std::unique_ptr<int64_t[]>> shapes;
   std::vector<std::unique_ptr<XLA_FFI_Buffer>> made;
   std::vector<XLA_FFI_Buffer*> all[2];

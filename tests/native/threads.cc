@@ -87,7 +87,9 @@ class LateThreads {
   ~LateThreads() {
     for (std::thread& thread : threads_) thread.join();
   }
-  ThreadPool pool() { return {this, [](void*) { return int64_t{4}; }, Schedule}; }
+  ThreadPool pool() {
+    return {this, [](void*) { return int64_t{4}; }, Schedule};
+  }
 
  private:
   static bool Schedule(void* context, void (*task)(void*), void* data) {

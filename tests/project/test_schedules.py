@@ -96,6 +96,15 @@ def test_each_change_is_tested_with_the_versions_of_python_that_the_readme_names
     assert set(matrix["python"]) == set(re.findall(r"JAX [\d.]+ on Python (\d\.\d+)", readme))
 
 
+def test_a_commit_is_checked_by_the_programs_that_check_a_change():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    pinned = {repo["repo"].rpartition("/")[2]: repo.get("rev", "").strip("v") for repo in hooks}
+    checks = (SECTIONS / "checks").read_text()
+    clang_format, ruff = pinned["mirrors-clang-format"], pinned["ruff-pre-commit"]
+    assert f"clang-format=={clang_format}\n" in checks
+    assert f"'ruff=={ruff.rpartition('.')[0]}.*'" in checks
+
+
 def test_a_release_gives_the_readme_absolute_links():
     address = runpy.run_path(str(ROOT / ".ci" / "address"))
     where = "https://example.org/callbax"
