@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import devices
 from jax import lax
 
 import callbax as cb
@@ -297,7 +298,7 @@ def test_addresses_do_not_stand_in_programs(library, cumulative):
 
 
 def test_in_shard_map_each_device_runs_its_part(library):
-    mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((4,), ("i",), (jax.sharding.AxisType.Auto,), devices=devices(4))
     describe = cb.native(library.describe, kernel=True, result=FOUR_INTS)
     parts = jax.shard_map(describe, mesh=mesh, in_specs=jax.P("i"), out_specs=jax.P("i"))
     seen = jax.jit(parts)(np.zeros((8, 3), np.float32))
@@ -305,7 +306,7 @@ def test_in_shard_map_each_device_runs_its_part(library):
 
 
 def test_in_a_distributed_program_it_runs_once_on_the_whole(cumulative):
-    mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((4,), ("i",), (jax.sharding.AxisType.Auto,), devices=devices(4))
     x = np.ones((2, 8), np.float32)
     sharded = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.P(None, "i")))
     np.testing.assert_allclose(jax.jit(cumulative)(sharded), np.cumsum(x, axis=1))

@@ -37,10 +37,11 @@ def test_core_dimensions_may_be_left_out_and_the_others_broadcast(shapes):
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 def test_rules_see_one_item(shapes):
     a, b = (normal(*shape) for shape in shapes)
-    ours, theirs = (
-        jax.jit(jax.grad(lambda a, b, f=f: jnp.sin(f(a, b)).sum(), (0, 1)))(a, b)
-        for f in (matmul, jnp.matmul)
-    )
+    with jax.default_matmul_precision("highest"):
+        ours, theirs = (
+            jax.jit(jax.grad(lambda a, b, f=f: jnp.sin(f(a, b)).sum(), (0, 1)))(a, b)
+            for f in (matmul, jnp.matmul)
+        )
     for x, y in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 

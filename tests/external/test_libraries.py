@@ -24,6 +24,15 @@ xlas_own_memory = pytest.mark.skipif(
 )
 
 
+@pytest.fixture
+def numpy_sees_it():
+    if jax.default_backend() != "cpu":
+        pytest.skip("NumPy cannot look at a GPU's memory")
+
+
+seen_by_numpy = pytest.mark.usefixtures("numpy_sees_it")
+
+
 def from_dlpack(result=None, device=True, **options):
     """An external function that gets DeviceArrays, and whose host function gets NumPy's views of them."""
 
@@ -38,6 +47,7 @@ def from_dlpack(result=None, device=True, **options):
     return wrap
 
 
+@seen_by_numpy
 @pytest.mark.parametrize("device", [False, True])
 def test_arguments_are_objects_of_the_protocol(device):
     seen = []
@@ -70,6 +80,7 @@ def test_on_the_cpus_own_memory_nothing_is_copied():
     assert found[1:] == [given.unsafe_buffer_pointer()] * 2  # the first call is made with copies
 
 
+@seen_by_numpy
 @pytest.mark.parametrize(
     "keep", [np.from_dlpack, jnp.from_dlpack, lambda a: a, lambda a: a.__dlpack__()]
 )
@@ -103,6 +114,7 @@ def test_without_device_an_argument_may_be_kept_and_written_to():
     np.testing.assert_array_equal(kept, [x + 1, x + 2, x + 3])
 
 
+@seen_by_numpy
 def test_results_are_written_in_place():
     @cb.external(result=cb.like(0), arrays="dlpack", device=True, out=True)
     def negative(a, out):
@@ -162,6 +174,7 @@ def test_a_result_may_have_any_strides_and_be_empty():
     assert nothing(x)[0].shape == (0, 2) and nothing(x)[1] == 3
 
 
+@seen_by_numpy
 def test_pytrees_and_keyword_arguments():
     @cb.external(result=lambda tree, scale: {"y": tree["a"]}, arrays="dlpack", device=True)
     def combined(tree, *, scale):
@@ -173,6 +186,7 @@ def test_pytrees_and_keyword_arguments():
         np.testing.assert_array_equal(program(x)["y"], 4 * x)
 
 
+@seen_by_numpy
 @pytest.mark.parametrize("method", ["sequential", "expand_dims", "broadcast_all"])
 @pytest.mark.parametrize("device", [False, True])
 def test_batches(method, device):
@@ -186,6 +200,7 @@ def test_batches(method, device):
         np.testing.assert_array_equal(program(x, b), x + b)
 
 
+@seen_by_numpy
 def test_live_lanes_only():
     root = from_dlpack()(np.sqrt)
     program = jax.jit(jax.vmap(lambda a: root.call_where(a[0] > 0, a, otherwise=-1)))
@@ -200,6 +215,7 @@ def test_a_numerical_derivative():
     np.testing.assert_allclose(jax.grad(lambda a: step(a).sum())(x), 3 * x**2, atol=1e-4)
 
 
+@seen_by_numpy
 def test_an_object_for_the_derivative_is_left_as_it_is():
     @cb.external(result=cb.like(0), arrays="dlpack")
     def square(a):
@@ -265,6 +281,7 @@ def test_a_library_that_is_missing_is_named_with_how_to_install_it(monkeypatch, 
         cb.external(np.sin, result=cb.like(0), arrays=library, device=True)
 
 
+@seen_by_numpy
 def test_arrays_of_gpus_are_refused_on_cpu():
     on_gpu = cb.external(np.sin, result=cb.like(0), arrays="cuda_array_interface", device=True)
     with pytest.raises(ValueError, match=r"in the memory of an NVIDIA GPU, but .* is for cpu"):
