@@ -19,9 +19,10 @@ from callbax._callbacks import batching, lowering, primitives
 from callbax._callbacks.batching import NO_LANES
 from callbax._callbacks.flavours import JAX, Flavour
 from callbax._install import emission, functions, state
-from callbax._jax import jax_callbacks
+from callbax._jax import jax_callbacks, reductions
 from callbax._jax.jax_callbacks import JaxCall, JaxCallback, Replaced, UnexpectedCall
 from callbax._runtime import failure_log
+from callbax._runtime.errors import describe_function
 
 
 def replace_all() -> list[Replaced]:
@@ -32,6 +33,7 @@ def replace_all() -> list[Replaced]:
         failure_log.log_as_jax(rules.flavour.public_name, callback.logger)
         replaced += jax_callbacks.replace_lowering(callback.primitive, rules.lower)
         replaced.append(jax_callbacks.replace_batching(callback.primitive, rules.batch))
+        replaced.append(Replaced(reductions.host_calls, callback.primitive, rules.describe))
         if rules.flavour.effect is not None and not rules.flavour.canonical_eager:
             replaced.append(jax_callbacks.replace_eager(callback.primitive, rules.call_eagerly))
     return [*replaced, *jax_callbacks.replace_emit(emission.emit_natively)]
@@ -92,6 +94,13 @@ class _Rules:
                 failure_log.log_failure(call.function, self.flavour.public_name, error)
                 raise
         return ()
+
+    def describe(self, params: dict[str, Any]) -> str:
+        """For messages."""
+        call = self._read(params)
+        function = call.function if call is not None else None
+        name = self._callback.name
+        return f"{name} of {describe_function(function)}" if callable(function) else name
 
     def _read(self, params: dict[str, Any]) -> JaxCall | None:
         """What a call says, if it is callbax's to run."""
