@@ -157,3 +157,20 @@ def test_a_string_without_fields(transform):
     assert prints(transform, "hello") == ["hello"]
     assert prints(transform, "") == [""]
     assert prints(transform, "two\nlines") == ["two", "lines"]
+
+
+MISTAKES = {
+    "x is": (ValueError, "a field for each value"),
+    "{x: {}": (ValueError, "written twice"),
+    "} {}": (ValueError, "written twice"),
+}
+
+
+@pytest.mark.parametrize("fmt", MISTAKES)
+@pytest.mark.parametrize("name", ["print", "log"])
+def test_a_note_says_what_is_wrong_with_the_format(name, fmt):
+    kind, text = MISTAKES[fmt]
+    with pytest.raises(kind) as info:
+        getattr(callbax.debug, name)(fmt, 1)
+    (note,) = info.value.__notes__
+    assert text in note

@@ -435,6 +435,44 @@ def test_result_specs_that_are_none(flavour, spec):
     assert "jax.ShapeDtypeStruct" in str(info.value)
 
 
+ROUTES_OF_RESULTS = {
+    "traced": lambda f, result: jax.jit(lambda x: cb.pure_callback(f, result, x))(1.0),
+    "eager": lambda f, result: cb.pure_callback(f, result, jnp.float32(1)),
+    "io": lambda f, result: cb.io_callback(f, result, jnp.float32(1)),
+    "external": lambda f, result: cb.external(f, result=result)(1.0),
+}
+
+
+@pytest.mark.parametrize("route", ROUTES_OF_RESULTS)
+@pytest.mark.parametrize("size", [None, -1])
+def test_a_result_of_unknown_size_is_refused_with_the_callback_s_name(route, size):
+    def found(x):
+        return x
+
+    with pytest.raises(TypeError, match=r"callback .*found \(.*:\d+\) has the shape \(2, .*known"):
+        ROUTES_OF_RESULTS[route](found, jax.ShapeDtypeStruct((2, size), np.float32))
+
+
+@pytest.mark.parametrize("call", [cb.pure_callback, cb.io_callback])
+def test_a_description_in_the_place_of_an_argument_is_named(call):
+    with pytest.raises(TypeError, match=f"callbax.{call.__name__}: argument 0 of sin cannot be"):
+        jax.jit(lambda x: call(np.sin, x, SCALAR))(1.0)
+
+
+def test_tracebacks_show_no_frames_of_callbax():
+    def fails(x):
+        raise ValueError("of the callback")
+
+    def user_function(x):
+        return cb.pure_callback(fails, x, x)
+
+    for transform in (jax.jit, jax.vmap):
+        with pytest.raises(jax.errors.JaxRuntimeError) as info:
+            jax.block_until_ready(transform(user_function)(jnp.ones(2)))
+        files = {frame.filename for frame in traceback.extract_tb(info.value.__traceback__)}
+        assert files == {__file__}
+
+
 def test_a_coroutine_is_not_a_result():
     async def coroutine_function():
         return 1.0
@@ -443,6 +481,7 @@ def test_a_coroutine_is_not_a_result():
     error = failure(lambda: cb.pure_callback(lambda x: coroutine, jnp.zeros(3), 1.0))
     coroutine.close()  # it was never awaited, and the exception is kept
     assert "returned a value of type coroutine, which is not an array of numbers" in str(error)
+    assert "asyncio.run" in str(error)
 
 
 def test_a_list_counts_as_several_results():

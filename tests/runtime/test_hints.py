@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,42 @@ def test_a_forgotten_result_is_named(call, functions):
         assert hint.startswith(
             f"callbax: of callbax.{call.__name__}: its second argument is result"
         )
+
+
+@pytest.mark.parametrize("call", [cb.pure_callback, cb.io_callback])
+def test_an_option_that_is_none_is_named(call):
+    program = jax.jit(lambda x: call(lambda value: value, SCALAR, x, order=True))
+    (hint,) = hints_of(failure(program, 1.0))
+    assert hint.startswith(
+        f"callbax: of callbax.{call.__name__}: keyword arguments that are none of"
+    )
+
+
+SINGLE = {
+    "builtin": math.gamma,
+    "branch": lambda x: x if x > 0 else -x,
+    "float": lambda x: float(x),
+}
+
+
+@pytest.mark.parametrize("function", SINGLE)
+def test_a_function_of_single_numbers_is_told_how_to_get_them(function):
+    numbers = jnp.arange(1.0, 4.0)
+    for wrapped in (
+        cb.external(SINGLE[function], result="broadcast"),
+        lambda x: cb.pure_callback(SINGLE[function], x, x),
+    ):
+        (hint,) = hints_of(failure(wrapped, numbers))
+        assert "signature='()->()'" in hint
+    assert cb.external(SINGLE[function], signature="()->()")(numbers).shape == (3,)
+
+
+def test_an_array_that_is_taken_for_a_number_further_inside_gets_no_hint():
+    def inside(x):
+        return np.float32(1 if x > 0 else 2)
+
+    program = cb.external(lambda x: inside(np.append(x, 1)), result=SCALAR)
+    assert not hints_of(failure(program, 1.0))
 
 
 def test_a_forgotten_batch_is_named():

@@ -157,29 +157,34 @@ def call(
         *options.items(),
     )
     structs = structs_of(results) if eager.is_eager(values) else None
-    if structs is None:
-        try:
-            return _prepare(results, *call)(*values)
-        except TypeError as error:
-            _note_what_is_not_an_array(error, flavour, callback, tree, values)
-            raise
-    return eager.program(flavour.name, _prepare, structs, *call)(*values)
+    if structs is not None:
+        return eager.program(flavour.name, _prepare, structs, *call)(*values)
+    if jax.ShapeDtypeStruct in map(type, values):  # to JAX a constant, which it refuses too late
+        raise TypeError(_not_arrays(flavour, callback, tree, values))
+    try:
+        return _prepare(results, *call)(*values)
+    except TypeError as error:
+        message = _not_arrays(flavour, callback, tree, values)
+        if message:
+            error.add_note(message)
+        raise
 
 
-def _note_what_is_not_an_array(
-    error: TypeError, flavour: Flavour, callback: Any, tree: PyTreeDef, values: Sequence[Any]
-) -> None:
-    """Adds to JAX's error which arguments it means, and what to do with them."""
-    names = Structure(tree).names(())
-    named = zip(names, values, strict=True)
-    wrong = [name for name, value in named if not _jax.is_array_like(value)]
-    if wrong:
-        error.add_note(
-            f"{errors.full_name(flavour.public_name)}: {', '.join(wrong)} of "
-            f"{errors.describe_function(callback)} cannot be an argument, as it is not an array. Give it "
-            "to the callback by a closure or functools.partial. (Options that are misspelt are arguments "
-            "of the callback.)"
-        )
+def _not_arrays(flavour: Flavour, callback: Any, tree: PyTreeDef, values: Sequence[Any]) -> str:
+    """Which arguments cannot be some, and what to do with them."""
+    wrong = [
+        name
+        for name, value in zip(Structure(tree).names(()), values, strict=True)
+        if isinstance(value, jax.ShapeDtypeStruct) or not _jax.is_array_like(value)
+    ]
+    if not wrong:
+        return ""
+    return (
+        f"{errors.full_name(flavour.public_name)}: {', '.join(wrong)} of "
+        f"{errors.describe_function(callback)} cannot be an argument, as it is not an array. Give it "
+        "to the callback by a closure or functools.partial. (Arguments of the callback are all that "
+        "comes after the description of its result, and options that are misspelt.)"
+    )
 
 
 def _prepare(

@@ -188,6 +188,16 @@ def as_shown(leaf: Any) -> Any:
 class FormatChecker(string.Formatter):
     """Finds fields without arguments and arguments without fields, and formats nothing."""
 
+    def parse(self, format_string: Any) -> Any:
+        try:
+            yield from super().parse(format_string)
+        except ValueError as error:
+            error.add_note(
+                f"callbax: {format_string!r} is not a format string as for str.format; a brace that is "
+                "to be printed is written twice, {{ or }}"
+            )
+            raise
+
     def format_field(self, value: Any, format_spec: str) -> str:
         return ""
 
@@ -205,7 +215,14 @@ class FormatChecker(string.Formatter):
         unused_args = [arg for i, arg in enumerate(args) if i not in used_args]
         unused_kwargs = [name for name in kwargs if name not in used_args]
         if unused_args:
-            raise ValueError(f"Unused positional arguments to `callbax.debug.print`: {unused_args}")
+            error = ValueError(
+                f"Unused positional arguments to `callbax.debug.print`: {unused_args}"
+            )
+            error.add_note(
+                "callbax: a format string has a field for each value, as in "
+                'callbax.debug.print("x = {}", x)'
+            )
+            raise error
         if unused_kwargs:
             raise ValueError(
                 f"Unused keyword arguments to `callbax.debug.print`: {unused_kwargs}. "

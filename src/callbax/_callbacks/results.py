@@ -28,7 +28,7 @@ def flatten_result_spec(
     """The abstract values of the leaves of what `declared` names in messages, and its tree.
 
     Raises:
-      TypeError: a leaf has no shape or no dtype.
+      TypeError: a leaf has no shape or no dtype, or a shape in which a size is not known.
       ValueError: a leaf asks for a 64-bit type while x64 is disabled.
     """
     leaves, tree = jax.tree.flatten(spec)
@@ -75,10 +75,16 @@ _NEED_NO_CHECK = frozenset(map(np.dtype, (np.bool_, np.int32, np.uint8, np.float
 
 
 def _aval(leaf: Any, callback: Any, declared: str) -> Any:
-    if type(leaf) is jax.ShapeDtypeStruct and leaf.dtype in _NEED_NO_CHECK:
-        return _jax.ShapedArray(leaf.shape, leaf.dtype)
     if not has_shape(leaf):
         raise without_shape(leaf, describe_function(callback), declared)
+    if any(map(_is_unknown, leaf.shape)):
+        raise TypeError(
+            f"{declared} of the callback {describe_function(callback)} has the shape {leaf.shape}, but "
+            "each size must be known when the program is traced. If it depends on values, return "
+            "an array of the largest size that is possible, and how much of it counts"
+        )
+    if type(leaf) is jax.ShapeDtypeStruct and leaf.dtype in _NEED_NO_CHECK:
+        return _jax.ShapedArray(leaf.shape, leaf.dtype)
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
         return _jax.ShapedArray(leaf.shape, leaf.dtype)
     dtype = np.dtype(leaf.dtype)
@@ -89,3 +95,7 @@ def _aval(leaf: Any, callback: Any, declared: str) -> Any:
             "type, or enable x64"
         )
     return _jax.ShapedArray(leaf.shape, dtype)
+
+
+def _is_unknown(size: Any) -> bool:
+    return size is None or (isinstance(size, (int, np.integer)) and bool(size < 0))

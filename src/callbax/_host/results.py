@@ -6,6 +6,7 @@ processes, self-tests. The runtime takes by itself only what this would take.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -50,6 +51,7 @@ def convert_results(
                 f"Incorrect output dtype for return value #{i}: Expected: {dtype}, Actual: "
                 f"{array.dtype}. The callback {call} returned a value of type {type(leaf).__name__}, "
                 f"which is not an array of numbers; {declared} says what it must be."
+                + _advice_on(leaf)
             )
         if array.shape != shape:
             raise CallbackResultError(
@@ -88,6 +90,14 @@ def _advice(call: HostCall) -> str:
     return (
         f" With vmap_method={call.external!r} it gets all lanes of a batch in one call, in front of "
         "each array, and returns them so; 'sequential' calls it for each lane."
+    )
+
+
+def _advice_on(leaf: Any) -> str:
+    return (
+        " An async function is not awaited: call it with asyncio.run."
+        if inspect.iscoroutine(leaf)
+        else ""
     )
 
 

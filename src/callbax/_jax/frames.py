@@ -16,8 +16,10 @@ from jax._src.debugger import core
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = (PACKAGE, os.path.dirname(os.path.abspath(jax.__file__)) + os.sep)
 
-# Operations are the user's: messages, profiles and programs name the line that called callbax.
+# Operations are the user's: messages, profiles and programs name the line that called callbax, and
+# tracebacks that JAX shortens show no frames of callbax either.
 source_info_util.register_exclusion(PACKAGE)
+traceback_util.register_exclusion(PACKAGE)
 
 
 def line_of_caller() -> tuple[str, int]:
@@ -39,7 +41,7 @@ def frames_of_caller(users_only: bool, most: int | None) -> list[Any]:
     while stack and _is_ours(stack[0]):
         stack.pop(0)
     if users_only:
-        stack = [f for f in stack if traceback_util.include_frame(f.frame) and not _is_ours(f)]
+        stack = [f for f in stack if traceback_util.include_frame(f.frame)]
     return list(map(core.DebuggerFrame.from_frameinfo, stack[:most]))
 
 

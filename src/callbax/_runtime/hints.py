@@ -20,6 +20,11 @@ _OF_TRACERS = (
     jax.errors.UnexpectedTracerError,
 )
 _RESULT_FIRST = "its second argument is result_shape_dtypes; the callback gets what follows it"
+_SINGLE_NUMBERS = (
+    "The truth value of an array with more than one element",
+    "only 0-dimensional arrays can be converted",
+    "only length-1 arrays can be converted",  # NumPy before 2.4
+)
 _GETS = {
     "pure_callback": _RESULT_FIRST,
     "io_callback": _RESULT_FIRST,
@@ -43,8 +48,12 @@ def add_hint(exception: BaseException, call: Any, flavour: str) -> None:
     if is_a(exception, _OF_TRACERS):
         hint = _of_closures(function)
     elif _is_of_arity(exception):
-        gets = _GETS.get(flavour.rpartition(".")[2])
-        hint = f"callbax: of {full_name(flavour)}: {gets}" if gets else ""
+        hint = _of_arity(_text_of(exception), flavour)
+    elif flavour in ("pure_callback", "external") and _is_of_single_numbers(exception):
+        hint = (
+            "callbax: the function got whole arrays. If it is for single numbers, callbax.external(..., "
+            "signature='()->()') calls it for each; '(),()->()' if it takes two"
+        )
     else:
         return
     if hint and hint not in notes_of(exception):
@@ -83,9 +92,31 @@ def _holds_tracer(value: Any) -> bool:
 
 
 def _is_of_arity(exception: BaseException) -> bool:
-    """Whether the function was not even entered, since it does not take as many arguments."""
-    arguments = arguments_of(exception)
-    if not is_a(exception, TypeError) or traceback_of(exception) is not None or not arguments:
+    """Whether the function was not even entered, since it does not take these arguments."""
+    if not is_a(exception, TypeError) or traceback_of(exception) is not None:
         return False
-    text = arguments[0] if type(arguments[0]) is str else ""
+    text = _text_of(exception)
     return "argument" in text and any(word in text for word in ("given", "missing", "got"))
+
+
+def _of_arity(text: str, flavour: str) -> str:
+    if "keyword argument" in text:
+        return (
+            f"callbax: of {full_name(flavour)}: keyword arguments that are none of its options are "
+            "the callback's. Is one misspelt, or an option of another function?"
+        )
+    gets = _GETS.get(flavour.rpartition(".")[2])
+    return f"callbax: of {full_name(flavour)}: {gets}" if gets else ""
+
+
+def _is_of_single_numbers(exception: BaseException) -> bool:
+    """Whether the function itself took an array for a number, not what it called."""
+    frames = traceback_of(exception)
+    return (frames is None or frames.tb_next is None) and _text_of(exception).startswith(
+        _SINGLE_NUMBERS
+    )
+
+
+def _text_of(exception: BaseException) -> str:
+    arguments = arguments_of(exception)
+    return arguments[0] if arguments and type(arguments[0]) is str else ""
