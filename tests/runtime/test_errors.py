@@ -93,6 +93,8 @@ def test_reraise_lets_other_errors_and_results_through():
     with pytest.raises(KeyError, match="other"), cb.reraise():
         raise KeyError("other")
     assert cb.original_exception(RuntimeError("unrelated")) is None
+    with pytest.raises(TypeError, match="takes the exception that JAX raised, but got .* type str"):
+        cb.original_exception("an error")
 
 
 def test_original_exception_is_found_through_causes():

@@ -215,6 +215,7 @@ def test_arguments_that_are_refused(seen):
             r"step is int32\[3\], but one integer",
             lambda: tools.every(2, jnp.arange(3), seen),
         ),
+        (TypeError, "n=2.5 is not an integer", lambda: tools.every(2.5, 1, seen)),
         (TypeError, "function=3 is not callable", lambda: tools.every(2, 1, 3)),
         (
             ValueError,

@@ -192,6 +192,9 @@ def original_exception(error: BaseException) -> BaseException | None:
       The very object, with its traceback, or None if the error does not come from a callback of
       this process, or is too old: the newest 64 exceptions are kept, fewer if they hold large arrays.
 
+    Raises:
+      TypeError: `error` is no exception.
+
     >>> import jax, callbax
     >>> def broken(x):
     ...     raise KeyError("lost")
@@ -201,6 +204,11 @@ def original_exception(error: BaseException) -> BaseException | None:
     ...     original_exception(error)
     KeyError('lost')
     """
+    if not exceptions.is_a(error, BaseException):
+        raise TypeError(
+            "callbax.original_exception takes the exception that JAX raised, but got an object of type "
+            f"{type(error).__name__}"
+        )
     return _original(error, None)
 
 

@@ -58,6 +58,8 @@ def every(
     number = _integer("step", step)
     if isinstance(n, jax.Array):
         _integer("n", n)
+    elif not hasattr(n, "__index__"):
+        raise TypeError(f"n={n!r} is not an integer")
     elif (n := operator.index(n)) < 1:
         raise ValueError(f"n={n} is less than 1")
     call = callbax.external(
