@@ -458,6 +458,8 @@ def test_what_is_no_target(tmp_path):
         tools.Log(print, when_full="wait")
     with pytest.raises(ValueError, match="capacity must be at least 1, but is 0"):
         tools.Log(print, capacity=0)
+    with pytest.raises(TypeError, match="integer"):
+        tools.Log(print, capacity=1.5)
 
 
 # -- a full log ---------------------------------------------------------------------------------------
@@ -519,6 +521,27 @@ def test_a_function_may_log_to_its_own_log(rows):
         while len(rows) < 51:
             time.sleep(0.01)
     assert [row["step"] for row in rows] == list(range(51))
+
+
+def test_targets_may_wait_for_effects():
+    seen = []
+    done = threading.Event()
+
+    def write(row):
+        seen.append(row)
+        cb.effects_barrier()
+
+    def program():
+        logs = [tools.Log(write) for _ in range(2)]
+        for log in logs:
+            log(0, x=1)
+        cb.effects_barrier()
+        for log in logs:
+            log.close()
+        done.set()
+
+    threading.Thread(target=program, daemon=True).start()
+    assert done.wait(60) and len(seen) == 2
 
 
 def test_jax_in_the_function_of_a_full_log(rows):

@@ -5,9 +5,8 @@ dropped. Nobody waits for ever for a target that fails, and the thread never wai
 
 The program appends without a lock, which is one step under the GIL, and then looks whether the thread
 is `idle`. The thread says that it is idle, and then looks for rows once more. So one of the two sees the
-other. While rows come, the thread gathers them for a moment and writes many at a time: a thread
-that wakes for each row would take the GIL from the program each time, and Python hands it back
-only after 5 ms.
+other. While rows come, the thread gathers them for a moment and writes many at a time: one that wakes
+for each row would take the GIL from the program each time, and Python gives it back after 5 ms only.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class Writer:
     """A bounded queue of rows, and the thread that writes them.
 
     Attributes:
-      name: of the log, in messages.
+      name: in messages.
       columns: of the calls in programs.
       entries: what waits to be written, of each call. Either the number of its columns and numbers for
         them; or the inverse ~ of it and arrays, which may have lanes. Such flat tuples are nothing to
@@ -144,6 +143,8 @@ class Writer:
 
     def _flush_at_barrier(self) -> None:
         """As `flush`, but what rows have failed with is raised once: these are tried again quietly."""
+        if any([writer._thread is threading.current_thread() for writer in list(_writers)]):
+            return  # a target that waits for effects; another log's may wait for it
         if self._told != (self._left(), self.dropped):
             self.flush()
         elif self._write_all() is not None:
@@ -197,11 +198,10 @@ class Writer:
 
     def _error(self, failure: BaseException) -> LogError:
         left = self._left()
-        kept = (
-            f"{left} row{'s' * (left > 1)} kept: flush() tries again, discard() gives up and returns them"
-            if left
-            else "all rows have been written since"
-        )
+        kept = "all rows have been written since"
+        if left:
+            rows = f"{left} row{'s' * (left > 1)} kept"
+            kept = f"{rows}: flush() tries again, discard() gives up and returns them"
         what = f"{type(failure).__name__}: {failure}"
         return LogError(f"{self.name} could not write ({what}); {kept}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -49,7 +50,7 @@ class Log:
         counts them.
 
     Raises:
-      TypeError: the target is none of these.
+      TypeError: the target is none of these; `capacity` is not an integer.
       ValueError: a path with another ending; another `mode` or `when_full`; `capacity` below 1.
       FileNotFoundError: the path's directory does not exist.
 
@@ -78,6 +79,7 @@ class Log:
             raise ValueError(f"mode must be 'a' or 'w', but is {mode!r}")
         if when_full not in ("block", "drop"):
             raise ValueError(f"when_full must be 'block' or 'drop', but is {when_full!r}")
+        capacity = operator.index(capacity)
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, but is {capacity}")
         name = f"Log({describe_target(target)})"
