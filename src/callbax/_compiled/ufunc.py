@@ -270,9 +270,8 @@ def ufunc_inside(original: Any) -> np.ufunc:
     if not isinstance(inner, np.ufunc):
         raise TypeError(
             "callbax.ufunc takes a numpy.ufunc with compiled loops, but got "
-            f"{describe_function(original)} of type {type(original).__name__}. A Python function is "
-            "called with callbax.external, a C function with callbax.native; of what Numba compiles, "
-            "numba.vectorize(['float64(float64)']) makes a ufunc."
+            f"{describe_function(original)} of type {type(original).__name__}. callbax.external calls "
+            "Python, callbax.native C; numba.vectorize(['float64(float64)']) makes a ufunc."
         )
     if not inner.types:
         raise TypeError(
