@@ -133,6 +133,32 @@ def test_equal_but_distinct_callables_are_told_apart(call):
     assert (one.seen, other.seen) == ([1.0], [2.0])
 
 
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """Hashable, but two of them cannot be compared: NumPy does not say whether arrays are equal."""
+
+    name: str
+    weights: np.ndarray = dataclasses.field(hash=False)
+
+    def __call__(self, x):
+        return np.float32(self.weights.sum() * x)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f, x: cb.pure_callback(f, SCALAR, x),
+        lambda f, x: cb.io_callback(f, SCALAR, x),
+        lambda f, x: cb.external(f, result=SCALAR)(x),
+    ],
+    ids=["pure", "io", "external"],
+)
+def test_callables_that_cannot_be_compared_are_told_apart(call):
+    layers = [Layer("dense", np.full(3, value)) for value in (1.0, 2.0, 3.0)]
+    assert [float(call(layer, 1.0)) for layer in layers] == [3, 6, 9]
+    assert jax.jit(lambda x: sum(call(layer, x) for layer in layers))(1.0) == 18
+
+
 @pytest.mark.parametrize("flavour", ["pure_callback", "io_callback"])
 def test_what_cannot_be_called(flavour):
     with pytest.raises(TypeError, match=f"callbax.{flavour} must be callable.*NoneType"):

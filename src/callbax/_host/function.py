@@ -26,7 +26,7 @@ Casting = Literal["none", "safe", "same_kind"]
 
 
 class Hashable:
-    """Any value as a part of a key: by value if it can be hashed, by identity if it cannot.
+    """Any value as a part of a key: by value if it can be hashed and compared, else by identity.
 
     The type counts, since values of different types may be equal (`numpy.dtype("int32")` equals
     the string "int32").
@@ -43,7 +43,10 @@ class Hashable:
             self._key = self._hash = id(value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Hashable) and self._key == other._key
+        try:
+            return isinstance(other, Hashable) and self._key == other._key
+        except Exception:  # noqa: BLE001 - whatever a user's __eq__ raises, as that of arrays does
+            return False
 
     def __hash__(self) -> int:
         return self._hash
