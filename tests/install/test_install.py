@@ -370,3 +370,18 @@ def test_nothing_is_kept():
         jax.clear_caches()
         gc.collect()
         time.sleep(0.01)  # references are dropped between other work of this thread
+
+
+def test_a_reduction_cannot_call_the_host():
+    """XLA would end the process, as it does with JAX's callbacks."""
+
+    def function(x):
+        return jax.pure_callback(np.sin, jax.ShapeDtypeStruct((), np.float32), x)
+
+    with (
+        callbax.installed(),
+        pytest.raises(
+            NotImplementedError, match=r"^jax.pure_callback of sin .*cannot call the host"
+        ),
+    ):
+        jnp.arange(4.0).at[1].apply(function)

@@ -41,16 +41,3 @@ def test_functions_without_callbacks_are_reduced_as_ever():
     assert jax.lax.reduce(X, 0.0, jnp.add, (0,)) == 6
     assert X.at[1].apply(jnp.negative).tolist() == [0, -1, 2, 3]
     assert X.at[1].set(callback(X[1])).tolist() == [0, 1, 2, 3]
-
-
-def test_installed_on_jax():
-    def function(x):
-        return jax.pure_callback(np.sin, SCALAR, x)
-
-    with (
-        cb.installed(),
-        pytest.raises(
-            NotImplementedError, match=r"^jax.pure_callback of sin .*cannot call the host"
-        ),
-    ):
-        X.at[1].apply(function)
