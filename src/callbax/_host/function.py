@@ -44,7 +44,7 @@ class Hashable:
 
     def __eq__(self, other: object) -> bool:
         try:
-            return isinstance(other, Hashable) and self._key == other._key
+            return isinstance(other, Hashable) and bool(self._key == other._key)
         except Exception:  # noqa: BLE001 - whatever a user's __eq__ raises, as that of arrays does
             return False
 
