@@ -220,7 +220,7 @@ def signature_of(
     """
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - it compares the function, by code of the user's
         return None
     if not without_out:
         return signature
