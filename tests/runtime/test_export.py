@@ -329,9 +329,26 @@ def test_what_keeps_a_callback_from_travelling_is_said():
             export.export(jax.jit(program), disabled_checks=cb.EXPORT_CHECKS)(SCALAR)
 
 
-def test_without_the_checks_jax_says_which_calls_it_does_not_know():
-    with pytest.raises(ValueError, match="(?s)custom calls whose targets.*callbax_call"):
-        export.export(jax.jit(lambda x: cb.pure_callback(np.sin, x, x)))(SCALAR)
+@pytest.mark.parametrize(
+    ("program", "target"),
+    [
+        (lambda x: cb.pure_callback(np.sin, x, x), "callbax_call"),
+        (lambda x: cb.debug.print("{}", x), "callbax_call"),
+        (cb.scipy.special.j0, "callbax_loop"),
+    ],
+    ids=["call", "print", "loop"],
+)
+def test_without_the_checks_jax_says_which_calls_it_does_not_know(program, target):
+    with pytest.raises(ValueError, match=f"(?s)custom calls whose targets.*{target}") as info:
+        export.export(jax.jit(program))(SCALAR)
+    (note,) = [note for note in info.value.__notes__ if note.startswith("callbax: ")]
+    assert "disabled_checks=callbax.EXPORT_CHECKS" in note and "callbax.allow" in note
+
+
+def test_what_jax_says_of_other_calls_has_no_note_of_callbaxs():
+    with pytest.raises(ValueError, match="custom calls whose targets") as info:
+        export.export(jax.jit(lambda x: jax.ffi.ffi_call("others", x)(x)))(SCALAR)
+    assert not any("callbax" in note for note in getattr(info.value, "__notes__", []))
 
 
 def test_programs_for_other_platforms_alone_are_refused_by_name():
@@ -366,6 +383,8 @@ def test_effects_are_made_readable_only_where_that_works():
 
 
 def test_jax_keeps_its_own_way_where_its_rule_is_another(monkeypatch):
+    monkeypatch.setattr(saved_programs._export, "_check_module", None)
+    assert not saved_programs.note_at_refusals(("callbax_call",), "note")
     monkeypatch.setattr(saved_programs._export, "_call_exported_lowering", lambda ctx, *args: None)
     assert not saved_programs.mark_loaded_programs(("callbax_call",), "needs_pool", "keeps_objects")
 

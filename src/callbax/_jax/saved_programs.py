@@ -12,6 +12,10 @@ mark for how the whole program is called (see `runtime.py`). JAX lowers a call o
 a rule of its own (`_call_exported_lowering`, JAX 0.10 to 0.12). It is wrapped: if the program has a
 call of callbax's, the marks are left as they would be without the detour. Where JAX has another
 rule, it stays alone, and such programs are called in JAX's way.
+
+**Refused programs.** JAX exports a library's calls only if it is told so, and its error does not say how
+for callbax's. Its check of a program (`_check_module`, JAX 0.10 to 0.12) is wrapped, to add a note to the
+error. Where there is no such function, there is no note.
 """
 
 from __future__ import annotations
@@ -61,6 +65,25 @@ def _is_readable(effect: Any) -> bool:
         return bool(type(effect)() == effect) and hash(type(effect)()) == hash(effect)
     except Exception:  # noqa: BLE001 - a class that is called in another way
         return False
+
+
+def note_at_refusals(targets: Sequence[str], note: str) -> bool:
+    """Adds a note where JAX does not export a program with such calls. Whether it can be done."""
+    check = getattr(_export, "_check_module", None)
+    if not inspect.isfunction(check):
+        return False
+
+    @functools.wraps(check)
+    def check_and_note(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return check(*args, **kwargs)
+        except ValueError as error:
+            if any(f"@{target}(" in str(error) for target in targets):
+                error.add_note(note)
+            raise
+
+    _export._check_module = check_and_note
+    return True
 
 
 def mark_loaded_programs(targets: Sequence[str], waits_for_pool: str, keeps_objects: str) -> bool:
