@@ -81,9 +81,10 @@ class Columns:
                 leaves[name] = _loggable(log, f"the metric {name!r}", leaf)
         for name in (*leaves, *texts):
             array = name.endswith("]") and name.rpartition("[")[0]
-            if array in leaves and jnp.ndim(leaves[array]):
+            if array in leaves:
                 raise ValueError(
-                    f"{log}: {name!r} could be an element of {array!r} as well; give another name"
+                    f"{log}: {name!r} could be an element of {array!r}, or a lane of it under vmap, as "
+                    "well; give another name"
                 )
         values = list(leaves.values())
         formats = tuple(_format(jax.typeof(value).dtype) for value in values)
