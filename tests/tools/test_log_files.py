@@ -12,7 +12,7 @@ import pytest
 
 from callbax import tools
 
-ODD = ["a,b", 'q"q', "n\nl", "r\rr", "r\r\nn", "%s%d%", "", " s ", "'", "ü☃", "[0]", '"', "step "]
+ODD = ["a,b", 'q"q', "n\nl", "r\rr", "r\r\nn", "%s%d%", "", " s ", "'", "ü☃", "z[0]", '"', "step "]
 TEXT = '100% "x",\n y\r\nz\rend'
 
 
