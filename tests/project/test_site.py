@@ -7,6 +7,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import callbax
 
 ROOT = Path(__file__).parents[2]
@@ -96,20 +98,16 @@ def test_each_argument_of_a_function_is_described_and_so_is_the_result():
     assert not lacking
 
 
-def test_each_error_is_named_by_its_class():
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize(
+    ("section", "entry"), [("Raises", r"[\w.]+(, [\w.]+)*: "), ("Attributes", r"\w+: ")]
+)
+def test_errors_are_named_by_their_classes_and_attributes_have_lines_of_their_own(section, entry):
     for path in set(PUBLIC) - JAXS_OWN:
-        _, _, section = documentation(path).partition("Raises:\n")
-        indent = section[: len(section) - len(section.lstrip())]
-        for line in re.findall(rf"(?m)^{indent}(\S.*)", section.partition("\n\n")[0]):
-            assert re.match(r"[\w.]+(, [\w.]+)*: ", line), (path, line)
-
-
-def test_each_attribute_has_a_line_of_its_own():
-    for path in set(PUBLIC) - JAXS_OWN:
-        _, _, section = documentation(path).partition("Attributes:\n")
-        indent = section[: len(section) - len(section.lstrip())]
-        for line in re.findall(rf"(?m)^{indent}(\S.*)", section.partition("\n\n")[0]):
-            assert re.match(r"\w+: ", line), (path, line)
+        _, _, text = documentation(path).partition(f"{section}:\n")
+        indent = text[: len(text) - len(text.lstrip())]
+        for line in re.findall(rf"(?m)^{indent}(\S.*)", text.partition("\n\n")[0]):
+            assert re.match(entry, line), (path, line)
 
 
 def test_each_page_is_in_the_table_of_the_site():
