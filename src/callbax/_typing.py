@@ -1,6 +1,9 @@
-"""The types of what users call: variables for parameters and result; without any, these are Any."""
+"""The types of what users call: variables for parameters and result; without any, these are Any.
 
-from typing import TYPE_CHECKING, Any
+And what a keyword may be: checkers read it there, and the checks at run time by `get_args`.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,5 +18,9 @@ else:
 
     P = ParamSpec("P")
     R = TypeVar("R", covariant=True)
+
+VmapMethod = Literal["sequential", "sequential_unrolled", "expand_dims", "broadcast_all"]
+JaxVmapMethod = Literal[VmapMethod, "legacy_vectorized"]  # of what has JAX's methods
+HostVmapMethod = Literal[VmapMethod, "threads"]  # of `callbax.external`
 
 Values = np.ndarray | np.generic | complex  # for a checker, a complex is every Python number

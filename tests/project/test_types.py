@@ -13,7 +13,12 @@ import pytest
 import scipy
 
 import callbax as cb
+from callbax._callbacks.flavours import EXTERNAL
+from callbax._external import host, options
+from callbax._host import libraries
+from callbax._typing import HostVmapMethod
 from callbax.scipy.special import _stub
+from callbax.tools import _displays
 
 PACKAGE = Path(cb.__file__).parent
 PUBLIC = {name: getattr(cb, name) for name in dir(cb) if not name.startswith("_")}
@@ -26,6 +31,7 @@ import jax
 import numpy as np
 
 import callbax as cb
+from callbax import tools
 from callbax.scipy import special
 
 
@@ -64,6 +70,16 @@ reveal_type(halves(np.ones(4)))  # Any
 reveal_type(undeclared)  # External[[x: Any], Any]
 reveal_type(undeclared(1))  # Any
 cb.external(norm, results=1)  # Unexpected keyword argument "results" for overloaded function "external"
+cb.external(norm, result="broadcast", effects="io", arrays="jax", derivative="central")
+cb.external(norm, result=1, vmap_method="thread")  # No overload variant of "external"
+cb.external(norm, result=1, effects="oi")  # No overload variant of "external"
+cb.external(norm, result=1, arrays="tf")  # No overload variant of "external"
+cb.external(norm, result=1, derivative="exact")  # No overload variant of "external"
+cb.native(0, kernel=True, result=None, vmap_method="legacy_vectorized")
+cb.ufunc(np.hypot, derivative="forward")  # No overload variant of "ufunc"
+tools.Progress(display="html")  # Argument "display" to "Progress" has incompatible type "Literal['html']"
+jax_like: str = "expand_dims"
+cb.pure_callback(norm, 1, vmap_method=jax_like)
 reveal_type(cb.check(solve, np.eye(2), np.ones(2)))  # Report
 reveal_type(cb.scipy.special.jv)  # Ufunc[[ArrayLike, ArrayLike], Array]
 reveal_type(special.jv(0, 1.5))  # Array
@@ -109,9 +125,17 @@ def readable(message: str) -> str:
     message = re.sub(r'^Revealed type is "(.*)"$', r"\1", message).partition(";")[0]
     message = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", message)
     message = message.replace("ndarray[tuple[Any, ...], dtype[Any]]", "ndarray")
+    message = message.partition(" matches argument types")[0]  # of overloads
     array_like = "Array | ndarray | bool[bool] | number[Any, int | float | complex] | bool | int"
     message = message.replace("[*Any, **Any]", "...")  # as mypy has it where it reads its cache
     return message.replace(f"{array_like} | float | complex", "ArrayLike")
+
+
+def test_the_choices_of_a_keyword_and_their_tables_agree():
+    assert set(libraries.NAMES) == {"numpy", *libraries._LIBRARIES}
+    assert set(EXTERNAL) == set(typing.get_args(options.Effects))
+    assert set(host._RUNNERS) == set(typing.get_args(HostVmapMethod))
+    assert set(_displays.NAMES) == {"auto", *_displays.DISPLAYS}
 
 
 def test_the_stub_of_scipys_functions_is_up_to_date():

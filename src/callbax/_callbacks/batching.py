@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,15 +18,9 @@ import numpy as np
 from callbax import _jax
 from callbax._callbacks.flavours import Flavour
 from callbax._jax import control_flow, per_shard
+from callbax._typing import JaxVmapMethod
 
-VMAP_METHODS = (
-    "sequential",
-    "sequential_unrolled",
-    "expand_dims",
-    "broadcast_all",
-    "legacy_vectorized",
-    None,
-)
+VMAP_METHODS = (*get_args(JaxVmapMethod), None)
 LANE_BY_LANE = ("sequential", "sequential_unrolled", None)
 
 

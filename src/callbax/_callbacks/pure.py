@@ -17,7 +17,7 @@ def pure_callback(
     result_shape_dtypes: Any,
     *args: Any,
     sharding: Any = None,
-    vmap_method: str | None = None,
+    vmap_method: str | None = None,  # as in JAX, whose programs are to pass a checker here, too
     **kwargs: Any,
 ) -> Any:
     """Calls a pure Python function on the host, also from inside compiled code.

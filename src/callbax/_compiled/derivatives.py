@@ -13,7 +13,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from callbax._external.differences import Directions, Steps
 from callbax._runtime.errors import describe_function
 
-CENTRAL = "central"
+Central = Literal["central"]
+CENTRAL: Central = "central"
 _CENTRAL_AGAIN = "central difference of a central difference"
 
 

@@ -11,12 +11,14 @@ import jax
 from callbax._compiled import c_functions, c_names, loop_names
 from callbax._compiled.c_functions import CFunction
 from callbax._compiled.c_signature import CSignature, parse
+from callbax._compiled.derivatives import Central
 from callbax._compiled.kernels import Kernel
 from callbax._compiled.loops import Loop
 from callbax._compiled.scalars import Owners, ScalarFunction
 from callbax._compiled.ufunc import Ufunc, ufunc
 from callbax._external.results import Like
 from callbax._host.trust import OptIn
+from callbax._typing import JaxVmapMethod
 
 
 def get_include() -> str:
@@ -41,7 +43,7 @@ def native(
     user_data: Any = None,
     parallel: bool = False,
     derivatives: Sequence[Any] | None = None,
-    derivative: str | None = None,
+    derivative: Central | None = None,
 ) -> Ufunc[..., jax.Array]: ...
 
 
@@ -52,7 +54,7 @@ def native(
     kernel: Literal[True],
     result: Any,
     user_data: Any = None,
-    vmap_method: str = "sequential",
+    vmap_method: JaxVmapMethod = "sequential",
 ) -> Kernel: ...
 
 
@@ -63,10 +65,10 @@ def native(
     kernel: bool = False,
     result: Any = None,
     user_data: Any = None,
-    vmap_method: str | None = None,
+    vmap_method: JaxVmapMethod | None = None,
     parallel: bool = False,
     derivatives: Sequence[Any] | None = None,
-    derivative: str | None = None,
+    derivative: Central | None = None,
 ) -> Ufunc[..., jax.Array] | Kernel:
     """Makes a JAX function of a compiled C function. Python and its GIL have no part in a call.
 

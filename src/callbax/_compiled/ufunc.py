@@ -12,7 +12,7 @@ import numpy as np
 from callbax import _jax, _native
 from callbax._compiled import derivatives as _derivatives
 from callbax._compiled import dtypes, error_state, gufuncs, loop_names, loops
-from callbax._compiled.derivatives import CENTRAL, Derivatives
+from callbax._compiled.derivatives import CENTRAL, Central, Derivatives
 from callbax._compiled.dtypes import Resolution
 from callbax._host.trust import OptIn, import_path, stable_path
 from callbax._jax import eager
@@ -198,14 +198,14 @@ def _make_eager(function: Ufunc, _errors: Any) -> Callable[..., Any]:
 
 @overload
 def ufunc(
-    u: Ufunc[P, R], *, derivatives: Sequence[Any] | None = None, derivative: str | None = None
+    u: Ufunc[P, R], *, derivatives: Sequence[Any] | None = None, derivative: Central | None = None
 ) -> Ufunc[P, R]: ...
 @overload
 def ufunc(
-    u: Any, *, derivatives: Sequence[Any] | None = None, derivative: str | None = None
+    u: Any, *, derivatives: Sequence[Any] | None = None, derivative: Central | None = None
 ) -> Ufunc[..., Any]: ...
 def ufunc(
-    u: Any, *, derivatives: Sequence[Any] | None = None, derivative: str | None = None
+    u: Any, *, derivatives: Sequence[Any] | None = None, derivative: Central | None = None
 ) -> Ufunc:
     """Makes a JAX function of a NumPy universal function with compiled loops.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,16 @@ from callbax._external.differences import parse_step
 from callbax._external.executors import ExecutorSlot
 from callbax._external.signature import Signature, parse
 from callbax._host import libraries
+from callbax._typing import HostVmapMethod
+
+Effects = Literal["none", "io", "ordered", "debug", "ordered_debug"]
+Derivative = Literal["central", "forward", "complex_step", "torch"]
 
 _CHOICES = {
-    "effects": ("none", "io", "ordered", "debug", "ordered_debug"),
+    "effects": get_args(Effects),
     "arrays": libraries.NAMES,
-    "vmap_method": ("sequential", "sequential_unrolled", "expand_dims", "broadcast_all", "threads"),
-    "derivative": ("central", "forward", "complex_step", "torch"),
+    "vmap_method": get_args(HostVmapMethod),
+    "derivative": get_args(Derivative),
     "per_shard": (False, True),
     "device": (False, True),
 }
@@ -40,18 +44,18 @@ MISSING: Any = _Missing()
 class Keywords(TypedDict, total=False):
     """The keywords of `callbax.external`, for its overloads."""
 
-    result: Any
+    result: Any  # any string, too: there is no type of pytrees that str is not of
     signature: str | None
     dtype: Any
-    vmap_method: str | None
+    vmap_method: HostVmapMethod | None
     executor: Any
-    effects: str
-    derivative: str | None
+    effects: Effects
+    derivative: Derivative | None
     step: Any
     per_shard: bool
     zero_copy: bool
     out: bool
-    arrays: str
+    arrays: libraries.Arrays
     device: bool
     name: str | None
 

@@ -14,7 +14,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -170,14 +170,15 @@ class Cupy(CudaArrayInterface):
         return super().take(value, stream)
 
 
-_LIBRARIES: dict[str, type[Library]] = {
+Arrays = Literal["numpy", "jax", "torch", "dlpack", "cupy", "cuda_array_interface"]
+NAMES: tuple[Arrays, ...] = get_args(Arrays)
+_LIBRARIES: dict[Arrays, type[Library]] = {
     "jax": Jax,
     "torch": Torch,
     "dlpack": Dlpack,
     "cupy": Cupy,
     "cuda_array_interface": CudaArrayInterface,
 }
-NAMES = ("numpy", *_LIBRARIES)
 ON_GPU_ONLY = ("cupy", "cuda_array_interface")
 
 # What has to be installed for one, and how.
@@ -185,7 +186,7 @@ _REQUIRED = {"torch": "pip install 'callbax[torch]'", "cupy": "pip install cupy-
 
 
 @functools.cache
-def find(name: str) -> Library:
+def find(name: Arrays) -> Library:
     return _LIBRARIES[name]()
 
 

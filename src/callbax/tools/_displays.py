@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from callbax.tools import _format
 from callbax.tools._runs import Run
@@ -78,13 +78,14 @@ def _tqdm() -> Display:
     return Tqdm()
 
 
+DisplayName = Literal["auto", "rich", "tqdm", "text", "none"]
+NAMES = get_args(DisplayName)
 DISPLAYS: dict[str, Callable[[], Display]] = {
     "rich": _rich,
     "tqdm": _tqdm,
     "text": Lines,
     "none": Silent,
 }
-NAMES = ("auto", *DISPLAYS)
 
 
 def check(name: str) -> None:

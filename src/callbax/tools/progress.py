@@ -53,7 +53,7 @@ class Progress:
 
     total: int | None = None
     label: str = ""
-    display: str = "auto"
+    display: _displays.DisplayName = "auto"
     devices: Literal["first", "each"] = dataclasses.field(default="first", kw_only=True)
 
     def __post_init__(self) -> None:
