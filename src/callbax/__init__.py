@@ -79,7 +79,9 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(globals() | _MODULE_OF)
+    """The public names."""
+    own = {"Any", "TYPE_CHECKING", "importlib"}
+    return sorted(name for name in {*globals(), *_MODULE_OF} - own if not name.startswith("_"))
 
 
 def _import_all() -> None:

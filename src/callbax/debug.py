@@ -28,3 +28,7 @@ __all__ = [
     "visualize_sharding",
     "watch",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -31,6 +31,10 @@ __all__ = ["CallbackException", "barrier_wait", "call", "id_print", "id_tap"]
 _logger = logging.getLogger(__name__)
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class CallbackException(CallbackError):
     """A tap function failed, says `callbax.host_callback.barrier_wait`.
 

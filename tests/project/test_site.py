@@ -77,6 +77,14 @@ def test_each_public_name_has_one_entry_and_each_entry_is_a_public_name():
     assert all(f"`{path.rpartition('.')[2]}`" in named for path in JAXS_OWN)
 
 
+@pytest.mark.parametrize("path", MODULES)
+def test_completion_offers_the_public_names_and_no_others(path):
+    module = importlib.import_module(path)
+    lazy = {"tools"} if module is callbax else set()
+    assert {*dir(module)} == names_of(module, MODULES[path]) | lazy
+    assert all(hasattr(module, name) for name in dir(module))
+
+
 def test_each_function_and_each_class_has_an_example():
     with_calls = {path for path in set(PUBLIC) - JAXS_OWN if callable(PUBLIC[path])}
     assert {path for path in with_calls if not has_example(path)} == set()

@@ -14,11 +14,11 @@ from callbax._runtime.errors import describe_function
 DECLARED = "result_shape_dtypes"
 
 
-def check_callable(flavour: str, callback: Any) -> None:
+def check_callable(flavour: str, callback: Any, advice: str = "") -> None:
     if not callable(callback):
         raise TypeError(
             f"first argument to callbax.{flavour} must be callable, "
-            f"but got an object of type {type(callback)}"
+            f"but got an object of type {type(callback)}{advice}"
         )
 
 

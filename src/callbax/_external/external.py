@@ -283,7 +283,7 @@ def external(
     keywords = {name: value for name, value in locals().items() if name != "function"}
     if function is None:
         return functools.partial(external, **keywords)
-    check_callable("external", function)
+    check_callable("external", function, "; options have names: external(function, result=...)")
     if isinstance(function, External):
         raise TypeError(f"{function!r} is external already; its host function is `.function`")
     return External(function, make_options(describe_function(function), **keywords))

@@ -260,6 +260,11 @@ def _declared(where: str, result: Any, dtypes: Any) -> results.Result | None:
         return result
     if result is results.infer:
         return results.Trial()
+    if result is results.like:
+        raise TypeError(
+            f"external function {where}: result=callbax.like lacks the argument that the result is like, "
+            "as in callbax.like(0)"
+        )
     is_type = isinstance(result, type)
     if isinstance(result, Callable) and not is_type and not hasattr(result, "shape"):  # type: ignore[arg-type]
         return results.Computed(result)

@@ -96,7 +96,8 @@ def _path_to_allow(name: Any) -> str:
             raise ValueError(
                 f"callbax.allow cannot let in {describe_function(name)}: programs find a function by "
                 "its module and name, and this one cannot be found so. Define it with `def` at the "
-                "top level of a module, or give it a name with callbax.external(name=...)."
+                "top level of a module and call callbax.allow below it (it is no decorator), or give it "
+                "a name with callbax.external(name=...)."
             )
     else:
         raise TypeError(

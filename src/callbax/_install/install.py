@@ -66,15 +66,17 @@ def uninstall() -> None:
             _remove_user()
 
 
-@contextlib.contextmanager
-def installed(arguments: Arguments = "numpy") -> Iterator[None]:
+def installed(arguments: Arguments = "numpy") -> contextlib._GeneratorContextManager[None]:
     """Inside the block, JAX's callbacks run on callbax's runtime, as after `callbax.install`.
 
     It holds for what this thread traces and calls, and goes before what `install` says; blocks may be
-    nested. Also as a decorator.
+    nested.
 
     Args:
       arguments: as for `callbax.install`.
+
+    Returns:
+      A context manager, which is also a decorator: `@callbax.installed()`.
 
     Raises:
       ValueError: another value of `arguments`.
@@ -85,6 +87,11 @@ def installed(arguments: Arguments = "numpy") -> Iterator[None]:
     <class 'numpy.ndarray'>
     """
     _check(arguments)
+    return _installed(arguments)
+
+
+@contextlib.contextmanager
+def _installed(arguments: Arguments) -> Iterator[None]:
     with _lock:
         _add_user()
     try:
@@ -100,6 +107,7 @@ def _check(arguments: Any) -> None:
         raise ValueError(
             "arguments must be 'numpy' or 'jax', for what JAX's callbacks are to get, "
             f"but is {arguments!r}"
+            + ("; the decorator is @callbax.installed()" if callable(arguments) else "")
         )
 
 

@@ -19,7 +19,7 @@ import re
 import secrets
 import sys
 from types import TracebackType
-from typing import Any
+from typing import Any, Never
 
 import jax
 
@@ -246,7 +246,11 @@ class reraise(contextlib.ContextDecorator):
     'lost' JaxRuntimeError
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *unexpected: Never) -> None:
+        if unexpected:
+            raise TypeError(
+                "callbax.reraise takes no arguments; the decorator has parentheses: @callbax.reraise()"
+            )
         # An error that was being handled before is the context of each in the block, not its reason.
         self._outside: list[BaseException | None] = []
 

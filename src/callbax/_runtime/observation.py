@@ -213,6 +213,8 @@ class Recording:
     def __init__(self, limit: int):
         self.calls: list[CallRecord] = []
         self.lost = 0
+        if not hasattr(limit, "__index__"):
+            raise TypeError(f"limit={limit!r} is not an integer, as in `with record_calls(1000):`")
         self._limit = operator.index(limit)
         if self._limit < 0:
             raise ValueError(f"limit={limit} is negative")
@@ -223,9 +225,7 @@ class Recording:
     def __enter__(self) -> Recording:
         with _lock:
             if self in _recordings:
-                raise RuntimeError(
-                    "this recording is running already: record_calls() makes another"
-                )
+                raise RuntimeError("this recording runs already: record_calls() makes another")
             _distribute()
             _recordings.append(self)
             _watch(_RECORDS, 1)

@@ -3,6 +3,9 @@
 Each tool is built on callbax's public functions alone.
 """
 
+import inspect
+
+from callbax.tools._progress import Progress as Progress
 from callbax.tools.batches import Batches as Batches
 from callbax.tools.checks import checked as checked
 from callbax.tools.checks import raise_if as raise_if
@@ -14,9 +17,14 @@ from callbax.tools.loops import fori_loop as fori_loop
 from callbax.tools.loops import map as map
 from callbax.tools.loops import scan as scan
 from callbax.tools.loops import while_loop as while_loop
-from callbax.tools.progress import Progress as Progress
 from callbax.tools.taps import Taps as Taps
 from callbax.tools.taps import collect as collect
 from callbax.tools.taps import tap as tap
 from callbax.tools.timeline import TimelineWarning as TimelineWarning
 from callbax.tools.timeline import timeline as timeline
+
+
+def __dir__() -> list[str]:
+    """The public names: no modules."""
+    named = globals().items()
+    return sorted(n for n, tool in named if not n.startswith("_") and not inspect.ismodule(tool))

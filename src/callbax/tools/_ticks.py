@@ -19,8 +19,8 @@ import numpy as np
 import callbax
 from callbax.tools._bars import bars
 from callbax.tools._nesting import nesting
+from callbax.tools._progress import Progress, device_index
 from callbax.tools._runs import Run
-from callbax.tools.progress import Progress, device_index
 
 _INT = jax.ShapeDtypeStruct((), np.int32)
 _NOBODY = 0

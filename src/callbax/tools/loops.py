@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from callbax.tools._progress import Progress, as_progress
 from callbax.tools._ticks import Counter
-from callbax.tools.progress import Progress, as_progress
 
 
 def scan(

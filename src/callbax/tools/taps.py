@@ -15,7 +15,7 @@ import dataclasses
 import threading
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Never
 
 import jax
 import numpy as np
@@ -190,7 +190,12 @@ class collect:
     array([2., 4., 8.], dtype=float32)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *unexpected: Never) -> None:
+        if unexpected:
+            raise TypeError(
+                "callbax.tools.collect takes no arguments, and is no decorator: `with tools.collect() as "
+                "taps:` gives the taps of what is called in the block"
+            )
         self._entered: list[tuple[Taps, str]] = []  # one object may be used for nested blocks
 
     def __enter__(self) -> Taps:

@@ -26,8 +26,9 @@ class TimelineWarning(UserWarning):
     """
 
 
-@contextlib.contextmanager
-def timeline(path: str | os.PathLike[str], limit: int = 1_000_000) -> Iterator[callbax.Recording]:
+def timeline(
+    path: str | os.PathLike[str], limit: int = 1_000_000
+) -> contextlib._GeneratorContextManager[callbax.Recording]:
     """Writes a timeline of the callbacks in its block, to be opened in ui.perfetto.dev or Chrome.
 
     It shows each call on its thread, with its time for the GIL, lanes, bytes and whether it failed; and
@@ -43,6 +44,7 @@ def timeline(path: str | os.PathLike[str], limit: int = 1_000_000) -> Iterator[c
       A context manager that gives the `callbax.Recording` of the same calls.
 
     Raises:
+      TypeError: `path` is not a path.
       OSError: when the block begins, if the file cannot be written. If that fails later, it is a
         TimelineWarning, as is a limit that was too low.
 
@@ -56,6 +58,16 @@ def timeline(path: str | os.PathLike[str], limit: int = 1_000_000) -> Iterator[c
     >>> len(recording.calls)
     1
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            "callbax.tools.timeline takes the path of the file that it writes, as in "
+            f'`with tools.timeline("trace.json"):`, but got {path!r}'
+        )
+    return _timeline(path, limit)
+
+
+@contextlib.contextmanager
+def _timeline(path: str | os.PathLike[str], limit: int) -> Iterator[callbax.Recording]:
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"traceEvents": []}, file)
     recording = callbax.record_calls(limit)

@@ -43,4 +43,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from callbax.scipy.special._functions import WRAPPERS, public_names
 
-    return sorted({*globals(), *public_names(), *WRAPPERS})
+    return sorted({*public_names(), *WRAPPERS})
