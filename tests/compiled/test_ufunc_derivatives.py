@@ -205,17 +205,38 @@ def test_a_missing_rule_says_what_to_do():
         r"jv has no derivative with respect to argument 0 .* callbax.ufunc.jv, derivatives="
         r".lambda .args: \.\.\., None.. .*derivative=.central.*stop_gradient"
     )
-    with pytest.raises(NotImplementedError, match=message):
+    with pytest.raises(ValueError, match=message):
         jax.grad(jv)(1.0, 2.0)
-    with pytest.raises(NotImplementedError, match="argument 0: nobody knows one. Give"):
+    with pytest.raises(ValueError, match="argument 0: nobody knows one. Give"):
         jax.jit(jax.grad(cb.ufunc(scipy.special.jv, derivatives=[NoClosedForm(), None])))(1.0, 2.0)
     assert jax.grad(lambda v: jv(jax.lax.stop_gradient(v), v))(1.0) != 0
 
 
 def test_a_missing_rule_of_a_c_function_names_what_has_made_it():
     beta = cb.native(scipy.special.cython_special.__pyx_capi__["betaln"])
-    with pytest.raises(NotImplementedError, match=r"callbax.native\(.*callbax.native\("):
+    with pytest.raises(ValueError, match=r"callbax.native\(.*callbax.native\("):
         jax.grad(beta)(1.0, 2.0)
+
+
+STRUCT = jax.ShapeDtypeStruct((), np.float64)
+WITHOUT_DERIVATIVE = {
+    "jax": lambda x: jax.pure_callback(np.sin, STRUCT, x),
+    "pure": lambda x: cb.pure_callback(np.sin, STRUCT, x),
+    "io": lambda x: cb.io_callback(np.sin, STRUCT, x, ordered=True),
+    "call": lambda x: cb.host_callback.call(np.sin, x, result_shape=STRUCT),
+    "external": cb.external(np.sin, result=STRUCT),
+    "effects": cb.external(np.sin, result=STRUCT, effects="io"),
+    "ufunc": cb.ufunc(np.sin),
+    "special": lambda x: cb.scipy.special.jv(x, 1.0),
+    "twice": lambda x: jax.grad(cb.scipy.special.gammainc)(x, 1.0),
+    "native": cb.native(scipy.special.cython_special.__pyx_capi__["i0"]),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_DERIVATIVE)
+def test_a_missing_derivative_is_the_error_that_it_is_in_jax_whatever_lacks_it(name):
+    with pytest.raises(ValueError, match="derivative|do not support JVP|does not support JVP"):
+        jax.grad(WITHOUT_DERIVATIVE[name])(1.0)
 
 
 def test_wrong_rules_say_what_is_wrong():

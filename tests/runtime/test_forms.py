@@ -33,7 +33,6 @@ def function(x):
         (lambda: cb.external(SCALAR), r"options have names: external\(function, result=\.\.\.\)"),
         (lambda: cb.external(function), r"needs result="),
         (lambda: cb.external()(function), r"needs result="),
-        (lambda: cb.external(function, result=cb.infer()), r"write result=callbax\.infer"),
         (lambda: cb.external(function, result=cb.like), r"as in callbax\.like\(0\)"),
         (lambda: cb.check(function), r"wrap the host function with callbax\.external"),
     ],

@@ -86,7 +86,7 @@ class Derivatives:
                 return self._tangents(rule, position, tangent, primals, answers)
             partials = self._as_tuple(rule(*primals), len(answers), position)
             return [None if p is None else p * tangent for p in partials]
-        raise NotImplementedError(self._no_rule(position, rule))
+        raise ValueError(self._no_rule(position, rule))
 
     def _differences(
         self, position: int, tangent: Any, primals: Sequence[Any], answers: Sequence[Any]

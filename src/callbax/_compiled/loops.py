@@ -159,7 +159,7 @@ def _jvp(primals: Any, tangents: Any, *, loop: Loop, derivatives: Any, **params:
     answers = _primitive.bind(*primals, loop=loop, derivatives=derivatives, **params)
     given = [None if _jax.is_zero_tangent(tangent) else tangent for tangent in tangents]
     if derivatives is None:
-        raise NotImplementedError(
+        raise ValueError(
             f"{loop.source.name} has no derivative. Give derivative rules with derivatives=, or stop "
             "the differentiation of its arguments with jax.lax.stop_gradient."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Never, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -228,9 +228,6 @@ class _Infer:
 
     def __repr__(self) -> str:
         return "callbax.infer"
-
-    def __call__(self, *_: Never) -> Never:
-        raise TypeError("callbax.infer is not called: write result=callbax.infer")
 
 
 infer = _Infer()

@@ -44,7 +44,7 @@ def _by_a_jvp(primals: Any, tangents: Any) -> Any:
     """By x it is p (log x - ψ(a)), as p differentiated by a."""
     (a, x), (a_dot, x_dot) = primals, tangents
     if type(a_dot) is not jax.custom_derivatives.SymbolicZero:
-        raise NotImplementedError(
+        raise ValueError(
             "the second derivative of the incomplete gamma functions in their parameter has no "
             "closed form; stop the differentiation of it with jax.lax.stop_gradient"
         )
