@@ -120,10 +120,11 @@ def fork_and_log(file, **options):
         log = tools.Log("{file}", **{options})
         def fill(first, rows):
             for i in range(first, first + rows):
-                log._writer.entries.append((0, i, 2 * i))
+                log._writer.rows.append(call, (np.int32([i]), np.int32([2 * i])))
             log._writer.attend()
         # By hand, since JAX may not start before a fork.
-        log._writer.columns.append(tools._log_rows.Columns(("step", "x"), ("%d", "%d"), (0, 0), ()))
+        types = (np.dtype("int32"),) * 2
+        call = log._writer.add_call(tools._log_rows.Columns(("step", "x"), types, (0, 0), ()))
         def fork():
             if child := os.fork():
                 assert os.waitpid(child, 0)[1] == 0

@@ -58,7 +58,8 @@ def imports(file: Path) -> set[str]:
     return found
 
 
-MODULES = {*map(module_name, FILES), "callbax._native"}
+NATIVE_MODULES = ("callbax._native", "callbax.tools._log_queue")
+MODULES = {*map(module_name, FILES), *NATIVE_MODULES}
 
 
 def modules_imported(file: Path) -> set[str]:
@@ -132,14 +133,16 @@ def test_optional_dependencies_are_not_imported():
     assert printed_by(program).split("\n")[:2] == ["[]", "[]"]
 
 
-def test_the_stub_of_the_native_module_is_up_to_date(tmp_path):
-    stub = tmp_path / "_native.pyi"
+@pytest.mark.parametrize("module", NATIVE_MODULES)
+def test_the_stub_of_a_native_module_is_up_to_date(tmp_path, module):
+    stub = tmp_path / "stub.pyi"
     subprocess.run(
-        [sys.executable, "-m", "nanobind.stubgen", "-q", "-m", "callbax._native", "-o", str(stub)],
+        [sys.executable, "-m", "nanobind.stubgen", "-q", "-m", module, "-o", str(stub)],
         check=True,
         capture_output=True,
     )
-    generated, kept = (ast.dump(ast.parse(f.read_text())) for f in (stub, PACKAGE / "_native.pyi"))
+    beside = (PACKAGE.parent / module.replace(".", "/")).with_suffix(".pyi")
+    generated, kept = (ast.dump(ast.parse(file.read_text())) for file in (stub, beside))
     assert generated == kept
 
 

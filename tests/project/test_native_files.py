@@ -9,14 +9,16 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.sampled(1)  # each case is another file
 NATIVE = ROOT / "native"
 FILES = sorted(file for file in NATIVE.rglob("*") if file.is_file())
-MOST_FILES = {"": 42, "cuda": 16, "dlpack": 6}  # by folder
+MOST_FILES = {"": 42, "cuda": 16, "dlpack": 6, "log": 6}  # by folder
 EACH_FILE = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 
 # What an include makes known. All other headers are C++'s own, the processor's or callbax's.
 WORLDS = {
     "XLA": r"xla/.*",
     "Python": r"Python\.h|(nanobind|numpy)/.*",
-    "the operating system": r"(dlfcn|fcntl|poll|pthread|semaphore|signal|unistd)\.h|csignal|sys/.*",
+    "the operating system": (
+        r"(dlfcn|fcntl|poll|pthread|semaphore|signal|unistd|xlocale)\.h|csignal|sys/.*"
+    ),
 }
 OWN = r"[a-z_]+|callbax/kernel\.h|xmmintrin\.h"
 

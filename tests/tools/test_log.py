@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import callbax as cb
 from callbax import tools
-from callbax.tools import _log_writer
+from callbax.tools import _log_rows
 
 
 class Rows(list):
@@ -472,7 +472,7 @@ def test_a_full_log_holds_the_program_up(rows):
     most = []
 
     def slow(row):
-        most.append(len(log._writer.entries))
+        most.append(len(log._writer.rows))
         rows.append(row)
         time.sleep(1e-4)
 
@@ -491,7 +491,7 @@ def test_a_full_log_drops_the_oldest_rows(rows):
 
     with tools.Log(slow, capacity=10, when_full="drop") as log:
         log(-1, x=0)
-        while log._writer.entries:  # the writer has the first row
+        while log._writer.rows:  # the writer has the first row
             time.sleep(0.01)
         long_loop(log)()
         held.set()
@@ -625,7 +625,7 @@ def test_rows_that_cannot_be_made_are_kept(log, rows, monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(_log_writer, "blocks", fail)
+        patch.setattr(_log_rows.Columns, "blocks", fail)
         log(0, x=1)
         with pytest.raises(tools.LogError, match="MemoryError.*1 row kept"):
             log.flush()

@@ -9,13 +9,10 @@ import fcntl
 import io
 import itertools
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
-
-import numpy as np
 
 from callbax.tools._log_rows import Block
 
@@ -138,7 +135,7 @@ class CsvFile:
             known = set(self._columns)
             if added := [name for name in dict.fromkeys(named) if name not in known]:
                 self._add(added)
-            self._file.append("".join([_as_text(block, self._line(block)) for block in flat]))
+            self._file.append("".join(map(self._lines, flat)))
             blocks.clear()
 
     def _read_columns(self) -> None:
@@ -162,11 +159,18 @@ class CsvFile:
             )
         self._columns = columns
 
-    def _line(self, block: Block) -> str:
-        """The format of a line."""
-        fields = dict(zip(block.names, block.formats, strict=True))
-        fields |= {name: text.replace("%", "%%") for name, text in block.texts}
-        return _csv_line([fields.get(name, "") for name in self._columns])
+    def _lines(self, block: Block) -> str:
+        """Lines with the columns of the file."""
+        known, texts = set(block.names), dict(block.texts)
+        names, before, between = [], [], ""
+        for name in self._columns:
+            if name in known:
+                names.append(name)
+                before.append(between)
+                between = ","
+            else:
+                between += _csv_field(texts.get(name, "")) + ","
+        return block.lines(names, before, between.removesuffix(",") + "\n")
 
     def _add(self, names: list[str]) -> None:
         """Gives the file more columns, which are empty so far."""
@@ -193,6 +197,10 @@ def _csv_line(values: list[str]) -> str:
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
+def _csv_field(text: str) -> str:
+    return _csv_line(["", text])[1:-1]
+
+
 def _records(lines: Iterable[str]) -> Iterator[str]:
     """The records of a CSV file, without their ends; a quoted field may have several lines."""
     record = ""
@@ -203,11 +211,6 @@ def _records(lines: Iterable[str]) -> Iterator[str]:
             record = ""
     if record:
         yield record
-
-
-def _as_text(block: Block, line: str) -> str:
-    """The rows in that format; much faster than row by row."""
-    return (line * len(block.rows)) % tuple(itertools.chain.from_iterable(block.rows))
 
 
 # -- JSON lines --------------------------------------------------------------------------------------
@@ -228,19 +231,11 @@ class JsonLinesFile:
 
 
 def _json_lines(block: Block) -> str:
-    if not _are_finite_numbers(block):
+    if not block.are_finite_numbers():
         return "".join([json.dumps(row, default=_plain) + "\n" for row in block.dicts()])
-    fields = [(name, f) for name, f in zip(block.names, block.formats, strict=True)]
-    fields += [(name, json.dumps(text).replace("%", "%%")) for name, text in block.texts]
-    named = ", ".join(f"{json.dumps(name).replace('%', '%%')}: {field}" for name, field in fields)
-    return _as_text(block, f"{{{named}}}\n")
-
-
-def _are_finite_numbers(block: Block) -> bool:
-    """Whether the rows hold nothing that JSON writes in a way of its own."""
-    if "%s" in block.formats or any([isinstance(value, np.ndarray) for value in block.rows[0]]):
-        return False
-    return all([math.isfinite(sum(column)) for column in zip(*block.rows, strict=True)])
+    before = [f"{', ' if k else '{'}{json.dumps(name)}: " for k, name in enumerate(block.names)]
+    texts = "".join(f", {json.dumps(name)}: {json.dumps(text)}" for name, text in block.texts)
+    return block.lines(block.names, before, f"{texts}}}\n")
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from callbax.tools._log_queue import Rows
+
 Row = dict[str, Any]
 Shape = tuple[int, ...]
 
 
-@dataclasses.dataclass
 class Block:
     """Rows with the same columns.
 
@@ -26,13 +26,27 @@ class Block:
       names: of the columns, "step" first.
       formats: how each column is written as text, for the % operator.
       texts: names and values of columns that are the same text in each row.
-      rows: their values.
     """
 
-    names: tuple[str, ...]
-    formats: tuple[str, ...]
-    texts: tuple[tuple[str, str], ...]
-    rows: list[tuple[Any, ...]]
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        formats: tuple[str, ...],
+        texts: tuple[tuple[str, str], ...],
+        rows: Rows | list[tuple[Any, ...]],
+    ):
+        self.names, self.formats, self.texts = names, formats, texts
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The values of each row."""
+        if isinstance(self._rows, Rows):
+            self._rows = self._rows.tuples()
+        return self._rows
 
     def dicts(self) -> list[Row]:
         texts = dict(self.texts)
@@ -40,13 +54,37 @@ class Block:
 
     def scalars(self) -> Block:
         """The block with a column for each element of its arrays."""
-        if not any([isinstance(value, np.ndarray) for value in self.rows[0]]):
+        if not self._has_arrays():
             return self
         columns = zip(self.names, self.formats, self.rows[0], strict=True)
         flat = [(one, way) for name, way, value in columns for one in _elements(name, value)]
         rows = [tuple(itertools.chain.from_iterable(map(_listed, row))) for row in self.rows]
         names, formats = zip(*flat, strict=True)
         return Block(names, formats, self.texts, rows)
+
+    def _has_arrays(self) -> bool:
+        if isinstance(self._rows, Rows):
+            return False
+        return any([isinstance(value, np.ndarray) for value in self._rows[0]])
+
+    def are_finite_numbers(self) -> bool:
+        """Whether the rows hold nothing that JSON writes in a way of its own."""
+        if "%s" in self.formats or self._has_arrays():
+            return False
+        if isinstance(self._rows, Rows):
+            return self._rows.finite()
+        return all([math.isfinite(sum(column)) for column in zip(*self._rows, strict=True)])
+
+    def lines(self, names: Sequence[str], before: Sequence[str], end: str) -> str:
+        """A line for each row: before[0], the value of the column names[0], ..., and the end."""
+        places = [self.names.index(name) for name in names]
+        if isinstance(self._rows, Rows):
+            return self._rows.lines(places, before, end)
+        fields = [self.formats[place] for place in places]
+        texts = [text.replace("%", "%%") for text in (*before, end)]
+        line = "".join(itertools.chain.from_iterable(zip(texts, [*fields, ""], strict=True)))
+        values = [row[place] for row in self._rows for place in places]
+        return (line * len(self)) % tuple(values)  # much faster than row by row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +93,13 @@ class Columns:
 
     Attributes:
       names: of the arrays, "step" first.
-      formats: as for a Block.
+      dtypes: of the arrays.
       ranks: how many dimensions each array has in the program; what is in front are lanes.
       texts: names and values of the metrics that are strings.
     """
 
     names: tuple[str, ...]
-    formats: tuple[str, ...]
+    dtypes: tuple[np.dtype, ...]
     ranks: tuple[int, ...]
     texts: tuple[tuple[str, str], ...]
 
@@ -87,14 +125,26 @@ class Columns:
                     "well; give another name"
                 )
         values = list(leaves.values())
-        formats = tuple(_format(jax.typeof(value).dtype) for value in values)
+        dtypes = tuple(np.dtype(jax.typeof(value).dtype) for value in values)
         ranks = tuple(map(jnp.ndim, values))
-        return cls(tuple(leaves), formats, ranks, tuple(texts.items())), values
+        return cls(tuple(leaves), dtypes, ranks, tuple(texts.items())), values
 
-    def blocks(self, calls: list[tuple[Any, ...]]) -> list[Block]:
-        """The rows of calls with these arrays."""
+    @functools.cached_property
+    def formats(self) -> tuple[str, ...]:
+        """As for a Block."""
+        return tuple(map(_format, self.dtypes))
+
+    @property
+    def number_dtypes(self) -> list[str]:
+        """As RowQueue.add_call expects it."""
+        return [] if any(self.ranks) else [dtype.str[1:] for dtype in self.dtypes]
+
+    def blocks(self, rows: Rows) -> list[Block]:
+        """Rows of a call with these arrays."""
+        if rows.packed:
+            return [Block(self.names, self.formats, self.texts, rows)]
         made: list[Block] = []
-        for names, formats, row in itertools.chain.from_iterable(map(self._rows, calls)):
+        for names, formats, row in itertools.chain.from_iterable(map(self._rows, rows.arrays())):
             if not made or made[-1].names != names:
                 made.append(Block(names, formats, self.texts, []))
             made[-1].rows.append(row)
@@ -136,23 +186,6 @@ class Columns:
             names += several
             formats += [way] * len(several)
         return tuple(names), tuple(formats)
-
-
-def blocks(entries: Sequence[tuple[Any, ...]], columns: Sequence[Columns]) -> list[Block]:
-    """The rows of entries (see Writer), in order."""
-    made = []
-    number_of = operator.itemgetter(0)
-    # As a rule all are of one call, which is seen much faster than groups are made.
-    alike = len(set(map(number_of, entries))) == 1
-    groups = [(entries[0][0], entries)] if alike else itertools.groupby(entries, number_of)
-    for number, run in groups:
-        values = [entry[1:] for entry in run]
-        if number < 0:
-            made += columns[~number].blocks(values)
-        else:
-            of = columns[number]
-            made.append(Block(of.names, of.formats, of.texts, values))
-    return made
 
 
 def indexed(name: str, shape: Shape) -> tuple[str, ...]:

@@ -8,11 +8,37 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+import callbax
 from callbax.tools._log_files import CsvFile, JsonLinesFile
 from callbax.tools._log_rows import Block, Row, scalars
-from callbax.tools._log_writer import Target
+
+
+class LogError(callbax.CallbackError):
+    """The target of a `callbax.tools.Log` has failed, or the log is closed.
+
+    >>> import callbax
+    >>> from callbax import tools
+    >>> log = tools.Log(print)
+    >>> log.close()
+    >>> with callbax.reraise():
+    ...     log(0, loss=1.0)
+    Traceback (most recent call last):
+    callbax.tools.LogError: Log(print) is closed, but was asked to log another row...
+    """
+
+
+LogError.__module__ = "callbax.tools"  # where users find it
+
+
+class Target(Protocol):
+    """What the thread writes to. It is made, used and closed on the thread."""
+
+    def write(self, blocks: list[Block]) -> None:
+        """Writes the rows, and removes from the blocks those that are written, also if it fails."""
+
+    def close(self) -> None: ...
 
 
 class SqliteTable:

@@ -1,12 +1,12 @@
 """The thread that writes a log's rows, and the bounded queue that feeds it.
 
-Guarantees: a row that has been appended to `entries` is written once, in order, or kept, or counted as
+Guarantees: a row that has been appended to `rows` is written once, in order, or kept, or counted as
 dropped. Nobody waits for ever for a target that fails, and the thread never waits for itself.
 
 The program appends without a lock, which is one step under the GIL, and then looks whether the thread
-is `idle`. The thread says that it is idle, and then looks for rows once more. So one of the two sees the
-other. While rows come, the thread gathers them for a moment and writes many at a time: one that wakes
-for each row would take the GIL from the program each time, and Python gives it back after 5 ms only.
+is idle. The thread says that it is idle, and then looks for rows once more. So one of the two sees the
+other. While rows come, the thread gathers them until the queue is half full or for a moment, and writes
+many at a time: one that wakes for each row would take the GIL from the program each time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import callbax
-from callbax.tools._log_rows import Block, Columns, Row, blocks
+from callbax.tools._log_queue import RowQueue
+from callbax.tools._log_rows import Block, Columns, Row
+from callbax.tools._log_targets import LogError, Target
 
 _GATHER_SECONDS = 0.1
 _LOOK_UP_SECONDS = 0.05  # how often one who waits lets Ctrl-C come through
@@ -27,50 +29,20 @@ _MOST_AT_ONCE = 4096
 _MOST_BYTES = 2**28
 
 
-class LogError(callbax.CallbackError):
-    """The target of a `callbax.tools.Log` has failed, or the log is closed.
-
-    >>> import callbax
-    >>> from callbax import tools
-    >>> log = tools.Log(print)
-    >>> log.close()
-    >>> with callbax.reraise():
-    ...     log(0, loss=1.0)
-    Traceback (most recent call last):
-    callbax.tools.LogError: Log(print) is closed, but was asked to log another row...
-    """
-
-
-LogError.__module__ = "callbax.tools"  # where users find it
-
-
-class Target(Protocol):
-    """What the thread writes to. It is made, used and closed on the thread."""
-
-    def write(self, blocks: list[Block]) -> None:
-        """Writes the rows, and removes from the blocks those that are written, also if it fails."""
-
-    def close(self) -> None: ...
-
-
 class Writer:
     """A bounded queue of rows, and the thread that writes them.
 
     Attributes:
       name: in messages.
-      columns: of the calls in programs.
-      entries: what waits to be written, of each call. Either the number of its columns and numbers for
-        them; or the inverse ~ of it and arrays, which may have lanes. Such flat tuples are nothing to
-        the garbage collector, which would go through all that wait again and again.
-      idle: whether the thread sleeps until somebody wakes it.
-      limit: how many entries may wait.
+      rows: what waits to be written.
+      limit: how many may wait.
       dropped: how many did not fit.
     """
 
     def __init__(self, opens: Callable[[], Target], name: str, capacity: int, drops: bool):
         self.name = name
-        self.columns: list[Columns] = []
-        self.entries: list[tuple[Any, ...]] = []
+        self.rows = RowQueue()
+        self._columns: list[Columns] = []  # of the calls in programs
         self.limit = self._capacity = capacity
         self.dropped = 0
         self._drops = drops
@@ -86,33 +58,41 @@ class Writer:
         """Without a thread, and without rows."""
         # Reentrant, as a garbage collection may call `end` in the middle of anything.
         self._changed = threading.Condition(threading.RLock())
-        self.idle = True
+        self.rows.idle = True
+        self.rows.attend_above = self.limit
         self._thread: threading.Thread | None = None
         self._target: Target | None = None
         self._blocks: list[Block] = []  # taken from the queue, and not written yet
         self._writing = False  # these belong to the thread
+        self._half_full = False
         self._failure: BaseException | None = None  # nothing is written until a flush raises it
         self._told: tuple[int, int] | None = None  # which rows were left when a failure was raised
         self._asked = self._done = 0  # how often all rows were to be written, and have been
 
     # -- in the program --------------------------------------------------------------------------
+    def add_call(self, columns: Columns) -> int:
+        """A number for a call in a program, to append its rows with."""
+        with self._changed:
+            self._columns.append(columns)
+            return self.rows.add_call(columns.number_dtypes)
+
     def attend(self) -> None:
-        """Wakes the thread if it is idle, and makes room if there is none."""
+        """Wakes the thread if there are rows enough, and makes room if there is none."""
         with self._changed:
             if self._closed:
-                self.entries.clear()
+                self.rows.drop(len(self.rows))
                 raise LogError(f"{self.name} is closed, but was asked to log another row")
             if self._failure is None:
                 self._wake()
             if self._drops:
-                too_many = max(0, len(self.entries) - self.limit)
-                del self.entries[:too_many]
+                too_many = max(0, len(self.rows) - self.limit)
+                self.rows.drop(too_many)
                 self.dropped += too_many
             elif threading.current_thread() is not self._thread:
                 self._wait_for_room()
 
     def _wait_for_room(self) -> None:
-        while len(self.entries) > self.limit:
+        while len(self.rows) > self.limit:
             if self._failure is not None:
                 raise self._error(self._failure) from self._failure
             self._asked += 1
@@ -120,7 +100,9 @@ class Writer:
             self._changed.wait(_LOOK_UP_SECONDS)
 
     def _wake(self) -> None:
-        self.idle = False
+        self._half_full = len(self.rows) > self.rows.attend_above
+        self.rows.idle = False
+        self.rows.attend_above = self.limit
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
             try:
@@ -151,14 +133,14 @@ class Writer:
             self._failure = None
 
     def _left(self) -> int:
-        return len(self.entries) + sum(len(block.rows) for block in self._blocks)
+        return len(self.rows) + sum(map(len, self._blocks))
 
     def _write_all(self) -> BaseException | None:
         """Waits until the rows so far are written, or the target has failed again; returns why."""
         with self._changed:
             if threading.current_thread() is self._thread:
                 return None
-            if not self.entries and not self._blocks and not self._writing:
+            if not self.rows and not self._blocks and not self._writing:
                 return None
             self._failure = None
             self._asked += 1
@@ -173,7 +155,7 @@ class Writer:
         with self._changed:
             while self._writing and threading.current_thread() is not self._thread:
                 self._changed.wait(_LOOK_UP_SECONDS)
-            self._take(len(self.entries))
+            self._take(len(self.rows))
             rows = [row for block in self._blocks for row in block.dicts()]
             self._blocks = []
             return rows
@@ -191,7 +173,7 @@ class Writer:
         """Lets the thread write what is left, close the target, and end."""
         with self._changed:
             self._ending = True
-            if self._thread is not None or self.entries:
+            if self._thread is not None or self.rows:
                 self._wake()
             else:
                 self._finish()
@@ -214,26 +196,28 @@ class Writer:
     def _gather(self) -> bool:
         """Sleeps until there is something to write; returns False at the log's end."""
         with self._changed:
-            while self._failure is not None or not (self.entries or self._blocks):
+            while self._failure is not None or not (self.rows or self._blocks):
                 if self._failure is None and self._asked > self._done:
                     self._done = self._asked  # asked for while the last rows were being written
                     self._changed.notify_all()
                 if self._ending:
                     return False
-                self.idle = self._failure is None
-                if self.idle and self.entries:
+                self.rows.idle = self._failure is None
+                if self.rows.idle and self.rows:
                     continue  # a program has seen the thread busy, and does not wake it
                 self._changed.wait()
-            self.idle = False
+            self.rows.idle = self._half_full = False
+            self.rows.attend_above = self.limit // 2
             self._changed.wait_for(
-                lambda: self._ending or self._asked > self._done, _GATHER_SECONDS
+                lambda: self._ending or self._half_full or self._asked > self._done, _GATHER_SECONDS
             )
+            self.rows.attend_above = self.limit
             return True
 
     def _write(self) -> None:
         """Writes all rows that are there when it begins."""
         with self._changed:
-            asked, left = self._asked, len(self.entries)
+            asked, left = self._asked, len(self.rows)
             self._writing = True
         failure = None
         try:
@@ -241,7 +225,8 @@ class Writer:
                 self._target = self._opens()
             while self._blocks or left > 0:
                 if not self._blocks:
-                    left -= self._take(min(left, _MOST_AT_ONCE))
+                    taken = self._take(min(left, _MOST_AT_ONCE))
+                    left = left - taken if taken else 0  # others were dropped meanwhile
                 self._target.write(self._blocks)
         except BaseException as error:  # noqa: BLE001 - the next flush raises it
             failure = error
@@ -253,19 +238,21 @@ class Writer:
             self._changed.notify_all()
 
     def _take(self, count: int) -> int:
-        """Makes rows of the oldest entries, of so many or of fewer if they are dropped meanwhile."""
+        """Takes the oldest rows, at least so many if there are; returns how many."""
+        taken, largest = 0, 1
+        while taken < count and (rows := self.rows.take()) is not None:
+            try:
+                largest = max(largest, rows.row_bytes())
+                self._blocks += self._columns[rows.call].blocks(rows)
+            except BaseException:  # as for want of memory
+                self.rows.put_back(rows)
+                raise
+            taken += len(rows)
         with self._changed:
-            entries = self.entries[:count]
-            del self.entries[: len(entries)]
-        try:
-            self._blocks += blocks(entries, self.columns)
-        except BaseException:  # as for want of memory
-            self.entries[:0] = entries
-            raise
-        if entries:
-            size = sum(getattr(value, "nbytes", 0) for value in entries[0])
-            self.limit = max(1, min(self._capacity, _MOST_BYTES // max(1, size)))
-        return count
+            self.limit = max(1, min(self._capacity, _MOST_BYTES // largest))
+            self.rows.attend_above = self.limit
+            self._changed.notify_all()  # there is room
+        return taken
 
     def _finish(self) -> None:
         """Closes the target. What could not be written stays, for the next barrier."""
@@ -278,7 +265,8 @@ class Writer:
                 failure = failure or error
         with self._changed:
             self._thread, self._failure = None, failure
-            self._closed = self.idle = failure is None and not self._blocks and not self.entries
+            self._closed = failure is None and not self._blocks and not self.rows
+            self.rows.idle = self._closed
             if self._closed:
                 self._remove_from_barrier()
                 atexit.unregister(self._write_all)
@@ -293,7 +281,7 @@ def _after_fork_in_child() -> None:
     """The rows that wait are the parent's. A log starts anew, when it is used."""
     for writer in _writers:
         _of_the_parent.append(writer.__dict__.copy())
-        writer.entries.clear()
+        writer.rows.drop(len(writer.rows))
         writer.start_anew()
 
 

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
-
 import callbax
 from callbax.tools._log_rows import Columns
+from callbax.tools._log_targets import LogError as LogError
 from callbax.tools._log_targets import describe_target, opener
-from callbax.tools._log_writer import LogError as LogError
 from callbax.tools._log_writer import Writer
 from callbax.tools._places import add_note
 
@@ -156,27 +154,14 @@ class Log:
 
     def _recorder(self, columns: Columns) -> Callable[..., None]:
         """What compiled code calls for rows of these columns; it keeps the log."""
-        log, writer = self, self._writer
-        entries, append, item = writer.entries, writer.entries.append, np.ndarray.item
-        number = len(writer.columns)
-        writer.columns.append(columns)
-        has_arrays = any(columns.ranks)
-        one_metric = len(columns.ranks) == 2
+        log, append = self, self._writer.rows.append
+        call = self._writer.add_call(columns)
 
         def record(*values: Any) -> None:
-            try:
-                if has_arrays:
-                    append((~number, *values))
-                elif one_metric:  # half the time of the next line
-                    append((number, item(values[0]), item(values[1])))
-                else:
-                    append((number, *map(item, values)))
-            except ValueError:  # an array has several lanes
-                append((~number, *values))
-            if writer.idle or len(entries) > writer.limit:
+            if append(call, values):
                 log._writer.attend()
 
-        record.__name__ = record.__qualname__ = writer.name
+        record.__name__ = record.__qualname__ = self._writer.name
         return callbax.external(
             record, result=None, effects="ordered_debug", vmap_method="expand_dims"
         )
