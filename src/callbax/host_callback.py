@@ -23,6 +23,7 @@ from callbax._host.function import Hashable
 from callbax._host_callback.functions import Call, Tap
 from callbax._host_callback.printing import Printer
 from callbax._host_callback.tapped import tap
+from callbax._jax import frames
 from callbax._runtime.errors import CallbackError
 from callbax._runtime.failures import original_exception
 
@@ -48,6 +49,7 @@ class CallbackException(CallbackError):
     """
 
 
+@frames.api_boundary
 def id_tap(
     tap_func: Callable[..., Any],
     arg: Any,
@@ -100,6 +102,7 @@ def id_tap(
     return tapped if result is None else _arrays("result", result)
 
 
+@frames.api_boundary
 def id_print(
     arg: Any,
     *,
@@ -145,6 +148,7 @@ def id_print(
     )
 
 
+@frames.api_boundary
 def call(
     callback_func: Callable[..., Any],
     arg: Any,

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 import callbax as cb
+from callbax._jax.frames import PACKAGE
+from callbax._runtime import threads
 
 SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
 FLAVOURS = {
@@ -480,6 +482,64 @@ def test_tracebacks_show_no_frames_of_callbax():
             jax.block_until_ready(transform(user_function)(jnp.ones(2)))
         files = {frame.filename for frame in traceback.extract_tb(info.value.__traceback__)}
         assert files == {__file__}
+
+
+def fails(*args):
+    raise ValueError("of the callback")
+
+
+EAGER_ERRORS = {
+    "pure": lambda: cb.pure_callback(fails, SCALAR, 1.0),
+    "io": lambda: cb.io_callback(fails, None, 1.0),
+    "debug": lambda: cb.debug.callback(fails, 1.0),
+    "watch": lambda: cb.debug.watch(fails, 1.0),
+    "external": lambda: cb.external(fails, result=SCALAR)(1.0),
+    "where": lambda: cb.external(fails, result=SCALAR).call_where(3, 1.0),
+    "result": lambda: cb.pure_callback(fails, 3, 1.0),
+    "print": lambda: cb.debug.print("{}"),
+    "log": lambda: cb.debug.log("{}"),
+    "gradient": lambda: cb.debug.on_gradient(1.0, 2),
+    "ufunc": lambda: cb.ufunc(np.sin)(1.0, 2.0),
+    "tap": lambda: cb.host_callback.id_tap(fails, "x"),
+    "call": lambda: cb.host_callback.call(fails, 1.0, result_shape=3.0),
+}
+
+
+@pytest.mark.parametrize("name", EAGER_ERRORS)
+def test_tracebacks_of_eager_calls_lead_from_the_users_line_to_the_users_code(name):
+    with pytest.raises(Exception) as info:
+        EAGER_ERRORS[name]()
+    frames = traceback.extract_tb(info.value.__traceback__)
+    assert not [frame for frame in frames if frame.filename.startswith(PACKAGE)]
+    assert [frame.filename for frame in frames[:2]] == [__file__, __file__]
+
+
+def test_all_frames_are_shown_if_jax_is_told_so():
+    before = jax.config.jax_traceback_filtering
+    jax.config.update("jax_traceback_filtering", "off")
+    try:
+        with pytest.raises(TypeError) as info:
+            EAGER_ERRORS["result"]()
+    finally:
+        jax.config.update("jax_traceback_filtering", before)
+    assert "_aval" in [frame.name for frame in traceback.extract_tb(info.value.__traceback__)]
+
+
+def test_the_log_shows_no_frames_of_callbax(caplog):
+    caplog.set_level(logging.ERROR, "callbax")
+    for name in ("pure", "io", "debug", "watch", "external"):
+        caplog.clear()
+        with pytest.raises((ValueError, jax.errors.JaxRuntimeError)):
+            EAGER_ERRORS[name]()
+        threads.finish_logging()
+        [record] = caplog.records
+        assert [frame.name for frame in traceback.extract_tb(record.exc_info[2])] == ["fails"], name
+
+
+def test_a_warning_is_of_the_users_line():
+    with pytest.warns(DeprecationWarning, match="vectorized") as warned:
+        cb.pure_callback(np.sin, SCALAR, 1.0, vectorized=True)
+    assert warned[0].filename == __file__
 
 
 def test_a_coroutine_is_not_a_result():

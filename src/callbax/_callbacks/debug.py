@@ -30,6 +30,7 @@ def debug_callback(
 ) -> None: ...
 @overload
 def debug_callback(*, ordered: bool = False, partitioned: bool = False) -> Callable[..., None]: ...
+@frames.api_boundary
 def debug_callback(
     callback: Callable[..., Any] | None = None,
     *args: Any,
@@ -87,6 +88,7 @@ def debug_print(
 def debug_print(
     *, ordered: bool = False, partitioned: bool = False, skip_format_check: bool = False
 ) -> Callable[..., None]: ...
+@frames.api_boundary
 def debug_print(
     fmt: str | None = None,
     *args: Any,
@@ -134,6 +136,7 @@ def debug_log(
 def debug_log(
     *, ordered: bool = False, partitioned: bool = False, skip_format_check: bool = False
 ) -> Callable[..., None]: ...
+@frames.api_boundary
 def debug_log(
     fmt: str | None = None,
     *args: Any,

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 from callbax import _jax
 from callbax._host.function import Hashable
 from callbax._host.structure import Structure
+from callbax._jax import frames
 from callbax._jax.transposition import define_watched
 
 
+@frames.api_boundary
 def on_gradient(x: Any, function: Callable[..., None], *args: Any) -> Any:
     """`x`, whose gradient `function` gets to see in reverse mode.
 

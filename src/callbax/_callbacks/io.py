@@ -7,8 +7,10 @@ from typing import Any
 
 from callbax._callbacks import primitives
 from callbax._callbacks.flavours import IO
+from callbax._jax import frames
 
 
+@frames.api_boundary
 def io_callback(
     callback: Callable[..., Any],
     result_shape_dtypes: Any,

@@ -23,7 +23,7 @@ from callbax._host.call import HostCall
 from callbax._host.function import Hashable
 from callbax._host.structure import Structure
 from callbax._jax import control_flow, eager, live_lanes, per_shard, reductions, while_loops
-from callbax._runtime import detached, errors, failure_log, surroundings
+from callbax._runtime import detached, errors, failure_log, failures, surroundings
 
 
 def _abstract_eval(
@@ -60,6 +60,7 @@ def _call_directly(
         try:
             host_call(*lane)
         except BaseException as error:
+            failures.hide_our_frames(error)
             callback = failure_log.describe(host_call)
             number, sizes = errors.outermost_first(number, lanes.sizes)
             place = errors.describe_lanes(callback, sizes, number)

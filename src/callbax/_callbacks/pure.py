@@ -9,9 +9,11 @@ from typing import Any
 from callbax._callbacks import primitives
 from callbax._callbacks.batching import VMAP_METHODS
 from callbax._callbacks.flavours import PURE
+from callbax._jax import frames
 from callbax._runtime.errors import describe_function
 
 
+@frames.api_boundary
 def pure_callback(
     callback: Callable[..., Any],
     result_shape_dtypes: Any,
@@ -80,6 +82,6 @@ def _from_vectorized(vectorized: Any, vmap_method: str | None) -> str:
         "The vectorized argument of callbax.pure_callback is deprecated; use "
         "vmap_method='expand_dims' or 'sequential'.",
         DeprecationWarning,
-        stacklevel=3,
+        stacklevel=4,  # the boundary is between
     )
     return "legacy_vectorized" if vectorized else "sequential"

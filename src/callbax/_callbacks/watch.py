@@ -17,6 +17,7 @@ from callbax._callbacks.results import check_callable
 from callbax._host.call import HostCall
 from callbax._host.function import Hashable
 from callbax._host.structure import Structure
+from callbax._jax import frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Batch:
     devices: int = 1
 
 
+@frames.api_boundary
 def watch(
     callback: Callable[..., Any],
     *args: Any,

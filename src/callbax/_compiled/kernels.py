@@ -21,6 +21,7 @@ from callbax._compiled.c_functions import CFunction
 from callbax._host import identity, offers, program_names
 from callbax._host.call import HostCall
 from callbax._host.offers import Offer, Offerable
+from callbax._jax import frames
 from callbax._runtime.errors import KernelError
 from callbax._runtime.wrapper import Wrapper
 
@@ -106,6 +107,7 @@ class Kernel(Offerable):
             )
         return Offer((kernel.symbol, kernel.library), kernel)
 
+    @frames.api_boundary
     def __call__(self, *args: Any) -> Any:
         """Calls the kernel with the arrays that are the leaves of `args`, in order.
 

@@ -15,7 +15,7 @@ from callbax._compiled import dtypes, error_state, gufuncs, loop_names, loops
 from callbax._compiled.derivatives import CENTRAL, Central, Derivatives
 from callbax._compiled.dtypes import Resolution
 from callbax._host.trust import OptIn, import_path, stable_path
-from callbax._jax import eager
+from callbax._jax import eager, frames
 from callbax._runtime.errors import attribute, describe_function
 from callbax._typing import P, R
 
@@ -80,10 +80,10 @@ class Ufunc(Generic[P, R]):
         self.__name__ = self.__qualname__ = self.ufunc.__name__
         self._path = import_path(original)
         self._title = self._path.replace(":", ".") if self._path else self.__name__
-        self.__doc__ = (
-            f"`{self._title}` as a JAX function. Its own documentation:\n\n{self.ufunc.__doc__}"
-        )
+        own = self.ufunc.__doc__
+        self.__doc__ = f"`{self._title}` as a JAX function. Its own documentation:\n\n{own}"
 
+    @frames.api_boundary
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if kwargs or len(args) != self.nin:
             by_name = f" and {', '.join(kwargs)} by name" if kwargs else ""

@@ -26,7 +26,7 @@ from callbax._external.signature import Shape, broadcast, equalise_ranks, over_b
 from callbax._external.transposes import TransposeRule
 from callbax._host.structure import flatten, positional_parameters, signature_of
 from callbax._host.trust import OptIn
-from callbax._jax import per_shard
+from callbax._jax import frames, per_shard
 from callbax._runtime.errors import describe_function
 from callbax._runtime.wrapper import Wrapper
 from callbax._typing import P, R, Values
@@ -89,12 +89,14 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
     def __call__(self: External[..., Values], /, *args: Any, **kwargs: Any) -> jax.Array: ...
     @overload
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
+    @frames.api_boundary
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the host function; arguments are pytrees of arrays and of static values."""
         if (eager := eager_call(type(self), self.definition, args, kwargs)) is not None:
             return eager()
         return self._call(masks.current(), args, kwargs)[0]
 
+    @frames.api_boundary
     def call_where(self, mask: Any, /, *args: Any, otherwise: Any = 0, **kwargs: Any) -> Any:
         """Calls the host function where `mask` holds; elsewhere the result is `otherwise`.
 
@@ -167,8 +169,7 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
     def _executor_slot(self) -> ExecutorSlot:
         if self.options.executor is None:
             raise AttributeError(
-                f"{self.definition.description} was made without executor=, so it has none, and none "
-                "can be assigned"
+                f"{self.definition.description} was made without executor=; no other can be assigned"
             )
         return self.options.executor
 
@@ -181,9 +182,7 @@ class External(RuleMethods, Wrapper, Generic[P, R]):
         return f"<callbax.external {self.definition.description}{rules}>"
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (
-            isinstance(other, External) and self.definition == other.definition
-        )
+        return self is other or isinstance(other, External) and self.definition == other.definition
 
     def __hash__(self) -> int:
         return hash(self.definition)  # stays as it is when rules are added

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 from jax._src import source_info_util, traceback_util
@@ -20,6 +21,31 @@ _LIBRARIES = (PACKAGE, os.path.dirname(os.path.abspath(jax.__file__)) + os.sep)
 # tracebacks that JAX shortens show no frames of callbax either.
 source_info_util.register_exclusion(PACKAGE)
 traceback_util.register_exclusion(PACKAGE)
+
+_filter = getattr(traceback_util, "filter_traceback", None)  # without it tracebacks are longer
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def api_boundary(function: _Function) -> _Function:
+    """Has the traceback of an error lead from the line that calls `function` straight to the user's code.
+
+    As JAX's decorator of this name, which is around what JAX compiles. But that adds a note, and so
+    fails for exceptions that refuse attributes, and here a callback's own may come by.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            if _filter is not None and jax.config.jax_traceback_filtering not in _WITH_ALL_FRAMES:
+                BaseException.with_traceback(error, _filter(sys.exc_info()[2]))
+            raise
+
+    return call  # type: ignore[return-value]
+
+
+_WITH_ALL_FRAMES = ("off", "remove_frames")  # values of JAX_TRACEBACK_FILTERING
 
 
 def line_of_caller() -> tuple[str, int]:

@@ -108,8 +108,7 @@ def report(
       KeyboardInterrupt came meanwhile.
     """
     interrupted = False
-    trace = exceptions.traceback_of(exception)
-    exceptions.set_traceback(exception, _without_our_frames(trace))
+    hide_our_frames(exception)
     mark = _keep(exception)
     callback = describe(call)
     place = describe_lanes(callback, ())
@@ -147,11 +146,12 @@ def postpone(call: Any, flavour: str, exception: BaseException, arguments: str) 
         raise KeyboardInterrupt
 
 
-def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame on that is not callbax's own."""
+def hide_our_frames(exception: BaseException) -> None:
+    """Has its traceback begin with the first frame that is not callbax's own."""
+    trace = exceptions.traceback_of(exception)
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
         trace = trace.tb_next
-    return trace
+    exceptions.set_traceback(exception, trace)
 
 
 def raise_pending() -> None:
