@@ -383,3 +383,25 @@ def test_only_loops_with_effects_stay_whole(call):
     program = jax.make_jaxpr(jax.grad(loss))(2.0)
     moved = "sin" in {equation.primitive.name for equation in program.jaxpr.eqns}
     assert moved == (call in (None, pure))
+
+
+@pytest.mark.parametrize(
+    "transform, call",
+    [(lambda f: f, io), (lambda f: f, ordered_debug), (jax.checkpoint, debug_callback)],
+)
+def test_constants_of_a_loop_may_be_tracers_of_its_body(transform, call):
+    """A derivative rule closes over a constant that the loop's body has made."""
+
+    def body(x):
+        two = jnp.float32(2)
+
+        @jax.custom_vjp
+        def twice(x):
+            return two * x
+
+        twice.defvjp(lambda x: (two * x, None), lambda _, cotangent: (2 * cotangent,))
+        call(lambda *_: np.float32(1), jax.lax.stop_gradient(twice(x)))
+        return twice(x) ** 2
+
+    loss = transform(lambda x: jax.lax.map(body, jnp.stack([x, x])).sum())
+    assert jax.grad(loss)(3.0) == 48

@@ -85,10 +85,20 @@ def _keep_loops_whole() -> None:
         jaxpr_known: Any, known_consts: Any, residuals: int, *structured: int
     ) -> Any:
         if effects_in(jaxpr_known.jaxpr):
-            return jaxpr_known, known_consts, [False] * residuals, []
+            operands = [*jaxpr_known.consts, *known_consts]
+            return _with_constants_as_operands(jaxpr_known), operands, [False] * residuals, []
         return hoist(jaxpr_known, known_consts, residuals, *structured)
 
     loops._scan_known_hoisting = hoist_without_effects
+
+
+def _with_constants_as_operands(closed: Any) -> Any:
+    """The program with its constants as operands, in front of the others.
+
+    JAX, too, makes operands of the constants of what it has split. One may be a tracer of the trace of
+    the loop's body, which a derivative rule has closed over.
+    """
+    return _partial_eval.close_jaxpr(_partial_eval.convert_constvars_jaxpr(closed.jaxpr))
 
 
 class _WithoutHoisting:
@@ -102,10 +112,11 @@ class _WithoutHoisting:
     ) -> tuple[Any, Any, list[bool], list[Any]]:
         """The body of a loop as what is computed before it, nothing, and in it, everything."""
         body = loop.jaxpr
-        constant = [var for var, does in zip(body.invars, varies, strict=True) if not does]
+        inputs = [var for var, does in zip(body.invars, varies, strict=True) if not does]
+        constant = [*body.constvars, *inputs]
         before = loop.replace(
             jaxpr=body.replace(
-                invars=constant,
+                invars=inputs,
                 outvars=constant,
                 eqns=[],
                 effects=core.no_effects,
@@ -113,6 +124,7 @@ class _WithoutHoisting:
             )
         )
         inside = _partial_eval.move_binders_to_front(loop, [not does for does in varies])
+        inside = _with_constants_as_operands(inside)
         return before, inside, [True] * len(body.outvars), [var.aval for var in constant]
 
 
