@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from helpers import CALLBAX, EAGER_AND_JIT, both, both_raise, run
 
+import callbax
+
 FLOATS = jax.ShapeDtypeStruct((2,), np.float32)
 RuntimeFailure = jax.errors.JaxRuntimeError
 
@@ -85,6 +87,22 @@ def test_float64_for_float32_is_an_error_with_x64(transform):
             RuntimeFailure,
             "Incorrect output dtype for return value #0: Expected: float32, Actual: float64",
         )
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_results_are_narrowed_as_where_the_program_was_traced(x64):
+    """It may be lowered under another setting of x64."""
+    x = np.float32(1)
+    half = jax.jit(lambda x: callbax.pure_callback(lambda x: np.float64(x) / 2, x, x))
+    with jax.enable_x64(x64):
+        traced = half.trace(x)
+    with jax.enable_x64(not x64):
+        lowered = traced.lower()
+    if x64:
+        with pytest.raises(RuntimeError, match="Expected: float32, Actual: float64"):
+            lowered.compile()(x).block_until_ready()
+    else:
+        assert lowered.compile()(x) == 0.5
 
 
 @PURE_AND_IO

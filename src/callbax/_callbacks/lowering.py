@@ -135,7 +135,7 @@ def lower(
 def _attributes(ctx: Any, host_call: HostCall) -> dict[str, Any]:
     """What the handler has to know of the function, its results and its settings."""
     attributes: dict[str, Any] = {}
-    if not jax.config.jax_enable_x64:
+    if not surroundings.has_x64(host_call.configuration):  # where it was traced
         attributes["canonicalize"] = True
     if not ctx.avals_out:
         # XLA gives a placed call without results one that nobody asked for.

@@ -49,6 +49,12 @@ def _as_text(settings: dict[str, Any]) -> str:
 _PLAIN = (bool, int, float, str, type(None))
 
 
+def has_x64(text: str) -> bool:
+    """Whether 64-bit values are enabled in that `configuration`."""
+    name = "jax_enable_x64"
+    return bool(_from_text(text).get(name, runtime.is_of_process(name, True)))
+
+
 def configure(text: str) -> None:
     """Puts this thread into that `configuration`, and out of any other."""
     runtime.exchange_thread_settings(_from_text(text))
