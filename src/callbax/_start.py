@@ -27,6 +27,7 @@ from callbax._runtime import (
     nested,
     observation,
     pending,
+    pool,
     portable_calls,
     residuals,
     streams,
@@ -65,6 +66,7 @@ def _shut_down() -> None:
     try:
         _finish_effects()
         _wait_for_calls()
+        pool.close(_INTERRUPTED_SECONDS if _is_interrupted() else _DAEMON_SECONDS)
     except KeyboardInterrupt:
         _end_by_interrupt()
     failures.forget_all()

@@ -56,6 +56,36 @@ time.sleep(0.2)
     assert finished.returncode == 0, finished.output
 
 
+def test_a_thread_of_the_pool_that_is_in_jax_is_waited_for(run_program):
+    """Python ends daemon threads where they want the GIL again, which C++ code takes for an abort."""
+    finished = run_program(
+        """
+from callbax._jax import runtime
+
+entered = threading.Event()
+make = runtime.make_cpu_device
+
+def make_many():
+    entered.set()
+    return [make() for _ in range(10)][0]
+
+runtime.make_cpu_device = make_many
+
+def lane(x):
+    entered.wait(20)  # the other lane's thread is in JAX when this one fails, and the program ends
+    raise ValueError("failed")
+
+f = cb.external(lane, result=scalar, vmap_method="threads")
+try:
+    jax.block_until_ready(jax.jit(jax.vmap(f))(np.zeros(2, np.float32)))
+except Exception as error:
+    print("ValueError: failed" in str(error))
+"""
+    )
+    assert finished.returncode == 0, finished.output
+    assert "True" in finished.output
+
+
 def test_use_in_an_atexit_function(run_program):
     finished = run_program(
         """

@@ -12,6 +12,8 @@ Guarantees:
   functions. An interrupt (any other BaseException, in the calling thread) does not wait for lanes that
   run, but for `prepare`, the only part of them that may read memory which is not theirs.
 * Threads are daemons: they end with the process, whatever they do. A forked child starts anew.
+  But Python ends a daemon where it next wants the GIL, and in C++ code, such as JAX's, that aborts the
+  process. So the end of the process waits for those that take part in work, if not for ever.
 
 The races avoided: a thread that is asked for help may come when all is done, or never. It finds out
 under the lock of the work, in the same step in which it takes lanes. And a thread may begin to read
@@ -136,6 +138,11 @@ class _Work:
         self._functions = None
         return error
 
+    @property
+    def is_left(self) -> bool:
+        """Whether some lane is yet to begin."""
+        return self._next < self._end
+
     def _take(self) -> range:
         with self._changed:
             left = self._end - self._next
@@ -165,15 +172,18 @@ class _Pool:
         self.forget()
 
     def forget(self) -> None:
-        self._lock = threading.Lock()
-        self._threads = 0  # guarded by _lock
+        self._changed = threading.Condition()
+        # Guarded by it:
+        self._threads = 0
+        self._busy = 0  # threads that take part
+        self._closed = False
         self._asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def ask(self, work: _Work) -> None:
         """Some thread that is free, or will be, takes part in the work."""
         self._asked.put((work, surroundings.Caller()))
-        with self._lock:
-            if self._threads < cores() - 1:
+        with self._changed:
+            if self._threads < cores() - 1 and not self._closed:
                 name = f"callbax-lanes-{self._threads}"
                 try:
                     threading.Thread(target=self._serve, name=name, daemon=True).start()
@@ -183,15 +193,29 @@ class _Pool:
 
     def _serve(self) -> None:
         while True:
-            _take_part(*self._asked.get())
+            self._take_part(*self._asked.get())
 
+    def _take_part(self, work: _Work, caller: surroundings.Caller) -> None:
+        with self._changed:
+            if self._closed or not work.is_left:
+                return
+            self._busy += 1
+        try:
+            caller.run(work.take_part)
+        except BaseException:  # noqa: BLE001 - kept with the work, whose caller raises it
+            return
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
 
-def _take_part(work: _Work, caller: surroundings.Caller) -> None:
-    try:
-        caller.run(work.take_part)
-    except BaseException:  # noqa: BLE001 - kept with the work, whose caller raises it
-        return
+    def close(self, seconds: float) -> None:
+        """No thread takes part in work any more; waits for those that do, so long at most."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._busy, seconds)
 
 
 _pool = _Pool()
+close = _pool.close
 os.register_at_fork(after_in_child=_pool.forget)
