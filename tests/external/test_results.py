@@ -125,6 +125,18 @@ def test_infer_tries_once_for_each_abstract_value():
     assert calls[4:] == [(3,), (3,)]
 
 
+@pytest.mark.parametrize("arrays", ["numpy", "jax"])
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap])
+def test_a_trial_may_use_jax(transform, arrays):
+    @cb.external(result=cb.infer, arrays=arrays)
+    def total(a):
+        return float(jax.jit(jnp.sum)(jnp.sin(a)))
+
+    np.testing.assert_allclose(
+        transform(total)(x), transform(lambda a: jnp.sum(jnp.sin(a)))(x), rtol=1e-6
+    )
+
+
 def test_none_is_no_result():
     seen = []
     note = cb.external(seen.append, result=None, effects="io")

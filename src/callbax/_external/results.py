@@ -13,6 +13,7 @@ import numpy as np
 from callbax._external.signature import Signature, broadcast, is_constant
 from callbax._host.function import Hashable
 from callbax._host.structure import Structure
+from callbax._jax import eager
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +272,8 @@ class Trial:
         zeros = [np.zeros(struct.shape, struct.dtype) for struct in arguments.structs]
         args, kwargs = arguments.structure.unflatten(zeros)
         try:
-            value = arguments.function(*args, **kwargs)
+            with eager.outside_of_traces():
+                value = arguments.function(*args, **kwargs)
         except Exception as error:
             raise ValueError(
                 f"{arguments.where} has result=callbax.infer, so it is called once on zeros while it "

@@ -7,6 +7,7 @@ once for each key, of what the parameters will be made from, and found again by 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,11 @@ def is_eager(values: Sequence[Any]) -> bool:
     if core.trace_ctx.trace is not core.eval_trace:
         return False
     return all([type(value) is ArrayImpl or _is_number(value) for value in values])
+
+
+def outside_of_traces() -> contextlib.AbstractContextManager[None]:
+    """Around host code that runs while a program is traced: what JAX does in it is no part of that."""
+    return core.eval_context()
 
 
 def _is_number(value: Any) -> bool:
