@@ -16,6 +16,7 @@ import pytest
 import simulators
 
 import callbax as cb
+from callbax._jax.frames import PACKAGE
 
 x = np.arange(8, dtype=np.float32)
 # On JAX's fast path, some of its versions raise the one for the other.
@@ -136,6 +137,8 @@ def test_lambdas_and_closures(processes, loky_processes, threads):
         "Define it with `def` at the top level of a module",
     ):
         assert part in str(error)
+    assert error.__cause__.__cause__ is None  # what could not be pickled, and no error in between
+    assert PACKAGE not in str(caught.value)
 
 
 def test_external_functions_that_lanes_call_go_along(loky_processes):
@@ -158,7 +161,8 @@ def test_the_first_failing_lane_is_named(executor):
         jax.vmap(f)(x).block_until_ready()
     assert "5.0 is too large" in str(caught.value)
     assert "in lane 5 of a batch of 8 of fragile" in str(caught.value)
-    assert "simulators.py" in str(caught.value) and "raise Unfortunate" in str(caught.value)
+    assert "simulators.py" in str(caught.value)
+    assert str(caught.value).count("raise Unfortunate") == 1 and PACKAGE not in str(caught.value)
     f = cb.external(simulators.polite, result=cb.like(0), executor=executor)
     with pytest.raises(simulators.Polite, match="no 0.0"), cb.reraise():
         jax.block_until_ready(jax.vmap(jax.vmap(f))(x.reshape(2, 4)))

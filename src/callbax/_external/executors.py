@@ -178,7 +178,7 @@ class _Run:
             raise ExecutorError(
                 f"{self._batch.describe(self._batch.live)} could not be sent to the executor "
                 f"{_name(self._executor)}: {error}"
-            ) from error
+            ) from (error.__cause__ or error)  # whose text it has
         except (RuntimeError, BrokenExecutor) as error:
             if not self._pending:
                 raise _NotBegun(error) from error

@@ -34,9 +34,11 @@ from callbax._runtime.exceptions import (
     add_note,
     forget_causes,
     format_exception,
+    set_traceback,
     text_of,
     type_name,
 )
+from callbax._runtime.failures import hide_our_frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Chunk:
                 value = host_call.call([*arguments, *outs])
                 values.append(outs or value)
             except BaseException as error:  # noqa: BLE001 - it travels as a value
+                hide_our_frames(error)
                 return values, Failure(position, error)
         return values, None
 
@@ -196,6 +199,7 @@ def _sendable(error: BaseException) -> BaseException:
     """The error, or one that says the same, such that it can be pickled; with its traceback."""
     note = f"callbax: in the worker process {os.getpid()}:\n{format_exception(error)}"
     forget_causes(error)
+    set_traceback(error, None)  # what pickles it may keep that, and it is in the note
     add_note(error, note)
     try:
         pickle.loads(pickle.dumps(error))

@@ -147,11 +147,16 @@ def postpone(call: Any, flavour: str, exception: BaseException, arguments: str) 
 
 
 def hide_our_frames(exception: BaseException) -> None:
-    """Has its traceback begin with the first frame that is not callbax's own."""
-    trace = exceptions.traceback_of(exception)
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
-        trace = trace.tb_next
-    exceptions.set_traceback(exception, trace)
+    """Has its traceback begin with the first frame that is not callbax's own; so its causes'."""
+    seen: set[int] = set()
+    current: BaseException | None = exception
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        trace = exceptions.traceback_of(current)
+        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
+            trace = trace.tb_next
+        exceptions.set_traceback(current, trace)
+        current = exceptions.cause_of(current)
 
 
 def raise_pending() -> None:
