@@ -1,6 +1,7 @@
 """JAX's external callbacks done anew: the same API on a native runtime."""
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from callbax import _versions as _versions
@@ -32,6 +33,7 @@ from callbax._runtime.observation import statistics as statistics
 
 if TYPE_CHECKING:  # the same names as below
     from callbax import host_callback as host_callback
+    from callbax import tools as tools
     from callbax._check.check import check as check
     from callbax._check.report import CheckError as CheckError
     from callbax._check.report import Finding as Finding
@@ -69,25 +71,30 @@ _LAZY = {
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
+def _get(name: str) -> Any:
     if name not in _MODULE_OF:
-        raise AttributeError(f"module 'callbax' has no attribute {name!r}")
+        module = sys.modules[__name__]
+        raise AttributeError(f"module 'callbax' has no attribute {name!r}", name=name, obj=module)
     if _MODULE_OF[name] == "callbax":
         return importlib.import_module(f"callbax.{name}")
     value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
     return value
 
 
+if not TYPE_CHECKING:  # a checker is to take any other name for a mistake
+    __getattr__ = _get
+
+
 def __dir__() -> list[str]:
     """The public names."""
-    own = {"Any", "TYPE_CHECKING", "importlib"}
+    own = {"Any", "TYPE_CHECKING", "importlib", "sys"}
     return sorted(name for name in {*globals(), *_MODULE_OF} - own if not name.startswith("_"))
 
 
 def _import_all() -> None:
     """So that programs from elsewhere may name what is not in use here yet."""
     for name in _MODULE_OF:
-        __getattr__(name)
+        _get(name)
 
 
 _names.when_unknown.append(_import_all)

@@ -31,7 +31,6 @@ import jax
 import numpy as np
 
 import callbax as cb
-from callbax import tools
 from callbax.scipy import special
 
 
@@ -77,7 +76,9 @@ cb.external(norm, result=1, arrays="tf")  # No overload variant of "external"
 cb.external(norm, result=1, derivative="exact")  # No overload variant of "external"
 cb.native(0, kernel=True, result=None, vmap_method="legacy_vectorized")
 cb.ufunc(np.hypot, derivative="forward")  # No overload variant of "ufunc"
-tools.Progress(display="html")  # Argument "display" to "Progress" has incompatible type "Literal['html']"
+cb.tools.Progress(display="x")  # Argument "display" to "Progress" has incompatible type "Literal['x']"
+cb.pure_callbak(norm, 1)  # Module has no attribute "pure_callbak"
+cb.tools.progress  # Module has no attribute "progress"
 jax_like: str = "expand_dims"
 cb.pure_callback(norm, 1, vmap_method=jax_like)
 reveal_type(cb.check(solve, np.eye(2), np.ones(2)))  # Report

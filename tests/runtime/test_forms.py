@@ -54,9 +54,16 @@ def test_context_managers_that_are_decorators():
 
 
 @pytest.mark.process
-def test_who_looks_for_a_function_called_progress_finds_the_class():
-    program = "from callbax import tools\nfor i in tools.progress(range(3)): pass"
+@pytest.mark.parametrize(
+    ("program", "meant"),
+    [("callbax.tools.progress(range(3))", "Progress"), ("callbax.pure_callbak", "pure_callback")],
+)
+def test_a_name_that_is_not_there_is_told_what_is(program, meant):
     output = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", f"import callbax; {program}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    assert output.stderr.rstrip().endswith("Did you mean: 'Progress'?")
+    assert output.stderr.rstrip().endswith(f"Did you mean: {meant!r}?")
