@@ -558,6 +558,16 @@ def test_a_list_counts_as_several_results():
     assert "numpy.asarray makes it one" in str(error)
 
 
+def test_a_function_without_a_return_statement_is_asked_for_one():
+    error = failure(lambda: cb.pure_callback(lambda x: None, SCALAR, 1.0))
+    assert "It may lack a return statement." in str(error)
+
+
+def test_a_python_number_of_another_kind_is_converted_by_what_takes_numbers():
+    error = failure(lambda: cb.pure_callback(lambda x: 1, SCALAR, 1.0))
+    assert "convert the result with numpy.asarray(..., 'float32')" in str(error)
+
+
 @pytest.mark.full  # it takes seconds
 @pytest.mark.sampled(6)
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def convert_results(
             f"Mismatched number of outputs from callback. Expected: {len(shapes)}, "
             f"Actual: {len(leaves)}. The callback {call} returned a value of type "
             f"{type(value).__name__}; return one array for each leaf of {declared} (a list or "
-            "tuple counts as several results: numpy.asarray makes it one)."
+            "tuple counts as several results: numpy.asarray makes it one)." + _advice_on(value)
         )
     arrays = []
     for i, (leaf, shape, dtype) in enumerate(zip(leaves, shapes, dtypes, strict=True)):
@@ -63,7 +63,7 @@ def convert_results(
             raise CallbackResultError(
                 f"Incorrect output dtype for return value #{i}: Expected: {dtype}, "
                 f"Actual: {array.dtype}. Returned by the callback {call}; convert the result with "
-                f".astype({str(dtype)!r}), or change {declared}."
+                f"{_conversion(leaf)}{str(dtype)!r}), or change {declared}."
             )
         # Equal dtypes may be different C types (long and long long): the runtime wants this one.
         arrays.append(array.view(dtype) if array.dtype is not dtype else array)
@@ -94,11 +94,14 @@ def _advice(call: HostCall) -> str:
 
 
 def _advice_on(leaf: Any) -> str:
-    return (
-        " An async function is not awaited: call it with asyncio.run."
-        if inspect.iscoroutine(leaf)
-        else ""
-    )
+    if leaf is None:
+        return " It may lack a return statement."
+    is_coroutine = inspect.iscoroutine(leaf)
+    return " An async function is not awaited: call it with asyncio.run." if is_coroutine else ""
+
+
+def _conversion(leaf: Any) -> str:
+    return "numpy.asarray(..., " if type(leaf) in _PYTHON_NUMBERS else ".astype("
 
 
 def _converted(leaf: Any, dtype: np.dtype, canonicalize: bool, casting: Casting) -> Any:
