@@ -187,7 +187,7 @@ def test_a_program_that_the_compiler_distributes_takes_once(batches):
 
 @pytest.mark.filterwarnings("ignore:.*pmap.*:DeprecationWarning")
 def test_each_device_of_pmap_takes_its_own(batches):
-    taken = jax.pmap(lambda x: x + batches.next()[0])(jnp.zeros(8))
+    taken = jax.pmap(lambda x: x + batches.next()[0], devices=devices(8))(jnp.zeros(8))
     assert sorted(taken.tolist()) == list(range(1, 9))
 
 

@@ -187,7 +187,7 @@ def test_a_program_that_the_compiler_distributes_logs_once(log, rows):
 
 @pytest.mark.filterwarnings("ignore:.*pmap.*:DeprecationWarning")
 def test_each_device_of_pmap_logs(log, rows):
-    logged(log, lambda step: jax.pmap(lambda x: step(0, x)), jnp.arange(8.0))
+    logged(log, lambda step: jax.pmap(lambda x: step(0, x), devices=devices(8)), jnp.arange(8.0))
     assert sorted(row["x"] for row in rows) == list(range(8))
 
 
@@ -554,6 +554,20 @@ def test_jax_in_the_function_of_a_full_log(rows):
     with tools.Log(with_jax, capacity=1) as log:
         long_loop(log, 50)()
     assert rows == [3.0 * (i + 1) for i in range(50)]
+
+
+@pytest.mark.full  # 40 threads
+def test_jax_in_the_function_of_a_log_that_many_programs_wait_for(rows):
+    """More than XLA has places for."""
+    double = jax.jit(lambda x: 2 * x)
+    with tools.Log(lambda row: rows.append(double(row["x"]).item()), capacity=1) as log:
+        program = long_loop(log, 20)
+        threads = [threading.Thread(target=lambda: program()) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(rows) == sorted([2 * i for i in range(20)] * 40)
 
 
 # -- a target that fails -----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, get_args
 
@@ -74,13 +74,25 @@ class Dlpack:
 _NO_ORDER = -1  # DLPack's for a library that computes on the stream itself
 
 
+class _Streams(dict[tuple[int, int], Any]):
+    """A library's objects for streams of XLA's, by GPU and number, made when they are looked up."""
+
+    def __init__(self, make: Callable[[int, int], Any]):
+        self._make = make
+
+    def __missing__(self, key: tuple[int, int]) -> Any:
+        return self.setdefault(key, self._make(*key))
+
+
 class Torch(Dlpack):
     """PyTorch's tensors."""
 
     def __init__(self) -> None:
         self._torch: Any = importlib.import_module("torch")
         self._dlpack: Any = importlib.import_module("torch.utils.dlpack")
-        self._streams: dict[tuple[int, int], Any] = {}  # of XLA, by GPU and number
+        self._streams = _Streams(
+            lambda gpu, stream: self._torch.cuda.ExternalStream(stream, device=gpu)
+        )
 
     # By capsules: what else PyTorch asks of an object costs several times as much.
     def give(self, array: Any) -> Any:
@@ -88,9 +100,7 @@ class Torch(Dlpack):
 
     @contextlib.contextmanager
     def on_stream(self, gpu: int, stream: int) -> Iterator[None]:
-        cuda = self._torch.cuda
-        if (external := self._streams.get((gpu, stream))) is None:
-            external = self._streams[gpu, stream] = cuda.ExternalStream(stream, device=gpu)
+        cuda, external = self._torch.cuda, self._streams[gpu, stream]
         if cuda.current_device() != gpu:
             with cuda.stream(external):
                 yield
@@ -140,7 +150,7 @@ class Cupy(CudaArrayInterface):
 
     def __init__(self) -> None:
         self._cupy: Any = importlib.import_module("cupy")
-        self._streams: dict[tuple[int, int], Any] = {}  # of XLA, by GPU and number
+        self._streams = _Streams(self._external)
 
     def give(self, array: Any) -> Any:
         array = super().give(array)
@@ -153,9 +163,7 @@ class Cupy(CudaArrayInterface):
 
     @contextlib.contextmanager
     def on_stream(self, gpu: int, stream: int) -> Iterator[None]:
-        if (external := self._streams.get((gpu, stream))) is None:
-            external = self._streams[gpu, stream] = self._external(gpu, stream)
-        with self._cupy.cuda.Device(gpu), external:
+        with self._cupy.cuda.Device(gpu), self._streams[gpu, stream]:
             yield
 
     def _external(self, gpu: int, stream: int) -> Any:

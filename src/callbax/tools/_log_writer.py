@@ -5,18 +5,21 @@ dropped. Nobody waits for ever for a target that fails, and the thread never wai
 
 The program appends without a lock, which is one step under the GIL, and then looks whether the thread
 is idle. The thread says that it is idle, and then looks for rows once more. So one of the two sees the
-other. While rows come, the thread gathers them until the queue is half full or for a moment, and writes
-many at a time: one that wakes for each row would take the GIL from the program each time.
+other. While rows come, the thread gathers them for a moment, or until the queue is half full: one that
+wakes for each row would take the GIL from the program each time.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
+
+import jax
 
 import callbax
 from callbax.tools._log_queue import RowQueue
@@ -64,10 +67,11 @@ class Writer:
         self._target: Target | None = None
         self._blocks: list[Block] = []  # taken from the queue, and not written yet
         self._writing = False  # these belong to the thread
-        self._half_full = False
+        self._half_full = False  # it is to gather no more, and to write
         self._failure: BaseException | None = None  # nothing is written until a flush raises it
         self._told: tuple[int, int] | None = None  # which rows were left when a failure was raised
         self._asked = self._done = 0  # how often all rows were to be written, and have been
+        self._cpu: jax.Device | None = None  # see _where_callbacks_compute
 
     # -- in the program --------------------------------------------------------------------------
     def add_call(self, columns: Columns) -> int:
@@ -78,7 +82,10 @@ class Writer:
 
     def attend(self) -> None:
         """Wakes the thread if there are rows enough, and makes room if there is none."""
+        device = jax.config.jax_default_device
         with self._changed:
+            if isinstance(device, jax.Device) and device.platform == "cpu":
+                self._cpu = device
             if self._closed:
                 self.rows.drop(len(self.rows))
                 raise LogError(f"{self.name} is closed, but was asked to log another row")
@@ -221,13 +228,14 @@ class Writer:
             self._writing = True
         failure = None
         try:
-            if self._target is None:
-                self._target = self._opens()
-            while self._blocks or left > 0:
-                if not self._blocks:
-                    taken = self._take(min(left, _MOST_AT_ONCE))
-                    left = left - taken if taken else 0  # others were dropped meanwhile
-                self._target.write(self._blocks)
+            with self._where_callbacks_compute():
+                if self._target is None:
+                    self._target = self._opens()
+                while self._blocks or left > 0:
+                    if not self._blocks:
+                        taken = self._take(min(left, _MOST_AT_ONCE))
+                        left = left - taken if taken else 0  # others were dropped meanwhile
+                    self._target.write(self._blocks)
         except BaseException as error:  # noqa: BLE001 - the next flush raises it
             failure = error
         with self._changed:
@@ -236,6 +244,10 @@ class Writer:
             if failure is None:
                 self._done, self._told = asked, None
             self._changed.notify_all()
+
+    def _where_callbacks_compute(self) -> contextlib.AbstractContextManager[Any]:
+        """For a target that uses JAX: programs that wait for room hold their own device's places."""
+        return contextlib.nullcontext() if self._cpu is None else jax.default_device(self._cpu)
 
     def _take(self, count: int) -> int:
         """Takes the oldest rows, at least so many if there are; returns how many."""

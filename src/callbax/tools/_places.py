@@ -39,7 +39,7 @@ def describe_lanes(batch: debug.Batch) -> str:
 
 
 def describe_place(batch: debug.Batch) -> str:
-    """The live lanes and the device, as far as there are any: ", in lane 3 of 8, on TFRT_CPU_0"."""
+    """The live lanes and the device, as far as there are any: ", in lane 3 of 8, on cpu:0"."""
     lanes = describe_lanes(batch)
     device = "" if batch.device is None else f", on {batch.device}"
     return (f", in {lanes}" if lanes else "") + device
