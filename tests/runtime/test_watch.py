@@ -424,3 +424,20 @@ def test_of_nothing_that_has_a_gradient_it_is_the_value_itself():
         TypeError, match="function= of debug.on_gradient must be callable, but it is None"
     ):
         callbax.debug.on_gradient(1.0, None)
+
+
+@pytest.mark.parametrize("lanes", [(), (1,), (3,)])
+def test_what_is_computed_for_the_call_alone(lanes):
+    """Without lanes, that the one is live is no operand, which would be computed a second time."""
+
+    def when_large(x):
+        callbax.debug.watch(record, x, when=x > 1)
+        return x
+
+    function = when_large
+    for _ in lanes:
+        function = jax.vmap(function)
+    x = jnp.full(lanes, 2.0)
+    assert observed(jax.jit(function), x) == [(plain(x > 1), plain(x))]
+    program = jax.jit(function).lower(x).as_text()
+    assert ("stablehlo.constant dense<true>" in program) == (not lanes)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import jax
+import numpy as np
 from jax.sharding import SingleDeviceSharding
 from jax.tree_util import treedef_tuple
 
@@ -123,7 +124,9 @@ def _lower_if_any(call: Callable[..., Any], ctx: Any, *operands: Any) -> Any:
     """The call under a condition: its first operand, or any element of it."""
 
     def conditional(condition: Any, *others: Any) -> Any:
-        jax.lax.cond(condition.any(), lambda: call(condition, *others), lambda: [])
+        # Without lanes it is known where the call is made; XLA would compute it a second time.
+        any_lane, live = (condition.any(), condition) if condition.ndim else (condition, np.True_)
+        jax.lax.cond(any_lane, lambda: call(live, *others), lambda: [])
         return []
 
     return _jax.lower_fun(conditional)(ctx, *operands)
