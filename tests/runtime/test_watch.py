@@ -32,6 +32,14 @@ def if_small(function, limit=2):
     return lambda x: lax.cond(x < limit, function, lambda x: -x, x)
 
 
+def until(n, body):
+    def step(i):
+        body(i)
+        return i + 1
+
+    return lax.while_loop(lambda i: i < n, step, 0)
+
+
 def observed(function, *args):
     """What the host has seen, in order."""
     seen.clear()
@@ -191,6 +199,30 @@ CASES = {
         ),
         FOUR,
         [(ALL, VALUES), (ALL, VALUES)],
+    ),
+    "vmap of vmap of while_loop of vmap": (
+        jit_vmap(jax.vmap(lambda n: until(n, lambda i: jax.vmap(watch)(jnp.arange(2) + 10 * i)))),
+        jnp.array([[0, 1], [1, 2]]),
+        [
+            ([[[F, F], [T, T]], [[T, T], [T, T]]], [[[0, 1], [0, 1]], [[0, 1], [0, 1]]]),
+            ([[[F, F], [F, F]], [[F, F], [T, T]]], [[[0, 1], [10, 11]], [[10, 11], [10, 11]]]),
+        ],
+    ),
+    "vmap of vmap of while_loop of vmap of cond": (
+        jit_vmap(
+            jax.vmap(lambda n: until(n, lambda i: jax.vmap(if_small(watch, 3))(jnp.arange(4) + n)))
+        ),
+        jnp.array([[0, 2], [1, 0], [1, 0]]),
+        [
+            (
+                [[[F] * 4, [T, F, F, F]], [[T, T, F, F], [F] * 4], [[T, T, F, F], [F] * 4]],
+                [[[0, 1, 2, 3], [2, 3, 4, 5]], *[[[1, 2, 3, 4], [0, 1, 2, 3]]] * 2],
+            ),
+            (
+                [[[F] * 4, [T, F, F, F]], [[F] * 4] * 2, [[F] * 4] * 2],
+                [[[0, 1, 2, 3], [2, 3, 4, 5]], *[[[1, 2, 3, 4], [0, 1, 2, 3]]] * 2],
+            ),
+        ],
     ),
     "grad of vmap of while_loop's jvp": (
         jit_vmap(

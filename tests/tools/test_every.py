@@ -193,6 +193,28 @@ def test_steps_of_any_type_and_any_n(seen, dtype):
         seen.calls.clear()
 
 
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint32"])
+def test_an_n_of_the_program_has_any_type(seen, dtype, promotion):
+    n = jnp.asarray(100, dtype)
+
+    @jax.jit
+    def program(n, first):
+        def step(i, state):
+            tools.every(n, first + i, seen, first + i, ordered=True)
+            return state
+
+        lax.fori_loop(0, 401, step, ())
+
+    with jax.numpy_dtype_promotion(promotion):
+        for first in (jnp.int32(0), jnp.int32(-200), jnp.uint32(2**31)):
+            program(n, first)
+            cb.effects_barrier()
+            numbers = range(int(first), int(first) + 401)
+            assert [int(i) for (i,) in seen.calls] == [i for i in numbers if i % 100 == 0]
+            seen.calls.clear()
+
+
 def test_an_exception_is_the_programs(seen):
     def fails(x):
         raise KeyError("lost")
@@ -205,6 +227,7 @@ def test_an_exception_is_the_programs(seen):
 def test_arguments_that_are_refused(seen):
     for error, message, make in (
         (ValueError, "n=0 is less than 1", lambda: tools.every(0, 1, seen)),
+        (ValueError, "n=-2 is less than 1", lambda: tools.every(jnp.int32(-2), 1, seen)),
         (TypeError, "n=2.5 is not an integer", lambda: tools.every(2.5, 1, seen)),
         (TypeError, "step is float32", lambda: tools.every(2, 1.0, seen)),
         (TypeError, "step is not an integer: None", lambda: tools.every(2, None, seen)),

@@ -89,8 +89,7 @@ def _mask_loops() -> None:
         return
 
     def batch(axis_data: Any, args: Any, dims: Any, **params: Any) -> Any:
-        condition = params["cond_jaxpr"]
-        if _holds_masked(params["body_jaxpr"]) and not control_flow.effects_in(condition.jaxpr):
+        if _masks_lanes(params["cond_jaxpr"], params["body_jaxpr"]):
             of_condition = params["cond_nconsts"]
             args = (*args[:of_condition], *args)
             dims = (*dims[:of_condition], *dims)
@@ -102,6 +101,15 @@ def _mask_loops() -> None:
         return rule(axis_data, args, dims, **params)
 
     batching.fancy_primitive_batchers[loops.while_p] = batch
+
+
+def _masks_lanes(condition: Any, body: Any) -> bool:
+    """Whether the body is to be told which lanes go on.
+
+    If the condition has lanes, it knows: a `vmap` further inside has told it, lane by lane.
+    """
+    has_lanes = condition.out_avals[0].shape != ()
+    return _holds_masked(body) and not has_lanes and not control_flow.effects_in(condition.jaxpr)
 
 
 def _body(*, cond_nconsts: int, cond_jaxpr: Any, body_nconsts: int, body_jaxpr: Any) -> Any:

@@ -58,10 +58,11 @@ def every(
     number = _integer("step", step)
     if isinstance(n, jax.Array):
         _integer("n", n)
-    elif not hasattr(n, "__index__"):
-        raise TypeError(f"n={n!r} is not an integer")
-    elif (n := operator.index(n)) < 1:
-        raise ValueError(f"n={n} is less than 1")
+    if not isinstance(n, jax.core.Tracer):
+        if not hasattr(n, "__index__"):
+            raise TypeError(f"n={n!r} is not an integer")
+        if (n := operator.index(n)) < 1:
+            raise ValueError(f"n={n} is less than 1")
     call = callbax.external(
         _Call(function),
         result=None,
@@ -84,11 +85,22 @@ def _integer(name: str, value: Any) -> jax.Array:
 
 
 def _is_multiple(number: jax.Array, n: Any) -> jax.Array:
+    """Whether n divides the number. JAX would convert each to the other's type, which may be narrower."""
     if isinstance(n, int):
         if n > jnp.iinfo(number.dtype).max:
-            return number == 0  # JAX would take n for a smaller number
-        n = jnp.asarray(n, number.dtype)
+            return number == 0
+        return number % jnp.asarray(n, number.dtype) == 0
+    number, n = (
+        _magnitude(x, max(number.dtype.itemsize, n.dtype.itemsize, 4)) for x in (number, n)
+    )
     return number % n == 0
+
+
+def _magnitude(x: jax.Array, size: int) -> jax.Array:
+    """Its absolute value as an unsigned integer of so many bytes."""
+    if jnp.issubdtype(x.dtype, jnp.signedinteger):
+        x = jnp.abs(x.astype(f"int{8 * size}"))
+    return x.astype(f"uint{8 * size}")
 
 
 @dataclasses.dataclass(frozen=True)
