@@ -329,6 +329,32 @@ def test_one_device_calls_where_the_compiler_distributes():
     assert observed(jax.jit(watch_device), -x - 1) == []
 
 
+@pytest.mark.parametrize("function", ["cond", "cond of while_loop", "while_loop", "gradient"])
+def test_lanes_of_each_device_of_a_shard_map(function):
+    def loop(x):
+        return lax.while_loop(lambda c: c < 2, lambda c: watch(c) + 1, x)
+
+    functions = {
+        "cond": if_small(watch, 3),
+        "cond of while_loop": if_small(loop, 3),
+        "while_loop": loop,
+        "gradient": if_small(square, 3),
+    }
+    values = jax.shard_map(
+        jax.vmap(functions[function]), mesh=mesh_of(2), in_specs=P("i"), out_specs=P("i")
+    )
+    program = jax.grad(lambda x: values(x).sum()) if function == "gradient" else values
+    assert (
+        sorted(observed(jax.jit(program), FOUR))
+        == {
+            "cond": [([T, F], [2, 3]), ([T, T], [0, 1])],
+            "cond of while_loop": [([T, F], [1, 2]), ([T, T], [0, 1])],
+            "while_loop": [([T, F], [1, 2]), ([T, T], [0, 1])],
+            "gradient": [([T, F], [4, 0]), ([T, T], [0, 2])],
+        }[function]
+    )
+
+
 def test_partly_manual_programs_call_once_for_each_part():
     program = jax.jit(
         jax.shard_map(
@@ -385,7 +411,59 @@ GRADIENTS = {
     "grad of vmap": (
         jax.jit(jax.grad(lambda x: jax.vmap(square)(x).sum())),
         FOUR,
-        [(T, [0, 2, 4, 6])],
+        [(ALL, [0, 2, 4, 6])],
+    ),
+    "grad of vmap over another axis": (
+        jax.jit(jax.grad(lambda x: jax.vmap(square, in_axes=1)(x).sum())),
+        jnp.arange(6.0).reshape(2, 3),
+        [([T, T, T], [[0, 6], [2, 8], [4, 10]])],
+    ),
+    "grad of vmap of vmap": (
+        jax.jit(jax.grad(lambda x: jax.vmap(jax.vmap(square), in_axes=1)(x).sum())),
+        jnp.arange(6.0).reshape(2, 3),
+        [([[T, T]] * 3, [[0, 6], [2, 8], [4, 10]])],
+    ),
+    "grad of vmap of what else it is told": (
+        jax.jit(jax.grad(lambda x: jax.vmap(square, (0, None))(x, 7).sum())),
+        FOUR,
+        [(ALL, [0, 2, 4, 6], [7, 7, 7, 7])],
+    ),
+    "vmap of grad of cond": (jit_vmap(jax.grad(if_small(square))), FOUR, [(SMALL, [0, 2, 0, 0])]),
+    "grad of vmap of cond": (
+        jax.jit(jax.grad(lambda x: jax.vmap(if_small(square))(x).sum())),
+        FOUR,
+        [(SMALL, [0, 2, 0, 0])],
+    ),
+    "eager grad of vmap of cond": (
+        jax.grad(lambda x: jax.vmap(if_small(square))(x).sum()),
+        FOUR,
+        [(SMALL, [0, 2, 0, 0])],
+    ),
+    "grad of vmap of cond, not taken by any": (
+        jax.jit(jax.grad(lambda x: jax.vmap(if_small(square, -1))(x).sum())),
+        FOUR,
+        [],
+    ),
+    "grad of vmap of cond of jit": (
+        jax.jit(jax.grad(lambda x: jax.vmap(if_small(jax.jit(square)))(x).sum())),
+        FOUR,
+        [(SMALL, [0, 2, 0, 0])],
+    ),
+    "grad of vmap of cond of checkpoint": (
+        jax.jit(jax.grad(lambda x: jax.vmap(if_small(jax.checkpoint(square)))(x).sum())),
+        FOUR,
+        [(SMALL, [0, 2, 0, 0])],
+    ),
+    "grad of scan of vmap of cond": (
+        jax.jit(
+            jax.grad(
+                lambda x: lax.scan(
+                    lambda c, _: (jax.vmap(if_small(square))(c) + 2, None), x, None, length=2
+                )[0].sum()
+            )
+        ),
+        jnp.array([1.0, -1.0]),
+        [([T, T], [-2, 2])],
     ),
     "checkpoint": (jax.jit(jax.grad(jax.checkpoint(square))), 3.0, [(T, 6.0)]),
     "scan": (

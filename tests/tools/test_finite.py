@@ -154,7 +154,12 @@ GRADIENTS = {
     "grad of vmap": (
         jax.jit(jax.grad(lambda x: jax.vmap(root)(x).sum())),
         jnp.arange(3.0),
-        "the gradient of x has 1 value of 3 that is not finite: inf at [0]",
+        "the gradient of x is inf (",
+    ),
+    "grad of vmap over another axis": (
+        jax.jit(jax.grad(lambda x: jax.vmap(lambda x: root(x).sum(), in_axes=1)(x).sum())),
+        jnp.arange(6.0).reshape(2, 3),
+        "in lane 0 of 3",
     ),
     "step": (jax.jit(jax.grad(lambda x: root(x, x + 7))), 0.0, "(step 7.0,"),
     "checkpoint": (jax.jit(jax.grad(jax.checkpoint(root))), 0.0, "the gradient of x is inf"),
@@ -168,6 +173,19 @@ GRADIENTS = {
 def test_what_is_said_of_gradients(name):
     function, x, expected = GRADIENTS[name]
     assert expected in message(function, x)
+
+
+@pytest.mark.parametrize("order", ["vmap of grad", "grad of vmap"])
+def test_gradients_of_dead_lanes_do_not_count(order):
+    def function(x):
+        return lax.cond(x > 0, root, lambda x: x, x)
+
+    gradients = {
+        "vmap of grad": jax.vmap(jax.grad(function)),
+        "grad of vmap": jax.grad(lambda x: jax.vmap(function)(x).sum()),
+    }
+    found = tools.checked(jax.jit(gradients[order]))(jnp.array([0.0, 1.0, 4.0]))
+    np.testing.assert_allclose(found, [1.0, 0.5, 0.25])
 
 
 def test_gradients_are_checked_only_if_asked_and_needed():

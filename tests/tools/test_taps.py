@@ -166,6 +166,32 @@ def on_each(function):
     return jax.shard_map(function, mesh=mesh_of_8(), in_specs=P("i"), out_specs=P("i"))
 
 
+@pytest.mark.parametrize("order", ["vmap of grad", "grad of vmap"])
+def test_gradients_stay_with_their_values_where_no_lane_is_live(order):
+    """The first and the last of three steps are live in one lane, that between them in none."""
+
+    def steps(x):
+        def step(c, i):
+            return lax.cond((c > 0) & (i != 1), square, lambda x: x * 2, c), None
+
+        return lax.scan(step, x, jnp.arange(3))[0]
+
+    gradients = {
+        "vmap of grad": jax.vmap(jax.grad(steps)),
+        "grad of vmap": jax.grad(lambda x: jax.vmap(steps)(x).sum()),
+    }
+    values, found = collected(jax.jit(gradients[order]), jnp.array([1.0, -1.0]))
+    assert values == [[1, -1], [2, -4]]
+    assert [gradient[0] for gradient in found] == [16, 4]
+
+
+def test_a_batch_axis_is_in_front_of_gradients_too():
+    x = jnp.arange(6.0).reshape(2, 3)
+    gradient = jax.grad(lambda x: jax.vmap(square, in_axes=1)(x).sum())
+    values, found = collected(gradient, x)
+    assert values == [x.T.tolist()] and found == [(2 * x.T).tolist()]
+
+
 def test_devices_of_a_shard_map_in_the_order_of_their_numbers():
     function = jax.jit(jax.grad(lambda x: on_each(lambda x: grow(x, 2))(x).sum()))
     for _ in range(3):

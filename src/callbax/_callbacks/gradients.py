@@ -24,8 +24,9 @@ def on_gradient(x: Any, function: Callable[..., None], *args: Any) -> Any:
         gradient.
       function: called as `function(gradient, *args)` while the backward pass is traced, with arrays
         in the structure of `x`, and None where there is no gradient. It is JAX code, which may use
-        `callbax.debug`; what it returns is ignored. It is a part of the key of compiled programs: to
-        share these, give functions that compare equal.
+        `callbax.debug`; what it returns is ignored. Under `vmap` it is traced for one lane, and
+        `debug.watch` in it looks at the lanes that were live in the forward pass. It is a part of the
+        key of compiled programs: to share these, give functions that compare equal.
       *args: what else it is to know of the forward pass, which it must not close over: pytrees, of
         which leaves that are not arrays are passed as they are.
 
@@ -50,7 +51,7 @@ def on_gradient(x: Any, function: Callable[..., None], *args: Any) -> Any:
         return x
     other_leaves, other_tree = jax.tree.flatten((args, {}))
     structure, others = Structure.split(other_tree, other_leaves)
-    watched = _watched.bind(
+    watched = _watched(
         *(leaves[i] for i in places),
         *others,
         count=len(places),

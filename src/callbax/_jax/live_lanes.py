@@ -5,7 +5,8 @@ body of a while loop also for lanes that have ended, and selects afterwards. A c
 all lanes. Those of primitives in `masked` take the mask as an operand, so here each branch, and the body
 of each loop, gets one more input which says whether the lane is live in it, and hands that on to these
 calls, at any depth: through inner conditions, loops, jitted and checkpointed functions. Functions with
-derivative rules of their own (`jax.custom_jvp`, `jax.custom_vjp`) are not entered.
+derivative rules of their own (`jax.custom_jvp`, `jax.custom_vjp`) are not entered. JAX code that sees
+gradients (transposition.py) is given the mask of the forward pass.
 
 Only programs that hold such calls are treated so, and only where JAX's rules have the form that this
 was written for (JAX 0.10.2 to 0.12.0).
@@ -23,14 +24,13 @@ from jax._src import ad_checkpoint, core, pjit, source_info_util
 from jax._src.interpreters import batching
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lax.control_flow import conditionals, loops
+from jax._src.util import weakref_lru_cache
 
 from callbax._jax import control_flow
 from callbax._jax.while_loops import traced
 
 # By primitive: which of its operands is true for live lanes, a scalar for each.
 masked: dict[Any, int] = {}
-
-_BOOL = core.ShapedArray((), np.dtype(bool))
 
 
 def mask_conditions_and_loops() -> None:
@@ -39,8 +39,23 @@ def mask_conditions_and_loops() -> None:
     _mask_loops()
 
 
+@weakref_lru_cache
+def _has_masked(jaxpr: Any) -> bool:
+    return any(eqn.primitive in masked for eqn in jaxpr.eqns) or any(
+        map(_has_masked, core.subjaxprs(jaxpr))
+    )
+
+
 def _holds_masked(closed: Any) -> bool:
-    return any(eqn.primitive in masked for eqn in control_flow.effects_in(closed.jaxpr))
+    return _has_masked(closed.jaxpr)
+
+
+def run_in(live: Any, function: Callable[..., Any], operands: Sequence[Any]) -> None:
+    """Runs JAX code of flat values for its effects, which look at live lanes only."""
+    if not isinstance(live, core.Tracer) and np.all(live):
+        function(*operands)
+        return
+    _evaluate(jax.make_jaxpr(function)(*operands), live, operands)
 
 
 # -- the rules of JAX --------------------------------------------------------------------------------
@@ -57,7 +72,7 @@ def _mask_conditions() -> None:
     def batch(axis_data: Any, args: Any, dims: Any, *, branches: Any, **params: Any) -> Any:
         by_platform = params.get("branches_platforms") is not None
         if dims[0] is not None and not by_platform and any(map(_holds_masked, branches)):
-            index = core.ShapedArray((), args[0].dtype)
+            index = core.mapped_aval(axis_data.size, dims[0], core.typeof(args[0]))
             branches = tuple(_branch(branch, i, index) for i, branch in enumerate(branches))
             args, dims = (args[0], *args), (dims[0], *dims)
         return rule(axis_data, args, dims, branches=branches, **params)
@@ -133,19 +148,15 @@ def _traced_like(closed: Any, run: Callable[..., Any], avals: Sequence[Any]) -> 
     return traced(run, avals, closed.jaxpr.debug_info.with_unknown_names())
 
 
-def _with_mask(closed: Any) -> Any:
-    """The program with one more operand in front: whether its lane is live."""
-    if not _holds_masked(closed):
-        return _traced_like(
-            closed,
-            lambda _, *operands: core.jaxpr_as_fun(closed)(*operands),
-            [_BOOL, *closed.in_avals],
-        )
-    return _traced_like(
-        closed,
-        lambda live, *operands: _evaluate(closed, live, operands),
-        [_BOOL, *closed.in_avals],
-    )
+def _with_mask(closed: Any, live: Any) -> Any:
+    """The program with one more operand in front: whether its lane is live, a value like this one."""
+
+    def run(live: Any, *operands: Any) -> Any:
+        if not _holds_masked(closed):
+            return core.jaxpr_as_fun(closed)(*operands)
+        return _evaluate(closed, live, operands)
+
+    return _traced_like(closed, run, [core.typeof(live), *closed.in_avals])
 
 
 def _evaluate(closed: Any, live: Any, operands: Sequence[Any]) -> list[Any]:
@@ -173,7 +184,7 @@ def _apply(eqn: Any, live: Any, operands: list[Any]) -> Sequence[Any]:
     if primitive in masked:
         place = masked[primitive]
         operands[place] = jax.numpy.logical_and(live, operands[place])
-    elif primitive in _INSIDE and any(map(control_flow.effects_in, core.jaxprs_in_params(params))):
+    elif primitive in _INSIDE and any(map(_has_masked, core.jaxprs_in_params(params))):
         return _INSIDE[primitive](live, operands, dict(params))
     results: Any = primitive.bind(*operands, **primitive.get_bind_params(params))
     return results if primitive.multiple_results else [results]
@@ -203,20 +214,20 @@ def _scan(live: Any, operands: Any, params: Any) -> Any:
 def _while(live: Any, operands: Any, params: Any) -> Any:
     of_condition = params["cond_nconsts"]
     for part in ("cond", "body"):
-        params[f"{part}_jaxpr"] = _with_mask(params[f"{part}_jaxpr"])
+        params[f"{part}_jaxpr"] = _with_mask(params[f"{part}_jaxpr"], live)
         params[f"{part}_nconsts"] += 1
     split = operands[:of_condition], operands[of_condition:]
     return loops.while_p.bind(live, *split[0], live, *split[1], **params)
 
 
 def _cond(live: Any, operands: Any, params: Any) -> Any:
-    params["branches"] = tuple(map(_with_mask, params["branches"]))
+    params["branches"] = tuple(_with_mask(branch, live) for branch in params["branches"])
     index, *others = operands
     return conditionals.cond_p.bind(index, live, *others, **params)
 
 
 def _checkpointed(live: Any, operands: Any, params: Any) -> Any:
-    closed = _with_mask(_partial_eval.close_jaxpr(params["jaxpr"]))
+    closed = _with_mask(_partial_eval.close_jaxpr(params["jaxpr"]), live)
     params["jaxpr"] = _partial_eval.convert_constvars_jaxpr(closed.jaxpr)
     if isinstance(params["prevent_cse"], tuple):
         params["prevent_cse"] = (*(False for _ in closed.consts), False, *params["prevent_cse"])
