@@ -121,6 +121,12 @@ CASES = {
     "cond, taken": (jax.jit(jax.grad(if_small(square))), 1.0, [1], [2]),
     "cond, not taken": (jax.jit(jax.grad(if_small(square))), 3.0, None, None),
     "vmap of cond": (jit_vmap(if_small(square)), THREE, [[0, 1, 2]], None),
+    "vjp of what is partly compiled": (
+        lambda x: jax.vjp(lambda x: square(jax.jit(square, inline=True)(x)), x)[1](1.0),
+        1.0,
+        [1, 1],
+        [4, 2],
+    ),
     "taps of one name": (
         jax.jit(jax.grad(lambda x: square(2 * square(x)))),
         1.0,

@@ -77,4 +77,6 @@ class Records:
 
 
 def _source(name: str, batch: debug.Batch) -> tuple[str, int, int]:
-    return name, batch.devices, -1 if batch.device is None else batch.device.id
+    # One device has one order; whether it is known differs between compiled code and what runs directly.
+    device = None if batch.devices == 1 else batch.device
+    return name, batch.devices, -1 if device is None else device.id
