@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import devices, plain
+from helpers import compile_count, devices, plain
 from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -180,6 +180,20 @@ def test_nothing_is_traced_again(seen):
     for i in range(4):
         f(i)
     assert len(traced) == 1 and seen.calls == [(0,), (2,)]
+
+
+def test_outside_of_programs_nothing_is_compiled_again(seen):
+    def call(i):
+        tools.every(2, i, seen, "text", i, jnp.float32(i))
+
+    call(0)
+    call(1)
+    with compile_count() as compiled:
+        for i in range(2, 7):
+            call(i)
+    cb.effects_barrier()
+    assert not compiled
+    assert seen.calls == [("text", i, float(i)) for i in (0, 2, 4, 6)]
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "uint32"])

@@ -70,6 +70,10 @@ def every(
         vmap_method=vmap_method,
     )
     due = _is_multiple(number, n)
+    if not isinstance(due, jax.core.Tracer):  # a condition would be compiled for each call
+        if due:
+            call(*args)
+        return
     # The mask is for `vmap`: with one condition for each lane, JAX runs both branches for all lanes.
     jax.lax.cond(due, lambda: call.call_where(due, *args), lambda: None)
 
