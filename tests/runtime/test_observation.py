@@ -280,3 +280,19 @@ def test_one_object_is_used_once_at_a_time(make):
     assert len(found) == 1
     with counts:
         run(X).block_until_ready()
+
+
+@pytest.mark.parametrize("make", [cb.statistics, cb.record_calls])
+def test_a_block_that_has_not_begun_cannot_end(make):
+    """Else the others would miss what they count."""
+    one = make()
+    with pytest.raises(RuntimeError, match="has not begun, or has ended"):
+        one.__exit__(None, None, None)
+    with one:
+        pass
+    with pytest.raises(RuntimeError, match="has not begun, or has ended"):
+        one.__exit__(None, None, None)
+    with cb.statistics() as statistics, cb.record_calls() as recording:
+        jax.jit(lambda x: cb.pure_callback(np.sin, x, x))(np.float32(1)).block_until_ready()
+    assert [found.calls for found in statistics] == [1]
+    assert len(recording.calls) == 1

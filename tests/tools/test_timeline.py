@@ -143,3 +143,20 @@ def test_limits_and_files_that_cannot_be_written(tmp_path):
             run(X).block_until_ready()
             (directory / "trace.json").unlink()
             directory.rmdir()
+
+
+def test_the_file_is_where_it_was_when_the_block_began(tmp_path, monkeypatch):
+    run = jax.jit(chain)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with tools.timeline("trace.json"):
+        run(X).block_until_ready()
+        monkeypatch.chdir("elsewhere")
+    assert len(trace_of(tmp_path / "trace.json")[1]) == 3
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_what_is_refused_leaves_no_file(tmp_path):
+    with pytest.raises(ValueError, match="limit=-1"), tools.timeline(tmp_path / "trace.json", -1):
+        raise AssertionError("the block has begun")
+    assert not list(tmp_path.iterdir())

@@ -92,6 +92,10 @@ class Statistics:
 
     def __exit__(self, *error: object) -> None:
         with _lock:
+            if self._found is not None:
+                raise RuntimeError(
+                    "these statistics are not counting: their block has not begun, or has ended"
+                )
             _watch(_TOTALS, -1)
             self._found = self._read(forget=not _watchers[_TOTALS])
 
@@ -235,6 +239,10 @@ class Recording:
 
     def __exit__(self, *error: object) -> None:
         with _lock:
+            if self not in _recordings:
+                raise RuntimeError(
+                    "this recording does not run: its block has not begun, or has ended"
+                )
             _watch(_RECORDS, -1)
             _distribute()
             _recordings.remove(self)

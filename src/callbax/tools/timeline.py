@@ -68,9 +68,10 @@ def timeline(
 
 @contextlib.contextmanager
 def _timeline(path: str | os.PathLike[str], limit: int) -> Iterator[callbax.Recording]:
+    path = os.path.abspath(path)  # the block may change the directory
+    recording = callbax.record_calls(limit)
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"traceEvents": []}, file)
-    recording = callbax.record_calls(limit)
     try:
         with recording:
             yield recording
@@ -79,11 +80,11 @@ def _timeline(path: str | os.PathLike[str], limit: int) -> Iterator[callbax.Reco
             with open(path, "w", encoding="utf-8") as file:
                 json.dump({"traceEvents": _events(recording.calls)}, file)
         except OSError as error:
-            message = f"the timeline {os.fspath(path)} could not be written: {error}"
+            message = f"the timeline {path} could not be written: {error}"
             warnings.warn(message, TimelineWarning, stacklevel=3)
     if recording.lost:
         message = (
-            f"the timeline {os.fspath(path)} has the first {len(recording.calls)} calls and lacks "
+            f"the timeline {path} has the first {len(recording.calls)} calls and lacks "
             f"{recording.lost}; record fewer steps, or give it a limit= that is larger"
         )
         warnings.warn(message, TimelineWarning, stacklevel=3)
