@@ -286,11 +286,11 @@ def test_one_object_is_used_once_at_a_time(make):
 def test_a_block_that_has_not_begun_cannot_end(make):
     """Else the others would miss what they count."""
     one = make()
-    with pytest.raises(RuntimeError, match="has not begun, or has ended"):
+    with pytest.raises(RuntimeError, match="begun, or it has ended"):
         one.__exit__(None, None, None)
     with one:
         pass
-    with pytest.raises(RuntimeError, match="has not begun, or has ended"):
+    with pytest.raises(RuntimeError, match="begun, or it has ended"):
         one.__exit__(None, None, None)
     with cb.statistics() as statistics, cb.record_calls() as recording:
         jax.jit(lambda x: cb.pure_callback(np.sin, x, x))(np.float32(1)).block_until_ready()

@@ -82,9 +82,7 @@ class Statistics:
     def __enter__(self) -> Statistics:
         with _lock:
             if self._found is None:
-                raise RuntimeError(
-                    "these statistics are counting already: statistics() makes others"
-                )
+                raise RuntimeError("these statistics count already: statistics() makes others")
             _watch(_TOTALS, 1)
             self._before = {name: numbers for name, _, numbers in _native.call_totals(False)}
             self._found = None
@@ -93,9 +91,7 @@ class Statistics:
     def __exit__(self, *error: object) -> None:
         with _lock:
             if self._found is not None:
-                raise RuntimeError(
-                    "these statistics are not counting: their block has not begun, or has ended"
-                )
+                raise RuntimeError("no block of these statistics has begun, or it has ended")
             _watch(_TOTALS, -1)
             self._found = self._read(forget=not _watchers[_TOTALS])
 
@@ -121,9 +117,6 @@ class Statistics:
     def __iter__(self) -> Iterator[CallStatistics]:
         return iter(self.callbacks)
 
-    def __repr__(self) -> str:
-        return str(self)  # where an interpreter shows it
-
     def __str__(self) -> str:
         heads = ("callback", "calls", "seconds", "waiting", "bytes in", "bytes out", "errors")
         rows = [heads] + [
@@ -135,6 +128,8 @@ class Statistics:
             "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
             for row in rows
         )
+
+    __repr__ = __str__  # where an interpreter shows it
 
 
 def statistics() -> Statistics:
@@ -240,9 +235,7 @@ class Recording:
     def __exit__(self, *error: object) -> None:
         with _lock:
             if self not in _recordings:
-                raise RuntimeError(
-                    "this recording does not run: its block has not begun, or has ended"
-                )
+                raise RuntimeError("no block of this recording has begun, or it has ended")
             _watch(_RECORDS, -1)
             _distribute()
             _recordings.remove(self)
@@ -266,9 +259,8 @@ def _record(
 ) -> CallRecord:
     calls, errors, python, waiting, read, written = numbers
     times = (begin * _NANO, end * _NANO, waiting * _NANO, python * _NANO)
-    numbered = run or None
-    failed = bool(errors)
-    return CallRecord(str(target), flavour, thread, numbered, *times, calls, read, written, failed)
+    sizes = calls, read, written
+    return CallRecord(str(target), flavour, thread, run or None, *times, *sizes, bool(errors))
 
 
 def record_calls(limit: int = 1_000_000) -> Recording:
