@@ -21,6 +21,7 @@ from callbax._runtime.errors import CallbackResultError as CallbackResultError
 from callbax._runtime.errors import CallbackViewError as CallbackViewError
 from callbax._runtime.errors import ExecutorError as ExecutorError
 from callbax._runtime.errors import KernelError as KernelError
+from callbax._runtime.errors import MissingDerivativeError as MissingDerivativeError
 from callbax._runtime.failures import original_exception as original_exception
 from callbax._runtime.failures import reraise as reraise
 from callbax._runtime.listeners import on_failure as on_failure

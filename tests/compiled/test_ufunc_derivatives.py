@@ -239,6 +239,12 @@ def test_a_missing_derivative_is_the_error_that_it_is_in_jax_whatever_lacks_it(n
         jax.grad(WITHOUT_DERIVATIVE[name])(1.0)
 
 
+def test_a_missing_derivative_of_a_compiled_function_is_not_implemented_either():
+    with pytest.raises(cb.MissingDerivativeError) as raised:
+        jax.grad(WITHOUT_DERIVATIVE["ufunc"])(1.0)
+    assert isinstance(raised.value, NotImplementedError)
+
+
 def test_wrong_rules_say_what_is_wrong():
     with pytest.raises(ValueError, match="jv takes 2 argument.s., so it needs 2 .* but got 1"):
         cb.ufunc(scipy.special.jv, derivatives=[None])

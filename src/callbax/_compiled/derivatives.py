@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from callbax._external.differences import Directions, Steps
-from callbax._runtime.errors import describe_function
+from callbax._runtime.errors import MissingDerivativeError, describe_function
 
 Central = Literal["central"]
 CENTRAL: Central = "central"
@@ -86,7 +86,7 @@ class Derivatives:
                 return self._tangents(rule, position, tangent, primals, answers)
             partials = self._as_tuple(rule(*primals), len(answers), position)
             return [None if p is None else p * tangent for p in partials]
-        raise ValueError(self._no_rule(position, rule))
+        raise MissingDerivativeError(self._no_rule(position, rule))
 
     def _differences(
         self, position: int, tangent: Any, primals: Sequence[Any], answers: Sequence[Any]

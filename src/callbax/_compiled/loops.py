@@ -23,6 +23,7 @@ from callbax import _jax
 from callbax._compiled import error_state, loop_lowering
 from callbax._compiled.derivatives import Derivatives
 from callbax._jax import per_shard, reductions
+from callbax._runtime.errors import MissingDerivativeError
 
 
 class LoopSource(Protocol):
@@ -159,7 +160,7 @@ def _jvp(primals: Any, tangents: Any, *, loop: Loop, derivatives: Any, **params:
     answers = _primitive.bind(*primals, loop=loop, derivatives=derivatives, **params)
     given = [None if _jax.is_zero_tangent(tangent) else tangent for tangent in tangents]
     if derivatives is None:
-        raise ValueError(
+        raise MissingDerivativeError(
             f"{loop.source.name} has no derivative. Give derivative rules with derivatives=, or stop "
             "the differentiation of its arguments with jax.lax.stop_gradient."
         )

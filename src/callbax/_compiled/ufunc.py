@@ -235,7 +235,7 @@ def ufunc(
 
     Raises:
       TypeError: `u` is not a ufunc, or is one without compiled loops; later, no loop for given types.
-      ValueError: another `derivative`; later, the derivative for an argument without a rule.
+      ValueError: another `derivative`; later (`MissingDerivativeError`), an argument without a rule.
 
     >>> import callbax as cb, jax, numpy as np
     >>> hypot = cb.ufunc(np.hypot, derivatives=[lambda x, y: x / hypot(x, y),

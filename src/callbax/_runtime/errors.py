@@ -62,6 +62,18 @@ class CallbackViewError(CallbackError, RuntimeError):
     """
 
 
+class MissingDerivativeError(ValueError, NotImplementedError):
+    """A compiled function has no derivative with respect to what is differentiated.
+
+    It is a ValueError, as JAX raises for callbacks.
+
+    >>> import jax, callbax as cb
+    >>> jax.grad(cb.scipy.special.jv)(1.0, 2.0)
+    Traceback (most recent call last):
+    callbax.MissingDerivativeError: jv has no derivative with respect to argument 0...
+    """
+
+
 class ExecutorError(CallbackError, RuntimeError):
     """An executor could not run lanes: shut down, a worker died, something cannot be pickled.
 
@@ -100,7 +112,7 @@ class KernelError(CallbackError, RuntimeError):
         return str(self.args[0])
 
 
-for _error in (CallbackError, *CallbackError.__subclasses__()):
+for _error in (CallbackError, *CallbackError.__subclasses__(), MissingDerivativeError):
     _error.__module__ = "callbax"  # where users find them
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from callbax._runtime.errors import MissingDerivativeError
 from callbax.scipy import special
 from callbax.scipy.special._catalogue import NotDifferentiable, derivatives
 from callbax.scipy.special._numerics import divide, inverse, negative
@@ -44,7 +45,7 @@ def _by_a_jvp(primals: Any, tangents: Any) -> Any:
     """By x it is p (log x - ψ(a)), as p differentiated by a."""
     (a, x), (a_dot, x_dot) = primals, tangents
     if type(a_dot) is not jax.custom_derivatives.SymbolicZero:
-        raise ValueError(
+        raise MissingDerivativeError(
             "the second derivative of the incomplete gamma functions in their parameter has no "
             "closed form; stop the differentiation of it with jax.lax.stop_gradient"
         )
