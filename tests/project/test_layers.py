@@ -183,4 +183,5 @@ def test_what_few_programs_need_is_imported_on_demand():
         "_install",
         "_host_callback",
         "_tour",
+        "tools",
     }

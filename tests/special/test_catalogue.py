@@ -80,7 +80,7 @@ def test_an_unknown_name_is_an_attribute_error(name):
 
 
 def test_what_cannot_be_differentiated_says_why():
-    with pytest.raises(ValueError, match="betainc .* argument 0: a parameter of the inc"):
+    with pytest.raises(NotImplementedError, match="betainc .* argument 0: a parameter of the inc"):
         jax.grad(cb.scipy.special.betainc)(2.0, 3.0, 0.5)
 
 
@@ -98,7 +98,7 @@ def test_a_function_that_scipy_adds_later_has_no_derivatives(monkeypatch):
     hypot = cb.scipy.special.hypot
     monkeypatch.delitem(vars(cb.scipy.special), "hypot")
     assert hypot(3.0, 4.0) == 5.0
-    with pytest.raises(ValueError, match="callbax knows no derivative of this function"):
+    with pytest.raises(NotImplementedError, match="callbax knows no derivative of this function"):
         jax.grad(hypot)(3.0, 4.0)
 
 

@@ -196,4 +196,4 @@ def test_gradients_are_checked_only_if_asked_and_needed():
 
 def test_gradients_are_what_they_were():
     function = jax.jit(jax.grad(lambda x: root(x**2)))
-    assert tools.checked(function)(3.0) == pytest.approx(1.0)
+    assert tools.checked(function)(2.0) == 1.0  # exactly, on each device: powers of two

@@ -67,7 +67,6 @@ class Writer:
         self._target: Target | None = None
         self._blocks: list[Block] = []  # taken from the queue, and not written yet
         self._writing = False  # these belong to the thread
-        self._half_full = False  # it is to gather no more, and to write
         self._failure: BaseException | None = None  # nothing is written until a flush raises it
         self._told: tuple[int, int] | None = None  # which rows were left when a failure was raised
         self._asked = self._done = 0  # how often all rows were to be written, and have been
@@ -107,7 +106,6 @@ class Writer:
             self._changed.wait(_LOOK_UP_SECONDS)
 
     def _wake(self) -> None:
-        self._half_full = len(self.rows) > self.rows.attend_above
         self.rows.idle = False
         self.rows.attend_above = self.limit
         if self._thread is None:
@@ -213,10 +211,11 @@ class Writer:
                 if self.rows.idle and self.rows:
                     continue  # a program has seen the thread busy, and does not wake it
                 self._changed.wait()
-            self.rows.idle = self._half_full = False
-            self.rows.attend_above = self.limit // 2
+            self.rows.idle = False
+            half = self.rows.attend_above = self.limit // 2
             self._changed.wait_for(
-                lambda: self._ending or self._half_full or self._asked > self._done, _GATHER_SECONDS
+                lambda: self._ending or len(self.rows) > half or self._asked > self._done,
+                _GATHER_SECONDS,
             )
             self.rows.attend_above = self.limit
             return True
